@@ -1,0 +1,149 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+/// An experiment runner for Generative Flow Networks.
+///
+/// Every objective, backward policy and environment from one TOML file, exactly measured.
+#[derive(Debug, Parser)]
+#[command(name = "gfn", version, after_help = "Exit codes: 0 done; 1 bug; 2 usage or spec error; \
+    3 data missing; 4 diverged; 75 interrupted, run again to resume.")]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train from a spec; the same command again resumes. Prints the run directory.
+    Train(Train),
+    /// Evaluate a checkpoint of a run; appends to RUN/eval.csv and prints the row.
+    Eval(Eval),
+    /// Sample objects from a checkpoint of a run.
+    Sample(Sample),
+    /// Resolve a spec, check it and print it completely; writes nothing.
+    Check(SpecArgs),
+    /// List what specs can name.
+    List {
+        /// env, reward, model, objective, backward, metric or device.
+        axis: Option<String>,
+    },
+    /// Describe a kind with its keys, for example `gfn describe backward.tlm`.
+    Describe {
+        /// AXIS.KIND, or one of the tables train, eval, checkpoint.
+        what: String,
+    },
+    /// Print the JSON schema of specs, for editors.
+    Schema,
+}
+
+/// A spec with overrides.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct SpecArgs {
+    /// The spec, a TOML file.
+    pub spec: PathBuf,
+    /// Override a key: `-s env.side=8`; the value is TOML, a bare word is a string.
+    #[arg(short = 's', long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Override the seed.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Override the device.
+    #[arg(long)]
+    pub device: Option<String>,
+    /// Override the name.
+    #[arg(long)]
+    pub name: Option<String>,
+}
+
+/// Arguments of `gfn train`.
+#[derive(Debug, ClapArgs)]
+pub struct Train {
+    #[command(flatten)]
+    pub spec: SpecArgs,
+    /// Runs go to DIR/<name>/s<seed>.
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    pub out: PathBuf,
+    /// Move an existing run aside and start anew.
+    #[arg(long)]
+    pub fresh: bool,
+    /// No bar, no lines.
+    #[arg(long, short, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say more.
+    #[arg(long, short)]
+    pub verbose: bool,
+    /// Print one JSON object with the final metrics instead of the run directory.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `gfn eval`.
+#[derive(Debug, ClapArgs)]
+pub struct Eval {
+    /// The run directory.
+    pub run: PathBuf,
+    /// Override a key of the table eval.
+    #[arg(short = 's', long = "set", value_name = "eval.KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Which checkpoint: an iteration, `last` or `best`.
+    #[arg(long, default_value = "last")]
+    pub checkpoint: String,
+    /// Print one JSON object instead of CSV.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Formats of `gfn sample`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Format {
+    /// Comma-separated values with a header.
+    Csv,
+    /// One JSON object per line.
+    Jsonl,
+}
+
+/// Arguments of `gfn sample`.
+#[derive(Debug, ClapArgs)]
+pub struct Sample {
+    /// The run directory.
+    pub run: PathBuf,
+    /// How many objects.
+    #[arg(short = 'n', default_value_t = 100)]
+    pub n: usize,
+    /// Seed of the draws; independent of the training seed.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Output format.
+    #[arg(long, value_enum, default_value_t = Format::Csv)]
+    pub format: Format,
+    /// Which checkpoint: an iteration, `last` or `best`.
+    #[arg(long, default_value = "last")]
+    pub checkpoint: String,
+}
+
+impl Args {
+    /// Sends log messages to stderr, filtered by `-v`, `--quiet` or `GFN_LOG`.
+    pub fn init_logging(&self) {
+        let level = match &self.command {
+            Command::Train(train) if train.quiet => "error",
+            Command::Train(train) if train.verbose => "gfn_cli=debug,gfn_core=debug,info",
+            _ => "info",
+        };
+        let filter = tracing_subscriber::EnvFilter::try_from_env("GFN_LOG")
+            .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+        let colour = std::io::IsTerminal::is_terminal(&std::io::stderr())
+            && std::env::var_os("NO_COLOR").is_none();
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .with_ansi(colour)
+            .with_target(false)
+            .without_time()
+            .try_init();
+    }
+}

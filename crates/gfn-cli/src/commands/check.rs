@@ -1,0 +1,42 @@
+//! `gfn check`: resolve a spec, build everything, print it, write nothing.
+
+use super::{load_spec, print};
+use crate::args::SpecArgs;
+use crate::error::Failure;
+use crate::{Experiment, Registry};
+
+pub fn run(registry: &Registry, args: &SpecArgs) -> Result<(), Failure> {
+    let spec = load_spec(registry, args)?;
+    let experiment = Experiment::build(registry, &spec)?;
+    let states = match &experiment.exact {
+        Some(exact) => format!(
+            "{} states, {} edges, {} objects; log Z = {:.6}",
+            exact.graph.states().len(),
+            exact.graph.n_edges(),
+            exact.graph.terminals().len(),
+            exact.target.log_z
+        ),
+        None => match experiment.reward.log_partition() {
+            Some(log_z) => format!("too many states to enumerate; log Z = {log_z:.6}"),
+            None => "too many states to enumerate; log Z unknown".to_owned(),
+        },
+    };
+    eprintln!(
+        "{}: {} iterations of {} trajectories; {} parameters; {states}",
+        args.spec.display(),
+        spec.train.n_steps(),
+        spec.train.batch,
+        experiment.trainer.model().n_params()
+    );
+    if let Some(own) = experiment.trainer.parts().backward.own_update()
+        && !experiment.trainer.parts().objective.needs().backward_policy
+    {
+        eprintln!(
+            "note: P_B does not appear in the objective {}; it is trained (on {} batches) for \
+             evaluation only",
+            spec.objective.name(),
+            own.batches
+        );
+    }
+    print(&toml::to_string(&spec.resolved()).expect("a spec is TOML"))
+}

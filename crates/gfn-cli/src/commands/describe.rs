@@ -1,0 +1,89 @@
+//! `gfn describe`: a kind with its keys, types and defaults.
+
+use gfn_core::registry::{Axis, Entry};
+use gfn_core::train::TrainSettings;
+use schemars::JsonSchema;
+use serde_json::Value;
+
+use super::list::axes;
+use super::schema::generator;
+use super::{list, print};
+use crate::Registry;
+use crate::error::{Failure, closest};
+use crate::spec::{CheckpointSettings, EvalSettings};
+
+pub fn run(registry: &Registry, what: &str) -> Result<(), Failure> {
+    let (axis, kind) = what.split_once('.').unwrap_or((what, ""));
+    let text = match axis {
+        "train" => keys(&TrainSettings::json_schema(&mut generator()).to_value(), None),
+        "eval" => keys(&EvalSettings::json_schema(&mut generator()).to_value(), None),
+        "checkpoint" => keys(&CheckpointSettings::json_schema(&mut generator()).to_value(), None),
+        "env" => entry(&registry.environments, kind)?,
+        "reward" => entry(&registry.rewards, kind)?,
+        "model" => entry(&registry.models, kind)?,
+        "objective" => entry(&registry.objectives, kind)?,
+        "backward" => entry(&registry.backwards, kind)?,
+        _ => {
+            return match axes(registry).iter().find(|(name, _)| *name == axis) {
+                Some(_) => list::run(registry, Some(axis)),
+                None => Err(Failure::usage(format!("nothing is called `{what}`")).help(
+                    "give AXIS.KIND, for example backward.tlm, or train, eval or checkpoint; \
+                     `gfn list` shows them",
+                )),
+            };
+        }
+    };
+    print(&text)
+}
+
+fn entry<A: Axis>(entries: &[Entry<A>], kind: &str) -> Result<String, Failure> {
+    let axis = A::NAME;
+    let Some(entry) = entries.iter().find(|entry| entry.answers_to(kind)) else {
+        let names: Vec<&str> = entries.iter().map(|entry| entry.name).collect();
+        let mut failure = Failure::usage(format!("unknown {axis} kind `{kind}`"));
+        if let Some(meant) = closest(kind, names.iter().copied()) {
+            failure = failure.help(format!("did you mean `{axis}.{meant}`?"));
+        }
+        return Err(failure.help(format!("{axis} kinds: {}", names.join(", "))));
+    };
+    let mut text = format!("{axis}.{}: {}\n", entry.name, entry.summary);
+    if !entry.aliases.is_empty() {
+        text += &format!("also called {}\n", entry.aliases.join(", "));
+    }
+    if let Some(paper) = entry.paper {
+        text += &format!("paper: {paper}\n");
+    }
+    let schema = (entry.schema)(&mut generator()).to_value();
+    if let Some(description) = schema["description"].as_str() {
+        text += &format!("\n{description}\n");
+    }
+    let defaults = entry.defaults().ok().map(|settings| settings.resolve());
+    text += &format!("\n{}", keys(&schema, defaults.as_ref()));
+    Ok(text)
+}
+
+fn keys(schema: &Value, defaults: Option<&toml::Table>) -> String {
+    let Some(properties) = schema["properties"].as_object().filter(|keys| !keys.is_empty()) else {
+        return "no keys\n".to_owned();
+    };
+    let mut text = String::new();
+    for (key, property) in properties {
+        let default = match (defaults.and_then(|table| table.get(key)), &property["default"]) {
+            (Some(value), _) => format!(" = {value}"),
+            (None, Value::Null) => String::new(),
+            (None, value) => format!(" = {value}"),
+        };
+        text += &format!("{key}{default}\n");
+        if let Some(description) = property["description"].as_str() {
+            text += &format!("    {}\n", description.replace('\n', "\n    "));
+        }
+        let variants = property["oneOf"].as_array().or_else(|| property["anyOf"].as_array());
+        for variant in variants.into_iter().flatten() {
+            if let Some(name) = variant["const"].as_str() {
+                let about = variant["description"].as_str().unwrap_or_default();
+                text += &format!("    \"{name}\": {}\n", about.replace('\n', " "));
+            }
+        }
+    }
+    text
+}

@@ -1,0 +1,76 @@
+//! `gfn list`: what specs can name.
+
+use gfn_core::registry::{Axis, Entry, Status};
+
+use super::print;
+use crate::Registry;
+use crate::error::{Failure, closest};
+
+/// Name, aliases, summary, source and status of one kind.
+pub(super) struct Row {
+    pub name: &'static str,
+    pub aliases: &'static [&'static str],
+    pub summary: &'static str,
+    pub paper: Option<&'static str>,
+    pub experimental: bool,
+}
+
+fn rows<A: Axis>(entries: &[Entry<A>]) -> Vec<Row> {
+    let row = |entry: &Entry<A>| Row {
+        name: entry.name,
+        aliases: entry.aliases,
+        summary: entry.summary,
+        paper: entry.paper,
+        experimental: entry.status == Status::Experimental,
+    };
+    entries.iter().map(row).collect()
+}
+
+/// All axes with their kinds, in the order of a spec.
+pub(super) fn axes(registry: &Registry) -> Vec<(&'static str, Vec<Row>)> {
+    let plain = |name, summary| Row { name, aliases: &[], summary, paper: None, experimental: false };
+    vec![
+        ("env", rows(&registry.environments)),
+        ("reward", rows(&registry.rewards)),
+        ("model", rows(&registry.models)),
+        ("objective", rows(&registry.objectives)),
+        ("backward", rows(&registry.backwards)),
+        ("metric", registry.metrics.iter().map(|m| plain(m.name, m.summary)).collect()),
+        ("device", registry.devices.iter().map(|d| plain(d.name, d.summary)).collect()),
+    ]
+}
+
+pub fn run(registry: &Registry, axis: Option<&str>) -> Result<(), Failure> {
+    let axes = axes(registry);
+    let names: Vec<&str> = axes.iter().map(|(name, _)| *name).collect();
+    if let Some(axis) = axis
+        && !names.contains(&axis)
+    {
+        let mut failure = Failure::usage(format!("unknown axis `{axis}`"));
+        if let Some(meant) = closest(axis, names.iter().copied()) {
+            failure = failure.help(format!("did you mean `{meant}`?"));
+        }
+        return Err(failure.help(format!("axes: {}", names.join(", "))));
+    }
+    let mut text = String::new();
+    for (name, rows) in axes {
+        if axis.is_some_and(|axis| axis != name) {
+            continue;
+        }
+        text += &format!("{name}\n");
+        for row in rows {
+            let mut notes = Vec::new();
+            if !row.aliases.is_empty() {
+                notes.push(format!("also {}", row.aliases.join(", ")));
+            }
+            notes.extend(row.paper.map(str::to_owned));
+            if row.experimental {
+                notes.push("experimental".to_owned());
+            }
+            let notes =
+                if notes.is_empty() { String::new() } else { format!(" [{}]", notes.join("; ")) };
+            text += &format!("  {:<14} {}{notes}\n", row.name, row.summary);
+        }
+    }
+    print(&text)
+}

@@ -1,0 +1,65 @@
+//! `gfn schema`: the JSON schema of specs.
+
+use gfn_core::registry::{Axis, Entry};
+use gfn_core::train::TrainSettings;
+use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
+use serde_json::{Map, Value, json};
+
+use super::print;
+use crate::Registry;
+use crate::error::Failure;
+use crate::spec::{CheckpointSettings, EvalSettings};
+
+pub fn run(registry: &Registry) -> Result<(), Failure> {
+    let schema = spec_schema(registry);
+    print(&format!("{}\n", serde_json::to_string_pretty(&schema).expect("a schema is JSON")))
+}
+
+/// Schemas without references, so that each stands alone.
+pub(super) fn generator() -> SchemaGenerator {
+    SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true).into_generator()
+}
+
+fn axis<A: Axis>(entries: &[Entry<A>]) -> Value {
+    let kinds: Vec<Value> = entries
+        .iter()
+        .map(|entry| {
+            let mut schema = (entry.schema)(&mut generator()).to_value();
+            let names: Vec<&str> =
+                std::iter::once(entry.name).chain(entry.aliases.iter().copied()).collect();
+            if let Some(object) = schema.as_object_mut() {
+                let properties = object.entry("properties").or_insert_with(|| json!({}));
+                properties["kind"] = json!({ "enum": names, "description": entry.summary });
+                object.insert("required".to_owned(), json!(["kind"]));
+            }
+            schema
+        })
+        .collect();
+    json!({ "oneOf": kinds })
+}
+
+fn spec_schema(registry: &Registry) -> Value {
+    let plain = |schema: schemars::Schema| schema.to_value();
+    let mut properties = Map::new();
+    let devices: Vec<&str> = registry.devices.iter().map(|device| device.name).collect();
+    properties.insert("name".into(), json!({ "type": "string", "description": "name of the run" }));
+    properties.insert("seed".into(), json!({ "type": "integer", "minimum": 0, "default": 0 }));
+    properties.insert("device".into(), json!({ "enum": devices, "default": "flex" }));
+    properties.insert("env".into(), axis(&registry.environments));
+    properties.insert("reward".into(), axis(&registry.rewards));
+    properties.insert("model".into(), axis(&registry.models));
+    properties.insert("objective".into(), axis(&registry.objectives));
+    properties.insert("backward".into(), axis(&registry.backwards));
+    properties.insert("train".into(), plain(TrainSettings::json_schema(&mut generator())));
+    properties.insert("eval".into(), plain(EvalSettings::json_schema(&mut generator())));
+    properties.insert("checkpoint".into(), plain(CheckpointSettings::json_schema(&mut generator())));
+    properties.insert("sweep".into(), json!({ "type": "object" }));
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "gfn spec",
+        "type": "object",
+        "properties": properties,
+        "required": ["env"],
+        "additionalProperties": false,
+    })
+}

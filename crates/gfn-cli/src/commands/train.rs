@@ -1,0 +1,466 @@
+//! `gfn train`: create or resume a run, train, measure, save.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+
+use gfn_core::metric::Column;
+use gfn_core::train::{Report, TrainError};
+use serde_json::json;
+
+use super::{load_spec, print};
+use crate::args::Train;
+use crate::error::{BUG, DATA, DIVERGED, DONE, Failure, INTERRUPTED};
+use crate::progress::Progress;
+use crate::run::checkpoint::{self, Checkpoint};
+use crate::run::directory::{RunDirectory, differences, move_aside};
+use crate::run::manifest::Manifest;
+use crate::run::table::{Table, cell, cut_back};
+use crate::signals::Stop;
+use crate::spec::Spec;
+use crate::{Experiment, Registry};
+
+pub fn run(registry: &Registry, args: &Train) -> Result<(), Failure> {
+    let spec = load_spec(registry, &args.spec)?;
+    // Everything about the spec is checked before anything is written.
+    let experiment = Experiment::build(registry, &spec)?;
+    let path = args.out.join(&spec.name).join(format!("s{}", spec.seed));
+    if args.fresh
+        && let Some(aside) = move_aside(&path)?
+    {
+        tracing::info!("moved the existing run to {}", aside.display());
+    }
+    let directory = RunDirectory::open(&path)?;
+    let resolved = spec.resolved();
+    check_same_spec(&directory, &spec, &resolved)?;
+
+    let data = data_hashes(&experiment);
+    let mut session = Session::begin(directory, &spec, experiment, data, args)?;
+    if session.finished() {
+        tracing::info!("done already: {}", path.display());
+    } else {
+        session.train()?;
+    }
+    if args.json {
+        print(&format!("{}\n", session.summary()))
+    } else {
+        print(&format!("{}\n", path.display()))
+    }
+}
+
+/// SHA-256 of the data files, under names that do not depend on where they lie.
+fn data_hashes(experiment: &Experiment) -> BTreeMap<String, String> {
+    let hashes = experiment.data.iter().enumerate();
+    hashes.map(|(i, (_, hash))| (i.to_string(), hash.clone())).collect()
+}
+
+/// Keys that may change between sessions of a run: they do not change what is trained, or
+/// measured at a given iteration.
+fn may_change(key: &str, spec: &Spec, old: &str, new: &str) -> bool {
+    match key {
+        "checkpoint.every" | "checkpoint.keep" | "train.log_every" | "reward.path"
+        | "reward.source" | "reward.sha256" => true,
+        // More of the same, unless a schedule depends on how much.
+        "train.trajectories" => {
+            let number = |text: &str| text.parse::<u64>().unwrap_or(0);
+            let whole = number(old).is_multiple_of(spec.train.batch as u64);
+            number(new) > number(old) && whole && !spec.train.depends_on_horizon()
+        }
+        _ => false,
+    }
+}
+
+/// Writes the resolved spec into a new run, or compares it with that of an existing one.
+fn check_same_spec(
+    directory: &RunDirectory,
+    spec: &Spec,
+    resolved: &toml::Table,
+) -> Result<(), Failure> {
+    let file = directory.file("spec.toml");
+    let text = toml::to_string(resolved).expect("a spec is TOML");
+    let old = match std::fs::read_to_string(&file) {
+        Ok(old) => old,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return directory.write("spec.toml", text.as_bytes());
+        }
+        Err(error) => {
+            return Err(Failure::usage(format!("cannot read `{}`: {error}", file.display())));
+        }
+    };
+    let old: toml::Table = toml::from_str(&old).map_err(|error| {
+        Failure::usage(format!("`{}` is damaged: {}", file.display(), error.message()))
+            .help("move the run aside and start anew with --fresh")
+    })?;
+    let differing: Vec<String> = differences(&old, resolved)
+        .into_iter()
+        .filter(|(key, old, new)| !may_change(key, spec, old, new))
+        .map(|(key, old, new)| format!("{key}: {old} -> {new}"))
+        .collect();
+    if !differing.is_empty() {
+        return Err(Failure::usage(format!(
+            "the run `{}` was made with another spec; these keys differ:\n  {}",
+            directory.path().display(),
+            differing.join("\n  ")
+        ))
+        .help("give this run a --name of its own, or move the old one aside with --fresh"));
+    }
+    directory.write("spec.toml", text.as_bytes())
+}
+
+/// One stretch of training in a run directory.
+struct Session<'a> {
+    directory: RunDirectory,
+    spec: &'a Spec,
+    experiment: Experiment,
+    data: BTreeMap<String, String>,
+    args: &'a Train,
+    manifest: Manifest,
+    identity: Vec<String>,
+    metrics: Table,
+    log: Table,
+    /// Seconds of training in earlier sessions.
+    earlier_s: f64,
+    start: Instant,
+    /// Score of the last evaluation, lower is better.
+    score: Option<f64>,
+    last_row: BTreeMap<String, f64>,
+}
+
+const IDENTITY: [&str; 7] = ["name", "env", "objective", "backward", "model", "device", "seed"];
+const BUDGET: [&str; 6] =
+    ["step", "trajectories", "reward_calls", "env_steps", "grad_steps", "wall_s"];
+
+/// The columns that precede metrics in metrics.csv and eval.csv.
+pub(super) fn leading_columns() -> Vec<String> {
+    IDENTITY.iter().chain(&BUDGET).map(|&name| name.to_owned()).collect()
+}
+
+/// The values of the identity columns.
+pub(super) fn identity(spec: &Spec) -> Vec<String> {
+    let kinds = [
+        spec.env.name(),
+        spec.objective.name(),
+        spec.backward.name(),
+        spec.model.name(),
+        spec.device.as_str(),
+    ];
+    let mut out = vec![spec.name.clone()];
+    out.extend(kinds.map(str::to_owned));
+    out.push(spec.seed.to_string());
+    out
+}
+
+impl<'a> Session<'a> {
+    fn begin(
+        directory: RunDirectory,
+        spec: &'a Spec,
+        mut experiment: Experiment,
+        data: BTreeMap<String, String>,
+        args: &'a Train,
+    ) -> Result<Self, Failure> {
+        let resumed = latest(&directory)?;
+        let mut earlier_s = 0.0;
+        let mut step = None;
+        if let Some(Checkpoint { snapshot, index }) = &resumed {
+            if index.data != data {
+                return Err(Failure::new(
+                    DATA,
+                    format!("the data of the run `{}` has changed", directory.path().display()),
+                )
+                .help("restore the old file, or start anew with --fresh"));
+            }
+            experiment.trainer.restore(snapshot).map_err(|error| {
+                Failure::usage(format!(
+                    "the checkpoint {} of `{}` does not fit: {error}",
+                    snapshot.counters.step,
+                    directory.path().display()
+                ))
+                .help("start anew with --fresh")
+            })?;
+            earlier_s = index.wall_s;
+            step = Some(snapshot.counters.step);
+        }
+        for name in ["metrics.csv", "train.csv"] {
+            match step {
+                Some(step) => cut_back(&directory.file(name), step)?,
+                None => directory.remove(name),
+            }
+        }
+        directory.write("metrics.schema.json", &schema(&experiment.columns))?;
+        let mut header = leading_columns();
+        header.extend(experiment.columns.iter().map(|column| column.name.clone()));
+        let metrics = Table::open(&directory.file("metrics.csv"), &header)?;
+        let log = Table::open(&directory.file("train.csv"), &log_header())?;
+        let parameters = experiment.trainer.model().n_params();
+        let from = step.unwrap_or(0);
+        let manifest = Manifest::begin(&directory, spec, parameters, &experiment.data, from);
+        let score = resumed.as_ref().and_then(|checkpoint| checkpoint.index.score);
+        let last_row = last_row(&directory, &experiment.columns);
+        let session = Self {
+            directory,
+            spec,
+            experiment,
+            data,
+            args,
+            manifest,
+            identity: identity(spec),
+            metrics,
+            log,
+            earlier_s,
+            start: Instant::now(),
+            score,
+            last_row,
+        };
+        if let Some(step) = step.filter(|&step| step > 0 && !session.finished()) {
+            tracing::info!("resuming {} at iteration {step}", session.directory.path().display());
+        }
+        Ok(session)
+    }
+
+    fn finished(&self) -> bool {
+        let step = self.experiment.trainer.counters().step;
+        self.directory.file("DONE").exists() && step >= self.experiment.trainer.n_steps()
+    }
+
+    fn wall_s(&self) -> f64 {
+        self.earlier_s + self.start.elapsed().as_secs_f64()
+    }
+
+    fn train(&mut self) -> Result<(), Failure> {
+        let stop = Stop::listen()
+            .map_err(|error| Failure::new(BUG, format!("cannot listen to signals: {error}")))?;
+        self.directory.remove("DONE");
+        self.directory.remove("FAILED");
+        self.manifest.write(&self.directory)?;
+        let outcome = self.iterate(&stop);
+        let exit = outcome.as_ref().err().map_or(DONE, Failure::exit_code);
+        self.manifest.end(exit, self.experiment.trainer.counters().step);
+        if let Err(failure) = &outcome
+            && exit != INTERRUPTED
+        {
+            let _ = self.directory.write("FAILED", failure.render().as_bytes());
+        }
+        let written = self.manifest.write(&self.directory);
+        outcome.and(written)
+    }
+
+    fn iterate(&mut self, stop: &Stop) -> Result<(), Failure> {
+        let total = self.experiment.trainer.n_steps();
+        let first = self.experiment.trainer.counters().step;
+        let mut progress = Progress::new(self.args.quiet, first, total);
+        if first == 0 && self.last_row.is_empty() {
+            self.evaluate(&mut progress, None)?;
+            // From here on there is a checkpoint to come back to.
+            self.save()?;
+        }
+        while self.experiment.trainer.counters().step < total {
+            if stop.requested() {
+                progress.finish();
+                self.save()?;
+                let step = self.experiment.trainer.counters().step;
+                return Err(Failure::new(
+                    INTERRUPTED,
+                    format!("interrupted at iteration {step}; run the same command to resume"),
+                ));
+            }
+            let report = self.experiment.trainer.step().map_err(|error| self.failed(error))?;
+            progress.step(&report);
+            let step = report.step + 1;
+            if step.is_multiple_of(self.spec.train.log_every) || step == total {
+                self.log.row(&log_row(&report, self.wall_s()))?;
+            }
+            if step.is_multiple_of(self.spec.eval.every) || step == total {
+                self.evaluate(&mut progress, Some(&report))?;
+            }
+            if step.is_multiple_of(self.spec.checkpoint.every) || step == total {
+                self.save()?;
+            }
+        }
+        progress.finish();
+        self.write_samples()?;
+        let summary = serde_json::to_vec_pretty(&self.summary()).expect("a summary is JSON");
+        self.directory.write("DONE", &summary)
+    }
+
+    fn failed(&self, error: TrainError) -> Failure {
+        match error {
+            TrainError::Diverged { .. } => {
+                let kept = checkpoint::list(&self.directory.checkpoints());
+                let kept = kept.last().map_or("none".to_owned(), u64::to_string);
+                Failure::new(DIVERGED, format!("training diverged: {error}"))
+                    .help(format!("the last good checkpoint is that of iteration {kept}"))
+                    .help("try a lower train.lr, train.clip_norm, or objective.penalty = \"huber\"")
+            }
+            TrainError::Reward(error) => Failure::new(DATA, error.to_string()),
+        }
+    }
+
+    fn evaluate(&mut self, progress: &mut Progress, report: Option<&Report>) -> Result<(), Failure> {
+        let values = self
+            .experiment
+            .trainer
+            .evaluate()
+            .map_err(|error| Failure::new(DATA, error.to_string()))?;
+        let counters = self.experiment.trainer.counters();
+        let mut row = self.identity.clone();
+        let budget = [
+            counters.step,
+            counters.trajectories,
+            counters.reward_calls,
+            counters.env_steps,
+            counters.grad_steps,
+        ];
+        row.extend(budget.map(|value| value.to_string()));
+        row.push(format!("{:.3}", self.wall_s()));
+        row.extend(values.iter().map(|&value| cell(value)));
+        self.metrics.row(&row)?;
+        self.last_row = named(&self.experiment.columns, &values);
+        // The best checkpoint: closest to the target where that is known, else the best bound.
+        let score = |name: &str, sign: f64| self.last_row.get(name).map(|value| sign * value);
+        self.score = score("tv_exact", 1.0).or_else(|| score("elbo", -1.0));
+        let last_row = &self.last_row;
+        progress.evaluated(counters.step, report, &|name| last_row.get(name).copied());
+        Ok(())
+    }
+
+    /// Writes a checkpoint and removes those that are no longer kept.
+    fn save(&self) -> Result<(), Failure> {
+        let dir = self.directory.checkpoints();
+        let step = self.experiment.trainer.counters().step;
+        // A score belongs to the iteration that was evaluated.
+        let evaluated = step.is_multiple_of(self.spec.eval.every)
+            || step == self.experiment.trainer.n_steps();
+        let score = self.score.filter(|_| evaluated);
+        let snapshot = self.experiment.trainer.snapshot();
+        checkpoint::write(&dir, &snapshot, self.wall_s(), score, &self.data)?;
+        checkpoint::prune(&dir, self.spec.checkpoint.keep);
+        Ok(())
+    }
+
+    /// Fresh samples of the final policy, in samples.csv.
+    fn write_samples(&self) -> Result<(), Failure> {
+        let n = self.spec.eval.samples;
+        let text = super::sample::sample_csv(&self.experiment, n, self.spec.eval.seed)?;
+        self.directory.write("samples.csv", text.as_bytes())
+    }
+
+    fn summary(&self) -> serde_json::Value {
+        let counters = self.experiment.trainer.counters();
+        let metrics: serde_json::Map<String, serde_json::Value> = self
+            .experiment
+            .columns
+            .iter()
+            .map(|column| {
+                (column.name.clone(), json!(self.last_row.get(&column.name)))
+            })
+            .collect();
+        json!({
+            "run": self.directory.path().display().to_string(),
+            "step": counters.step,
+            "trajectories": counters.trajectories,
+            "wall_s": (self.wall_s() * 1e3).round() / 1e3,
+            "metrics": metrics,
+        })
+    }
+}
+
+/// The newest checkpoint that can be read. Damaged ones are skipped with a warning: training
+/// again from an older one gives the same results.
+fn latest(directory: &RunDirectory) -> Result<Option<Checkpoint>, Failure> {
+    let dir = directory.checkpoints();
+    let steps = checkpoint::list(&dir);
+    for step in steps.iter().rev() {
+        let path = dir.join(step.to_string());
+        match checkpoint::read(&path) {
+            Ok(checkpoint) => return Ok(Some(checkpoint)),
+            Err(damage) => tracing::warn!("the checkpoint `{}` is not used: {damage}", path.display()),
+        }
+    }
+    if steps.is_empty() {
+        return Ok(None);
+    }
+    Err(Failure::usage(format!("no checkpoint in `{}` can be read", dir.display()))
+        .help("move the run aside and start anew with --fresh"))
+}
+
+/// Values that apply, by column.
+pub(super) fn named(columns: &[Column], values: &[Option<f64>]) -> BTreeMap<String, f64> {
+    let pairs = columns.iter().zip(values);
+    pairs.filter_map(|(column, value)| Some((column.name.clone(), (*value)?))).collect()
+}
+
+/// The metrics of the last row of metrics.csv.
+fn last_row(directory: &RunDirectory, columns: &[Column]) -> BTreeMap<String, f64> {
+    let Ok(mut reader) = csv::Reader::from_path(directory.file("metrics.csv")) else {
+        return BTreeMap::new();
+    };
+    let Some(record) = reader.records().filter_map(Result::ok).last() else {
+        return BTreeMap::new();
+    };
+    let skip = IDENTITY.len() + BUDGET.len();
+    let values: Vec<Option<f64>> = record.iter().skip(skip).map(|cell| cell.parse().ok()).collect();
+    named(columns, &values)
+}
+
+/// metrics.schema.json.
+fn schema(columns: &[Column]) -> Vec<u8> {
+    let text = |name: &str, unit: &str, definition: &str| {
+        json!({ "name": name, "unit": unit, "definition": definition, "better": "neither" })
+    };
+    let mut all = vec![
+        text("name", "", "name of the run"),
+        text("env", "", "kind of the environment"),
+        text("objective", "", "kind of the objective"),
+        text("backward", "", "kind of the backward strategy"),
+        text("model", "", "kind of the network"),
+        text("device", "", "device that computed"),
+        text("seed", "", "training seed"),
+        text("step", "iterations", "iterations finished"),
+        text("trajectories", "trajectories", "trajectories sampled for training"),
+        text("reward_calls", "calls", "rewards computed for training"),
+        text("env_steps", "steps", "environment steps of training"),
+        text("grad_steps", "steps", "optimiser steps"),
+        text("wall_s", "s", "seconds of training, evaluation and saving, over all sessions"),
+    ];
+    all.extend(columns.iter().map(|column| json!(column)));
+    serde_json::to_vec_pretty(&all).expect("a schema is JSON")
+}
+
+fn log_header() -> Vec<String> {
+    let names = [
+        "step",
+        "loss",
+        "backward_loss",
+        "log_z",
+        "grad_norm",
+        "lr",
+        "backward_lr",
+        "epsilon",
+        "seconds",
+    ];
+    names.map(str::to_owned).to_vec()
+}
+
+fn log_row(report: &Report, seconds: f64) -> Vec<String> {
+    vec![
+        (report.step + 1).to_string(),
+        cell(Some(report.loss)),
+        cell(report.backward_loss),
+        cell(report.log_z),
+        cell(Some(report.grad_norm)),
+        cell(Some(report.lr)),
+        cell(report.backward_lr),
+        cell(Some(report.epsilon)),
+        format!("{seconds:.3}"),
+    ]
+}
+
+/// The run directory as `eval` and `sample` are given it.
+pub(super) fn existing_run(path: &Path) -> Result<std::path::PathBuf, Failure> {
+    let spec = path.join("spec.toml");
+    if spec.is_file() {
+        return Ok(spec);
+    }
+    Err(Failure::usage(format!("`{}` is not a run directory: it has no spec.toml", path.display()))
+        .help("give the directory that `gfn train` printed, for example results/quickstart/s0"))
+}

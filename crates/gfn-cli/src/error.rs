@@ -1,0 +1,164 @@
+//! What can go wrong, what the user is told, and the exit codes.
+
+use std::io::IsTerminal;
+use std::ops::Range;
+use std::path::Path;
+
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+
+/// Everything was done.
+pub const DONE: u8 = 0;
+/// A defect of gfn itself.
+pub const BUG: u8 = 1;
+/// The command line, the spec or a run directory cannot be used as given.
+pub const USAGE: u8 = 2;
+/// A data file is missing or damaged.
+pub const DATA: u8 = 3;
+/// Training diverged; the last good checkpoint is kept.
+pub const DIVERGED: u8 = 4;
+/// Interrupted by a signal or by the outside world (a full disk); running again resumes.
+pub const INTERRUPTED: u8 = 75;
+
+/// A place in a piece of source text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// File name, or `command line`.
+    pub origin: String,
+    /// The whole text.
+    pub text: String,
+    /// Bytes of the text.
+    pub span: Range<usize>,
+}
+
+impl Place {
+    /// Line and column, counted from 1.
+    pub fn line_column(&self) -> (usize, usize) {
+        let before = &self.text[..self.span.start.min(self.text.len())];
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+        (line, column)
+    }
+}
+
+/// A failure with everything that is shown to the user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    code: u8,
+    message: String,
+    label: String,
+    place: Option<Place>,
+    help: Vec<String>,
+}
+
+impl Failure {
+    /// A failure with the given exit code.
+    pub fn new(code: u8, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), label: String::new(), place: None, help: Vec::new() }
+    }
+
+    /// Something about the command line, the spec or a run directory.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(USAGE, message)
+    }
+
+    /// The output cannot be written: the run can go on once there is room again.
+    pub fn write(path: &Path, error: &std::io::Error) -> Self {
+        Self::new(INTERRUPTED, format!("cannot write `{}`: {error}", path.display()))
+            .help("nothing that was computed before is lost: run the same command again to resume")
+    }
+
+    /// Shows the place in the source.
+    #[must_use]
+    pub fn at(mut self, place: Place) -> Self {
+        self.place = Some(place);
+        self
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help.push(help.into());
+        self
+    }
+
+    /// The documented exit code.
+    pub fn exit_code(&self) -> u8 {
+        self.code
+    }
+
+    /// The message without decoration.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The whole report, without colours.
+    pub fn render(&self) -> String {
+        self.render_with(&Renderer::plain())
+    }
+
+    fn render_with(&self, renderer: &Renderer) -> String {
+        let title = if self.code == BUG {
+            format!("{} (this is a bug in gfn)", self.message)
+        } else {
+            self.message.clone()
+        };
+        let title = Level::ERROR.primary_title(title.as_str());
+        let mut group = match &self.place {
+            Some(place) => {
+                // An empty span at the end of a line would point nowhere.
+                let end = place.span.end.max(place.span.start + 1).min(place.text.len());
+                let start = place.span.start.min(end);
+                // The first line of a table is enough to find it.
+                let line = place.text[start..end].find('\n').map_or(end, |n| start + n);
+                let snippet = Snippet::source(place.text.as_str())
+                    .path(place.origin.as_str())
+                    .annotation(AnnotationKind::Primary.span(start..line).label(&self.label));
+                title.element(snippet)
+            }
+            None => annotate_snippets::Group::with_title(title),
+        };
+        for help in &self.help {
+            group = group.element(Level::HELP.message(help.as_str()));
+        }
+        renderer.render(&[group])
+    }
+
+    /// Writes the report to stderr.
+    pub fn report(&self) {
+        if self.code == INTERRUPTED && self.place.is_none() && self.help.is_empty() {
+            eprintln!("{}", self.message);
+            return;
+        }
+        let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
+        eprintln!("{}", self.render_with(&renderer));
+    }
+}
+
+/// The candidate closest to `word`, if it is close enough to be meant.
+pub fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
+        .min_by_key(|&(distance, _)| distance)
+        .filter(|&(distance, candidate)| distance <= 1 + word.len().min(candidate.len()) / 3)
+        .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suggestions_are_close() {
+        assert_eq!(closest("sidee", ["dim", "side"]), Some("side"));
+        assert_eq!(closest("tlmm", ["uniform", "naive", "tlm"]), Some("tlm"));
+        assert_eq!(closest("banana", ["dim", "side"]), None);
+    }
+
+    #[test]
+    fn places_count_lines_and_columns() {
+        let place = Place { origin: "x".into(), text: "ab\ncd\n".into(), span: 4..5 };
+        assert_eq!(place.line_column(), (2, 2));
+    }
+}

@@ -1,0 +1,134 @@
+//! A checked spec made into the parts that train and measure.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use gfn_core::backward::{BackwardContext, check_pair};
+use gfn_core::metric::{Column, Exact, MetricContext};
+use gfn_core::registry::{Files, RewardContext};
+use gfn_core::train::{Parts, Trainer};
+use gfn_core::{Environment, Reward, StateGraph};
+use sha2::{Digest, Sha256};
+
+use crate::Registry;
+use crate::error::{BUG, DATA, Failure};
+use crate::spec::Spec;
+
+/// Reads data files and remembers what was read, for the manifest.
+#[derive(Debug, Default)]
+pub struct FileReader {
+    read: RefCell<Vec<(PathBuf, String)>>,
+}
+
+impl FileReader {
+    /// Absolute paths and SHA-256 of everything that has been read.
+    pub fn into_read(self) -> Vec<(PathBuf, String)> {
+        self.read.into_inner()
+    }
+}
+
+impl Files for FileReader {
+    fn read(&self, path: &Path) -> std::io::Result<Vec<u8>> {
+        let bytes = std::fs::read(path)?;
+        let hash: String = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
+        let path = std::path::absolute(path)?;
+        self.read.borrow_mut().push((path, hash));
+        Ok(bytes)
+    }
+}
+
+/// Everything that a spec says, built.
+pub struct Experiment {
+    /// The trainer, at iteration 0.
+    pub trainer: Trainer,
+    /// Columns of all metrics, in order.
+    pub columns: Vec<Column>,
+    /// The environment.
+    pub env: Arc<dyn Environment>,
+    /// Its reward.
+    pub reward: Arc<dyn Reward>,
+    /// The enumerated graph, if it is small enough.
+    pub exact: Option<Arc<Exact>>,
+    /// Absolute paths and SHA-256 of the data files that were read.
+    pub data: Vec<(PathBuf, String)>,
+}
+
+impl Experiment {
+    /// Builds every part and checks that they fit together.
+    ///
+    /// # Errors
+    /// With the key that does not fit, or the data that is missing.
+    pub fn build(registry: &Registry, spec: &Spec) -> Result<Self, Failure> {
+        let at = |table: &'static str| move |error| spec.key_failure(table, &error);
+        let env: Arc<dyn Environment> = spec.env.build(()).map_err(at("env"))?.into();
+        let layout = env.layout();
+        let files = FileReader::default();
+        let context = RewardContext { env: &*env, files: &files };
+        let reward: Arc<dyn Reward> = spec.reward.build(context).map_err(at("reward"))?.into();
+
+        let exact = enumerate(&*env, &*reward, spec.eval.max_states)?.map(Arc::new);
+        let context = BackwardContext { env: env.clone(), exact: exact.clone() };
+        let backward = spec.backward.build(context).map_err(at("backward"))?;
+        let objective = spec.objective.build(()).map_err(at("objective"))?;
+        let needs = objective.needs();
+        check_pair(needs, &*backward).map_err(|error| {
+            let (objective, strategy) = (spec.objective.name(), spec.backward.name());
+            let message = format!("{objective} with {strategy}: {}", error.message);
+            spec.key_failure("backward", &gfn_core::KeyError { message, ..error })
+        })?;
+        if spec.train.batch < needs.min_batch {
+            let message = format!(
+                "the objective {} compares trajectories of a batch and needs at least {}, not {}",
+                spec.objective.name(),
+                needs.min_batch,
+                spec.train.batch
+            );
+            return Err(spec.key_failure("train", &gfn_core::KeyError::new("batch", message)));
+        }
+        let network = spec.model.build(layout).map_err(at("model"))?;
+        let device = gfn_models::device::open(&spec.device).map_err(|error| {
+            Failure::usage(error.to_string())
+                .help("for example: cargo build --release --features ndarray")
+        })?;
+
+        let metric_context = MetricContext {
+            env: env.clone(),
+            reward: reward.clone(),
+            exact: exact.clone(),
+            samples: spec.eval.samples,
+            window: spec.eval.window,
+            top_k: spec.eval.top_k,
+        };
+        let metrics: Vec<_> = spec
+            .eval
+            .metrics
+            .iter()
+            .filter_map(|name| registry.metrics.iter().find(|entry| entry.name == name))
+            .map(|entry| (entry.build)(&metric_context))
+            .collect();
+        let columns = metrics.iter().flat_map(|metric| metric.columns()).collect();
+        let parts = Parts { objective, backward, metrics, context: metric_context };
+        let trainer =
+            Trainer::new(network, parts, spec.train.clone(), spec.seed, spec.eval.seed, &device);
+        Ok(Self { trainer, columns, env, reward, exact, data: files.into_read() })
+    }
+}
+
+/// Enumerates the environment with its target, unless it has more than `limit` states.
+fn enumerate(
+    env: &dyn Environment,
+    reward: &dyn Reward,
+    limit: usize,
+) -> Result<Option<Exact>, Failure> {
+    // Do not walk millions of states only to find out.
+    if env.n_objects().is_some_and(|n| n > limit as u64) {
+        return Ok(None);
+    }
+    let Ok(graph) = StateGraph::explore(env, limit) else { return Ok(None) };
+    let target = graph.target(reward).map_err(|error| Failure::new(DATA, error.to_string()))?;
+    if !target.log_z.is_finite() {
+        return Err(Failure::new(BUG, format!("log Z is {} by enumeration", target.log_z)));
+    }
+    Ok(Some(Exact { graph, target }))
+}

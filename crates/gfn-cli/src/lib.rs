@@ -1,0 +1,52 @@
+//! gfn: an experiment runner for Generative Flow Networks.
+//!
+//! The binary is `gfn_cli::run(&Registry::builtin())`. A crate with environments, rewards or
+//! networks of its own builds the same tool with them:
+//!
+//! ```no_run
+//! use gfn_cli::Registry;
+//! use gfn_core::registry::Entry;
+//!
+//! let mut registry = Registry::builtin();
+//! // Stands for an environment of your own.
+//! registry.environments.push(Entry::of::<gfn_envs::hypergrid::Hypergrid>());
+//! gfn_cli::run(&registry);
+//! ```
+
+mod allocator;
+mod args;
+mod commands;
+pub mod error;
+mod experiment;
+mod progress;
+mod registry;
+mod run;
+mod signals;
+pub mod spec;
+
+use std::process::ExitCode;
+
+pub use experiment::{Experiment, FileReader};
+pub use registry::Registry;
+
+/// Parses the command line, runs the command and returns the documented exit code.
+pub fn run(registry: &Registry) -> ExitCode {
+    allocator::tune();
+    // Optimiser states are created on Burn's default device; keep it on the CPU that is there.
+    let args = match <args::Args as clap::Parser>::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let code = if error.use_stderr() { error::USAGE } else { error::DONE };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    args.init_logging();
+    match commands::run(registry, args) {
+        Ok(()) => ExitCode::from(error::DONE),
+        Err(failure) => {
+            failure.report();
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}

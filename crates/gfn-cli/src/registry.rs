@@ -1,0 +1,44 @@
+//! Everything that specs can name, in one place.
+
+use gfn_core::backward::{BACKWARDS, BackwardAxis};
+use gfn_core::metric::{METRICS, MetricEntry};
+use gfn_core::network::ModelAxis;
+use gfn_core::objective::{OBJECTIVES, ObjectiveAxis};
+use gfn_core::registry::{Entry, EnvAxis, RewardAxis};
+use gfn_envs::{ENVIRONMENTS, REWARDS};
+use gfn_models::MODELS;
+use gfn_models::device::{DEVICES, DeviceEntry};
+
+/// The kinds on every axis.
+#[derive(Clone)]
+pub struct Registry {
+    /// `env.kind`.
+    pub environments: Vec<Entry<EnvAxis>>,
+    /// `reward.kind`.
+    pub rewards: Vec<Entry<RewardAxis>>,
+    /// `model.kind`.
+    pub models: Vec<Entry<ModelAxis>>,
+    /// `objective.kind`.
+    pub objectives: Vec<Entry<ObjectiveAxis>>,
+    /// `backward.kind`.
+    pub backwards: Vec<Entry<BackwardAxis>>,
+    /// `eval.metrics`.
+    pub metrics: Vec<MetricEntry>,
+    /// `device`.
+    pub devices: Vec<DeviceEntry>,
+}
+
+impl Registry {
+    /// What this crate ships.
+    pub fn builtin() -> Self {
+        Self {
+            environments: ENVIRONMENTS.to_vec(),
+            rewards: REWARDS.to_vec(),
+            models: MODELS.to_vec(),
+            objectives: OBJECTIVES.to_vec(),
+            backwards: BACKWARDS.to_vec(),
+            metrics: METRICS.to_vec(),
+            devices: DEVICES.to_vec(),
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! The run directory: its files, its lock, its checkpoints.
+
+pub mod checkpoint;
+pub mod directory;
+pub mod manifest;
+pub mod table;

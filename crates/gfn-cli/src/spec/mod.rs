@@ -1,0 +1,327 @@
+//! Specs: TOML text with overrides → a checked [`Spec`]. Nothing outside this module sees TOML
+//! text or positions.
+
+mod chosen;
+mod source;
+
+use std::path::Path;
+
+use gfn_core::backward::BackwardAxis;
+use gfn_core::network::ModelAxis;
+use gfn_core::objective::ObjectiveAxis;
+use gfn_core::registry::{EnvAxis, RewardAxis};
+use gfn_core::train::TrainSettings;
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::Registry;
+use crate::error::{Failure, closest};
+
+pub use chosen::Chosen;
+pub use source::Source;
+
+/// The `[eval]` table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvalSettings {
+    /// Metrics are evaluated every so many iterations, before the first and after the last.
+    pub every: u64,
+    /// Which metrics.
+    pub metrics: Vec<String>,
+    /// Fresh samples per evaluation.
+    pub samples: usize,
+    /// Training samples that the empirical distribution remembers.
+    pub window: usize,
+    /// How many of the best distinct samples `top_k_reward` averages.
+    pub top_k: usize,
+    /// Environments with more states are not enumerated; exact metrics are then empty.
+    pub max_states: usize,
+    /// Seed of evaluation; independent of the training seed.
+    pub seed: u64,
+}
+
+impl Default for EvalSettings {
+    fn default() -> Self {
+        let metrics = [
+            "distribution",
+            "empirical",
+            "log_z",
+            "elbo_eubo",
+            "modes",
+            "samples",
+            "correlation",
+        ];
+        Self {
+            every: 500,
+            metrics: metrics.map(str::to_owned).to_vec(),
+            samples: 1000,
+            window: 200_000,
+            top_k: 100,
+            max_states: 2_000_000,
+            seed: 0,
+        }
+    }
+}
+
+/// The `[checkpoint]` table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckpointSettings {
+    /// Iterations between checkpoints. One is always written at the end and when interrupted.
+    pub every: u64,
+    /// How many of the last checkpoints are kept, besides the best.
+    pub keep: usize,
+}
+
+impl Default for CheckpointSettings {
+    fn default() -> Self {
+        Self { every: 1000, keep: 2 }
+    }
+}
+
+/// A complete experiment, checked as far as its parts can be checked one by one.
+pub struct Spec {
+    /// Name of the run.
+    pub name: String,
+    /// Seed of everything but evaluation.
+    pub seed: u64,
+    /// The device.
+    pub device: String,
+    /// The environment.
+    pub env: Chosen<EnvAxis>,
+    /// Its reward.
+    pub reward: Chosen<RewardAxis>,
+    /// The network.
+    pub model: Chosen<ModelAxis>,
+    /// The objective.
+    pub objective: Chosen<ObjectiveAxis>,
+    /// The backward strategy.
+    pub backward: Chosen<BackwardAxis>,
+    /// How to train.
+    pub train: TrainSettings,
+    /// What to measure.
+    pub eval: EvalSettings,
+    /// What to save.
+    pub checkpoint: CheckpointSettings,
+    source: Source,
+}
+
+/// The tables and keys at the top of a spec, in the order in which they are written out.
+const TOP: [&str; 12] = [
+    "name",
+    "seed",
+    "device",
+    "env",
+    "reward",
+    "model",
+    "objective",
+    "backward",
+    "train",
+    "eval",
+    "checkpoint",
+    "sweep",
+];
+
+impl Spec {
+    /// Reads a spec file and applies overrides (`key=value`) in their order.
+    ///
+    /// # Errors
+    /// With the place, the legal values and a suggestion.
+    pub fn load(registry: &Registry, path: &Path, overrides: &[String]) -> Result<Self, Failure> {
+        let bytes = std::fs::read(path).map_err(|error| {
+            Failure::usage(format!("cannot read the spec `{}`: {error}", path.display()))
+        })?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let at = error.utf8_error().valid_up_to();
+            let line = error.as_bytes()[..at].iter().filter(|&&byte| byte == b'\n').count() + 1;
+            Failure::usage(format!(
+                "the spec `{}` is not UTF-8 text: the byte {at} on line {line} is not valid",
+                path.display()
+            ))
+            .help("save the file as UTF-8")
+        })?;
+        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("run");
+        Self::parse(registry, &path.display().to_string(), text, stem, overrides)
+    }
+
+    /// Parses the text of a spec.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn parse(
+        registry: &Registry,
+        origin: &str,
+        text: String,
+        default_name: &str,
+        overrides: &[String],
+    ) -> Result<Self, Failure> {
+        let source = Source::new(origin, text, overrides)?;
+        let mut table = source.table()?;
+
+        if let Some((key, _)) = table.iter().find(|(key, _)| !TOP.contains(&&*key.get_ref().as_ref())) {
+            let word = key.get_ref();
+            let mut failure = Failure::usage(format!("unknown key `{word}`"))
+                .at(source.place(key.span()));
+            if let Some(meant) = closest(word, TOP) {
+                failure = failure.help(format!("did you mean `{meant}`?"));
+            }
+            return Err(failure.help(format!("a spec has the keys {}", TOP.join(", "))));
+        }
+        let name: Option<String> = scalar(&source, &mut table, "name")?;
+        let name = name.unwrap_or_else(|| default_name.to_owned());
+        check_name(&source, &name)?;
+        let seed: Option<u64> = scalar(&source, &mut table, "seed")?;
+        let device: Option<String> = scalar(&source, &mut table, "device")?;
+        let device = device.unwrap_or_else(|| "flex".to_owned());
+        if !registry.devices.iter().any(|entry| entry.name == device) {
+            let names = registry.devices.iter().map(|entry| entry.name);
+            let mut failure = Failure::usage(format!("unknown device `{device}`"))
+                .at(source.place(source.span_of("device", None)));
+            if let Some(meant) = closest(&device, names.clone()) {
+                failure = failure.help(format!("did you mean `{meant}`?"));
+            }
+            return Err(failure.help(format!("devices: {}", names.collect::<Vec<_>>().join(", "))));
+        }
+
+        let env = Chosen::take(&source, &mut table, &registry.environments, None)?;
+        // The reward that goes with an environment has its name.
+        let default = registry.rewards.iter().find(|entry| entry.name == env.name()).copied();
+        let reward = Chosen::take(&source, &mut table, &registry.rewards, default)?;
+        let model =
+            Chosen::take(&source, &mut table, &registry.models, registry.models.first().copied())?;
+        let default = registry.objectives.first().copied();
+        let objective = Chosen::take(&source, &mut table, &registry.objectives, default)?;
+        let default = registry.backwards.first().copied();
+        let backward = Chosen::take(&source, &mut table, &registry.backwards, default)?;
+
+        let train: TrainSettings = settings(&source, &mut table, "train")?;
+        train.check().map_err(|error| source.key_failure("train", &error))?;
+        let eval: EvalSettings = settings(&source, &mut table, "eval")?;
+        check_eval(registry, &source, &eval)?;
+        let checkpoint: CheckpointSettings = settings(&source, &mut table, "checkpoint")?;
+        for (key, value) in [("every", checkpoint.every), ("keep", checkpoint.keep as u64)] {
+            if value == 0 {
+                return Err(Failure::usage(format!("checkpoint.{key} must be at least 1"))
+                    .at(source.place(source.span_of("checkpoint", Some(key)))));
+            }
+        }
+        drop(table);
+        Ok(Self {
+            name,
+            seed: seed.unwrap_or(0),
+            device,
+            env,
+            reward,
+            model,
+            objective,
+            backward,
+            train,
+            eval,
+            checkpoint,
+            source,
+        })
+    }
+
+    /// The complete spec with every default, as TOML: parsing it again gives the same spec.
+    pub fn resolved(&self) -> toml::Table {
+        let mut out = toml::Table::new();
+        out.insert("name".to_owned(), self.name.clone().into());
+        out.insert("seed".to_owned(), toml::Value::Integer(self.seed as i64));
+        out.insert("device".to_owned(), self.device.clone().into());
+        let mut put = |name: &str, table: toml::Table| {
+            out.insert(name.to_owned(), toml::Value::Table(table));
+        };
+        put("env", self.env.resolved());
+        put("reward", self.reward.resolved());
+        put("model", self.model.resolved());
+        put("objective", self.objective.resolved());
+        put("backward", self.backward.resolved());
+        let table = |value: Result<toml::Table, toml::ser::Error>| value.expect("settings are TOML");
+        put("train", table(toml::Table::try_from(&self.train)));
+        put("eval", table(toml::Table::try_from(&self.eval)));
+        put("checkpoint", table(toml::Table::try_from(&self.checkpoint)));
+        out
+    }
+
+    /// A failure about a key of a table, with its place in the source.
+    pub fn key_failure(&self, table: &str, error: &gfn_core::KeyError) -> Failure {
+        self.source.key_failure(table, error)
+    }
+
+    /// Where a key (or a whole table) stands.
+    pub fn place(&self, table: &str, key: Option<&str>) -> crate::error::Place {
+        self.source.place(self.source.span_of(table, key))
+    }
+}
+
+/// Takes a scalar at the top of the spec.
+fn scalar<T: DeserializeOwned>(
+    source: &Source,
+    table: &mut DeTable<'_>,
+    key: &str,
+) -> Result<Option<T>, Failure> {
+    let Some(value) = table.remove(key) else { return Ok(None) };
+    let value = T::deserialize(toml::de::ValueDeserializer::from(value))
+        .map_err(|error| source.toml_failure(&error, key, &[]))?;
+    Ok(Some(value))
+}
+
+/// Takes a table without kinds.
+fn settings<T: DeserializeOwned + Default + JsonSchema>(
+    source: &Source,
+    table: &mut DeTable<'_>,
+    name: &str,
+) -> Result<T, Failure> {
+    let Some(value) = table.remove(name) else { return Ok(T::default()) };
+    let span = value.span();
+    let DeValue::Table(inner) = value.into_inner() else {
+        return Err(Failure::usage(format!("`{name}` must be a table")).at(source.place(span)));
+    };
+    let keys = chosen::schema_keys(&T::json_schema(&mut schemars::SchemaGenerator::default()));
+    T::deserialize(toml::de::Deserializer::from(Spanned::new(span, inner)))
+        .map_err(|error| source.toml_failure(&error, name, &keys))
+}
+
+fn check_name(source: &Source, name: &str) -> Result<(), Failure> {
+    let plain = |c: char| c.is_alphanumeric() || "-_.+=,".contains(c);
+    if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
+        return Err(Failure::usage(format!("the name `{name}` cannot be used as a folder"))
+            .at(source.place(source.span_of("name", None)))
+            .help("use letters, digits and any of - _ . + = ,"));
+    }
+    Ok(())
+}
+
+fn check_eval(registry: &Registry, source: &Source, eval: &EvalSettings) -> Result<(), Failure> {
+    let at = |key: &str| source.place(source.span_of("eval", Some(key)));
+    for (key, value) in [
+        ("every", eval.every),
+        ("samples", eval.samples as u64),
+        ("window", eval.window as u64),
+        ("top_k", eval.top_k as u64),
+    ] {
+        if value == 0 {
+            return Err(Failure::usage(format!("eval.{key} must be at least 1")).at(at(key)));
+        }
+    }
+    let names: Vec<&str> = registry.metrics.iter().map(|entry| entry.name).collect();
+    for (i, metric) in eval.metrics.iter().enumerate() {
+        if !names.contains(&metric.as_str()) {
+            let mut failure =
+                Failure::usage(format!("unknown metric `{metric}`")).at(at("metrics"));
+            if let Some(meant) = closest(metric, names.iter().copied()) {
+                failure = failure.help(format!("did you mean `{meant}`?"));
+            }
+            return Err(failure.help(format!("metrics: {}", names.join(", "))));
+        }
+        if eval.metrics[..i].contains(metric) {
+            return Err(
+                Failure::usage(format!("the metric `{metric}` is listed twice")).at(at("metrics"))
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! The contract of an environment: a deterministic, acyclic way of building objects.
+
+use std::any::Any;
+
+/// An observation slot that holds no token.
+pub const NO_TOKEN: i32 = -1;
+
+/// The fixed sizes of an environment, from which buffers and networks are laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Cells per state row.
+    pub width: usize,
+    /// Forward actions, legal or not.
+    pub n_actions: usize,
+    /// Backward actions, legal or not.
+    pub n_back_actions: usize,
+    /// Size of the token vocabulary of [`Environment::observe`].
+    pub n_tokens: usize,
+    /// Token slots per observation; an observation is the set of its tokens (a sparse one-hot).
+    pub n_active: usize,
+    /// The most actions that a trajectory can have.
+    pub max_len: usize,
+}
+
+/// A directed acyclic graph of states, walked one action at a time.
+///
+/// An environment is stateless: it looks at one row and answers; batches, threads and padding
+/// belong to the engine. Every method may be called from several threads.
+///
+/// Laws (tested for every registered environment by `gfn-envs/tests/contract.rs`):
+/// * [`reset`](Self::reset) has no legal backward action and some legal forward action;
+/// * `step` and `unstep` undo each other: `unstep(step(s, a)) = s` with the actions that they
+///   return, for *every* legal action of either direction;
+/// * a trajectory ends, within `max_len` actions, in a row without legal forward actions;
+/// * two rows that offer a choice (two or more legal actions in a direction) and differ in their
+///   legal actions are observed differently.
+pub trait Environment: Any + Send + Sync {
+    /// Sizes of rows, actions and observations.
+    fn layout(&self) -> Layout;
+
+    /// Writes the initial state s0.
+    fn reset(&self, row: &mut [i32]);
+
+    /// Which forward actions are legal; none of them exactly in terminal states.
+    /// `mask` has `n_actions` entries and is overwritten.
+    fn legal(&self, row: &[i32], mask: &mut [bool]);
+
+    /// Which backward actions are legal; none of them exactly in the initial state.
+    /// `mask` has `n_back_actions` entries and is overwritten.
+    fn legal_back(&self, row: &[i32], mask: &mut [bool]);
+
+    /// Takes a legal forward action in place and returns the backward action that undoes it.
+    fn step(&self, row: &mut [i32], action: usize) -> usize;
+
+    /// Takes a legal backward action in place and returns the forward action that redoes it.
+    fn unstep(&self, row: &mut [i32], back_action: usize) -> usize;
+
+    /// Writes the active tokens (`0..n_tokens`, or [`NO_TOKEN`]) of a row: `n_active` slots.
+    fn observe(&self, row: &[i32], tokens: &mut [i32]);
+
+    /// A terminal row as text, unique among terminal rows.
+    fn render(&self, row: &[i32]) -> String;
+
+    /// The terminal row that [`render`](Self::render)s as `text`, if there is one.
+    ///
+    /// Environments that implement this can be given rewards by table.
+    fn parse(&self, _text: &str) -> Option<Vec<i32>> {
+        None
+    }
+
+    /// log of the number of action sequences from s0 to this row, where a closed form is known.
+    ///
+    /// It makes the maximum-entropy backward policy exact without enumeration.
+    fn log_paths(&self, _row: &[i32]) -> Option<f64> {
+        None
+    }
+
+    /// Number of terminal states, where a closed form is known; saturates at `u64::MAX`.
+    fn n_objects(&self) -> Option<u64> {
+        None
+    }
+
+    /// Whether no forward action is legal in `row`.
+    fn is_terminal(&self, row: &[i32]) -> bool {
+        let mut mask = vec![false; self.layout().n_actions];
+        self.legal(row, &mut mask);
+        !mask.contains(&true)
+    }
+}

@@ -1,0 +1,405 @@
+//! The whole state graph of a small environment: enumeration, exact log Z, exact P_T(x) by
+//! dynamic programming, path counts and exact bounds.
+//!
+//! Everything works on any [`Environment`] under a size limit. Sums run in double precision and
+//! in a fixed order, so results do not depend on the number of threads.
+
+use rayon::prelude::*;
+use rustc_hash::FxHasher;
+use std::hash::Hasher;
+
+use crate::policy::{Direction, Policy, log_softmax};
+use crate::special::log_sum_exp;
+use crate::{Environment, Reward, RewardError, States};
+
+/// The environment has more states than allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the environment has more than {limit} states")]
+pub struct TooLarge {
+    /// The limit that was passed.
+    pub limit: usize,
+}
+
+/// One edge of the graph, seen from its source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Edge {
+    /// Index of the child state.
+    pub child: u32,
+    /// Forward action that takes it.
+    pub action: u32,
+    /// Backward action that undoes it.
+    pub back_action: u32,
+}
+
+/// Every state that can be reached from s0, in an order in which parents precede children.
+///
+/// Edges are counted by action: if two actions lead from a state to the same child they are two
+/// edges, and probabilities and path counts add over both.
+#[derive(Debug)]
+pub struct StateGraph {
+    states: States,
+    first_edge: Vec<u32>,
+    edges: Vec<Edge>,
+    terminals: Vec<u32>,
+    index: RowIndex,
+}
+
+/// An open-addressing map from rows to their index in a [`States`], without copying rows.
+#[derive(Debug)]
+struct RowIndex {
+    slots: Vec<u32>,
+    len: usize,
+}
+
+const EMPTY: u32 = u32::MAX;
+
+fn hash(row: &[i32]) -> u64 {
+    let mut hasher = FxHasher::default();
+    for &cell in row {
+        hasher.write_i32(cell);
+    }
+    hasher.finish()
+}
+
+impl RowIndex {
+    fn new() -> Self {
+        Self { slots: vec![EMPTY; 1024], len: 0 }
+    }
+
+    fn slot(&self, states: &States, row: &[i32]) -> usize {
+        let mask = self.slots.len() - 1;
+        let mut slot = (hash(row) >> 20) as usize & mask;
+        while self.slots[slot] != EMPTY && states.row(self.slots[slot] as usize) != row {
+            slot = (slot + 1) & mask;
+        }
+        slot
+    }
+
+    fn get(&self, states: &States, row: &[i32]) -> Option<u32> {
+        match self.slots[self.slot(states, row)] {
+            EMPTY => None,
+            index => Some(index),
+        }
+    }
+
+    fn insert(&mut self, states: &States, slot: usize, index: u32) {
+        self.slots[slot] = index;
+        self.len += 1;
+        if self.len * 2 > self.slots.len() {
+            let larger = vec![EMPTY; self.slots.len() * 2];
+            let old = std::mem::replace(&mut self.slots, larger);
+            for index in old.into_iter().filter(|&index| index != EMPTY) {
+                let slot = self.slot(states, states.row(index as usize));
+                self.slots[slot] = index;
+            }
+        }
+    }
+}
+
+impl StateGraph {
+    /// Enumerates every reachable state, breadth first.
+    ///
+    /// # Errors
+    /// When there are more than `limit` states.
+    pub fn explore(env: &dyn Environment, limit: usize) -> Result<Self, TooLarge> {
+        let layout = env.layout();
+        let mut states = States::new(layout.width);
+        let mut index = RowIndex::new();
+        let mut row = vec![0; layout.width];
+        let mut mask = vec![false; layout.n_actions];
+        env.reset(&mut row);
+        let slot = index.slot(&states, &row);
+        states.push(&row);
+        index.insert(&states, slot, 0);
+
+        let (mut first_edge, mut edges) = (vec![0u32], Vec::new());
+        let mut next = 0;
+        while next < states.len() {
+            env.legal(states.row(next), &mut mask);
+            for action in (0..layout.n_actions).filter(|&action| mask[action]) {
+                row.copy_from_slice(states.row(next));
+                let back_action = env.step(&mut row, action) as u32;
+                let slot = index.slot(&states, &row);
+                let child = match index.slots[slot] {
+                    EMPTY => {
+                        if states.len() >= limit.min(EMPTY as usize) {
+                            return Err(TooLarge { limit });
+                        }
+                        let child = states.len() as u32;
+                        states.push(&row);
+                        index.insert(&states, slot, child);
+                        child
+                    }
+                    child => child,
+                };
+                edges.push(Edge { child, action: action as u32, back_action });
+            }
+            first_edge.push(edges.len() as u32);
+            next += 1;
+        }
+        Ok(Self::sorted(states, &first_edge, &edges))
+    }
+
+    /// Renumbers states so that parents precede children (Kahn's algorithm, stable).
+    fn sorted(states: States, first_edge: &[u32], edges: &[Edge]) -> Self {
+        let n = states.len();
+        let mut missing = vec![0u32; n];
+        for edge in edges {
+            missing[edge.child as usize] += 1;
+        }
+        let mut order = Vec::with_capacity(n);
+        order.push(0u32);
+        let mut next = 0;
+        while next < order.len() {
+            let old = order[next] as usize;
+            for edge in &edges[first_edge[old] as usize..first_edge[old + 1] as usize] {
+                missing[edge.child as usize] -= 1;
+                if missing[edge.child as usize] == 0 {
+                    order.push(edge.child);
+                }
+            }
+            next += 1;
+        }
+        assert_eq!(order.len(), n, "an environment must not have cycles");
+        let mut new = vec![0u32; n];
+        for (i, &old) in order.iter().enumerate() {
+            new[old as usize] = i as u32;
+        }
+        let mut graph = Self {
+            states: States::with_capacity(states.width(), n),
+            first_edge: Vec::with_capacity(n + 1),
+            edges: Vec::with_capacity(edges.len()),
+            terminals: Vec::new(),
+            index: RowIndex::new(),
+        };
+        graph.first_edge.push(0);
+        for (i, &old) in order.iter().enumerate() {
+            let old = old as usize;
+            let slot = graph.index.slot(&graph.states, states.row(old));
+            graph.states.push(states.row(old));
+            graph.index.insert(&graph.states, slot, i as u32);
+            let range = first_edge[old] as usize..first_edge[old + 1] as usize;
+            if range.is_empty() {
+                graph.terminals.push(i as u32);
+            }
+            graph.edges.extend(
+                edges[range].iter().map(|edge| Edge { child: new[edge.child as usize], ..*edge }),
+            );
+            graph.first_edge.push(graph.edges.len() as u32);
+        }
+        graph
+    }
+
+    /// All states; row 0 is s0.
+    pub fn states(&self) -> &States {
+        &self.states
+    }
+
+    /// Indices of the terminal states, ascending. Distributions over objects use their order.
+    pub fn terminals(&self) -> &[u32] {
+        &self.terminals
+    }
+
+    /// The terminal rows, in the order of [`terminals`](Self::terminals).
+    pub fn objects(&self) -> States {
+        let mut objects = States::with_capacity(self.states.width(), self.terminals.len());
+        for &i in &self.terminals {
+            objects.push(self.states.row(i as usize));
+        }
+        objects
+    }
+
+    /// The edges out of state `i`.
+    pub fn edges(&self, i: usize) -> &[Edge] {
+        &self.edges[self.first_edge[i] as usize..self.first_edge[i + 1] as usize]
+    }
+
+    /// Number of edges.
+    pub fn n_edges(&self) -> usize {
+        self.edges.len()
+    }
+
+    /// The index of a state, if it is in the graph.
+    pub fn find(&self, row: &[i32]) -> Option<usize> {
+        self.index.get(&self.states, row).map(|i| i as usize)
+    }
+
+    /// The position of a terminal state among [`terminals`](Self::terminals).
+    pub fn find_object(&self, row: &[i32]) -> Option<usize> {
+        let i = self.index.get(&self.states, row)?;
+        self.terminals.binary_search(&i).ok()
+    }
+
+    /// log of the number of action sequences from s0 to each state.
+    pub fn log_paths(&self) -> Vec<f64> {
+        let mut log_n = vec![f64::NEG_INFINITY; self.states.len()];
+        log_n[0] = 0.0;
+        for i in 0..self.states.len() {
+            for edge in self.edges(i) {
+                let child = edge.child as usize;
+                log_n[child] = crate::special::log_add_exp(log_n[child], log_n[i]);
+            }
+        }
+        log_n
+    }
+
+    /// log R of every object.
+    ///
+    /// # Errors
+    /// When the reward of some object is not known.
+    pub fn log_rewards(&self, reward: &dyn Reward) -> Result<Vec<f64>, RewardError> {
+        let mut out = vec![0.0; self.terminals.len()];
+        reward.log_reward(&self.objects(), &mut out)?;
+        Ok(out)
+    }
+
+    /// The target distribution: log P*(x) of every object, and log Z.
+    ///
+    /// # Errors
+    /// When the reward of some object is not known.
+    pub fn target(&self, reward: &dyn Reward) -> Result<Target, RewardError> {
+        let log_reward = self.log_rewards(reward)?;
+        let log_z = log_sum_exp(log_reward.iter().copied());
+        let prob = log_reward.iter().map(|log_r| (log_r - log_z).exp()).collect();
+        Ok(Target { log_reward, log_z, prob })
+    }
+
+    /// log-probabilities of every edge under a policy: log P_F(a|s), or log P_B(s|s') of the
+    /// same edge. Edges are in the graph's order.
+    ///
+    /// States are evaluated in blocks of `block` rows, so memory stays bounded.
+    pub fn log_probs(
+        &self,
+        env: &dyn Environment,
+        policy: &dyn Policy,
+        direction: Direction,
+        block: usize,
+    ) -> Vec<f64> {
+        let layout = env.layout();
+        let n_actions = match direction {
+            Direction::Forward => layout.n_actions,
+            Direction::Backward => layout.n_back_actions,
+        };
+        let mut logits = Vec::new();
+        // Per edge for P_F; per (state, backward action) for P_B, gathered along edges below.
+        let mut by_state = Vec::with_capacity(self.states.len() * n_actions);
+        for start in (0..self.states.len()).step_by(block.max(1)) {
+            let rows = self.states.slice(start..(start + block).min(self.states.len()));
+            logits.resize(rows.len() * n_actions, 0.0f32);
+            policy.logits(env, direction, &rows, &mut logits);
+            let mut log_probs = vec![0.0; rows.len() * n_actions];
+            log_probs
+                .par_chunks_mut(n_actions)
+                .zip(logits.par_chunks(n_actions))
+                .enumerate()
+                .for_each_init(
+                    || vec![false; n_actions],
+                    |mask, (i, (out, logits))| {
+                        match direction {
+                            Direction::Forward => env.legal(rows.row(i), mask),
+                            Direction::Backward => env.legal_back(rows.row(i), mask),
+                        }
+                        log_softmax(logits, mask, out);
+                    },
+                );
+            by_state.append(&mut log_probs);
+        }
+        let mut out = Vec::with_capacity(self.edges.len());
+        for i in 0..self.states.len() {
+            out.extend(self.edges(i).iter().map(|edge| match direction {
+                Direction::Forward => by_state[i * n_actions + edge.action as usize],
+                Direction::Backward => {
+                    by_state[edge.child as usize * n_actions + edge.back_action as usize]
+                }
+            }));
+        }
+        out
+    }
+
+    /// The probability that a trajectory passes through each state, from log P_F per edge.
+    pub fn visits(&self, log_pf: &[f64]) -> Vec<f64> {
+        let mut visits = vec![0.0; self.states.len()];
+        visits[0] = 1.0;
+        for i in 0..self.states.len() {
+            for e in self.first_edge[i] as usize..self.first_edge[i + 1] as usize {
+                visits[self.edges[e].child as usize] += visits[i] * log_pf[e].exp();
+            }
+        }
+        visits
+    }
+
+    /// P_T(x) of every object: dynamic programming over the whole graph, from log P_F per edge.
+    pub fn terminal_probs(&self, log_pf: &[f64]) -> Vec<f64> {
+        let visits = self.visits(log_pf);
+        self.terminals.iter().map(|&i| visits[i as usize]).collect()
+    }
+
+    /// log P_T(x) of every object, in log space: exact also where P_T underflows.
+    pub fn log_terminal_probs(&self, log_pf: &[f64]) -> Vec<f64> {
+        // A first pass finds the largest term of each sum, the second adds relative to it.
+        let mut log_visits = vec![f64::NEG_INFINITY; self.states.len()];
+        log_visits[0] = 0.0;
+        for i in 0..self.states.len() {
+            for e in self.first_edge[i] as usize..self.first_edge[i + 1] as usize {
+                let child = self.edges[e].child as usize;
+                log_visits[child] =
+                    crate::special::log_add_exp(log_visits[child], log_visits[i] + log_pf[e]);
+            }
+        }
+        self.terminals.iter().map(|&i| log_visits[i as usize]).collect()
+    }
+
+    /// The exact evidence bounds ELBO ≤ log Z ≤ EUBO, from log-probabilities per edge.
+    ///
+    /// ELBO = E_{τ∼P_F}[log R(x) + log P_B(τ|x) − log P_F(τ)]; EUBO is the same expectation over
+    /// x ∼ P*, τ ∼ P_B(·|x). Both equal log Z exactly when P_F(τ) = P*(x) P_B(τ|x) everywhere.
+    pub fn bounds(&self, target: &Target, log_pf: &[f64], log_pb: &[f64]) -> (f64, f64) {
+        let weighted = |mass: &[f64], log_prob: &[f64], backward: bool| {
+            let mut sum = 0.0;
+            for i in 0..self.states.len() {
+                for e in self.first_edge[i] as usize..self.first_edge[i + 1] as usize {
+                    let end = if backward { self.edges[e].child as usize } else { i };
+                    let flow = mass[end] * log_prob[e].exp();
+                    if flow > 0.0 {
+                        sum += flow * (log_pb[e] - log_pf[e]);
+                    }
+                }
+            }
+            sum
+        };
+        let visits = self.visits(log_pf);
+        let mut elbo = weighted(&visits, log_pf, false);
+        for (&i, &log_r) in self.terminals.iter().zip(&target.log_reward) {
+            if visits[i as usize] > 0.0 {
+                elbo += visits[i as usize] * log_r;
+            }
+        }
+        // The mass that the target and P_B put on each state, children before parents.
+        let mut mass = vec![0.0; self.states.len()];
+        let mut eubo = 0.0;
+        for ((&i, &p), &log_r) in self.terminals.iter().zip(&target.prob).zip(&target.log_reward) {
+            mass[i as usize] = p;
+            if p > 0.0 {
+                eubo += p * log_r;
+            }
+        }
+        for i in (0..self.states.len()).rev() {
+            for e in self.first_edge[i] as usize..self.first_edge[i + 1] as usize {
+                mass[i] += mass[self.edges[e].child as usize] * log_pb[e].exp();
+            }
+        }
+        eubo += weighted(&mass, log_pb, true);
+        (elbo, eubo)
+    }
+}
+
+/// The distribution that a GFlowNet should sample: P*(x) = R(x) / Z.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// log R of every object.
+    pub log_reward: Vec<f64>,
+    /// log Z, by enumeration.
+    pub log_z: f64,
+    /// P* of every object.
+    pub prob: Vec<f64>,
+}

@@ -1,0 +1,118 @@
+//! The papers' L1: a histogram of the last training samples against P*, with the value that a
+//! perfect sampler would show.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Better, Column, EvalContext, Metric, MetricContext, MetricEntry, Observed};
+use crate::RewardError;
+use crate::special::binomial_mean_deviation;
+
+pub(super) const ENTRY: MetricEntry = MetricEntry {
+    name: "empirical",
+    summary: "l1 between the last training samples and the target, with its finite-sample floor",
+    build: |context: &MetricContext| {
+        Box::new(Empirical { context: context.clone(), window: Window::default() })
+    },
+};
+
+struct Empirical {
+    context: MetricContext,
+    window: Window,
+}
+
+/// A ring of the last objects, by their position in the exact graph.
+#[derive(Default, Serialize, Deserialize)]
+struct Window {
+    objects: Vec<u32>,
+    next: usize,
+}
+
+impl Window {
+    fn push(&mut self, object: u32, capacity: usize) {
+        if self.objects.len() < capacity {
+            self.objects.push(object);
+        } else {
+            self.objects[self.next] = object;
+            self.next = (self.next + 1) % capacity;
+        }
+    }
+}
+
+impl Metric for Empirical {
+    fn columns(&self) -> Vec<Column> {
+        let window = self.context.window;
+        vec![
+            Column::new(
+                "l1_empirical",
+                "1",
+                Better::Lower,
+                format!(
+                    "sum_x |p(x) - P*(x)| with p the histogram of the last {window} objects \
+                     sampled in training (all of them so far if fewer)"
+                ),
+            ),
+            Column::new(
+                "n_empirical",
+                "samples",
+                Better::Neither,
+                "number of samples in that histogram",
+            ),
+            Column::new(
+                "l1_floor",
+                "1",
+                Better::Neither,
+                "expected l1_empirical of a perfect sampler with n_empirical samples \
+                 (exact binomial mean deviation, summed over objects)",
+            ),
+        ]
+    }
+
+    fn observe(&mut self, batch: &Observed<'_>) {
+        let Some(exact) = &self.context.exact else { return };
+        for row in batch.terminals.rows() {
+            if let Some(object) = exact.graph.find_object(row) {
+                self.window.push(object as u32, self.context.window.max(1));
+            }
+        }
+    }
+
+    fn evaluate(&mut self, _: &EvalContext<'_>) -> Result<Vec<Option<f64>>, RewardError> {
+        let n = self.window.objects.len();
+        let Some(exact) = self.context.exact.as_ref().filter(|_| n > 0) else {
+            return Ok(vec![None; 3]);
+        };
+        let mut counts = vec![0u32; exact.target.prob.len()];
+        for &object in &self.window.objects {
+            counts[object as usize] += 1;
+        }
+        let prob = &exact.target.prob;
+        let l1 = counts.iter().zip(prob).map(|(&c, &p)| (f64::from(c) / n as f64 - p).abs()).sum();
+        let floor = prob.iter().map(|&p| binomial_mean_deviation(n as u64, p)).sum();
+        Ok(vec![Some(l1), Some(n as f64), Some(floor)])
+    }
+
+    fn save(&self) -> Vec<u8> {
+        postcard::to_stdvec(&self.window).expect("a window serialises")
+    }
+
+    fn load(&mut self, bytes: &[u8]) -> Result<(), postcard::Error> {
+        self.window = postcard::from_bytes(bytes)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_keeps_the_last() {
+        let mut window = Window::default();
+        for object in 0..7 {
+            window.push(object, 3);
+        }
+        let mut kept = window.objects.clone();
+        kept.sort_unstable();
+        assert_eq!(kept, [4, 5, 6]);
+    }
+}

@@ -1,0 +1,40 @@
+//! The learned log Z against the true one.
+
+use super::{Better, Column, EvalContext, Metric, MetricContext, MetricEntry};
+use crate::RewardError;
+
+pub(super) const ENTRY: MetricEntry = MetricEntry {
+    name: "log_z",
+    summary: "learned and exact log Z",
+    build: |_: &MetricContext| Box::new(LogZ),
+};
+
+struct LogZ;
+
+impl Metric for LogZ {
+    fn columns(&self) -> Vec<Column> {
+        vec![
+            Column::new(
+                "log_z",
+                "nats",
+                Better::Neither,
+                "learned log Z: the parameter (TB) or log F(s0) (DB, SubTB, flow matching); empty \
+                 for objectives without one",
+            ),
+            Column::new(
+                "log_z_exact",
+                "nats",
+                Better::Neither,
+                "log of the sum of R over all objects, in closed form or by enumeration",
+            ),
+            Column::new("log_z_error", "nats", Better::Lower, "|log_z - log_z_exact|"),
+        ]
+    }
+
+    fn evaluate(&mut self, eval: &EvalContext<'_>) -> Result<Vec<Option<f64>>, RewardError> {
+        let exact = eval.fixed.reward.log_partition();
+        let exact = exact.or_else(|| eval.fixed.exact.as_ref().map(|exact| exact.target.log_z));
+        let error = eval.log_z.zip(exact).map(|(learned, exact)| (learned - exact).abs());
+        Ok(vec![eval.log_z, exact, error])
+    }
+}

@@ -1,0 +1,265 @@
+//! Metrics: what is measured at an evaluation, one file each.
+//!
+//! A metric declares its columns before a run starts, may watch every training batch, and is
+//! evaluated on a shared [`EvalContext`] whose expensive parts (fresh samples, exact
+//! distributions) are computed once and only if some metric asks for them.
+
+mod correlation;
+mod distribution;
+mod elbo_eubo;
+mod empirical;
+mod log_z;
+mod modes;
+mod samples;
+
+use std::cell::OnceCell;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::graph::{StateGraph, Target};
+use crate::policy::{Direction, Policy};
+use crate::rng::Purpose;
+use crate::sampler::{Draw, Exploration, Sampler};
+use crate::{Environment, Reward, RewardError, States, Streams, Trajectories};
+
+pub use correlation::{pearson, spearman};
+
+/// Which way a metric improves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Better {
+    /// Smaller is better.
+    Lower,
+    /// Larger is better.
+    Higher,
+    /// Neither.
+    Neither,
+}
+
+/// A declared CSV column.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Column {
+    /// Header of the column.
+    pub name: String,
+    /// Unit of its values; `1` if it has none.
+    pub unit: &'static str,
+    /// What the number is, exactly.
+    pub definition: String,
+    /// Which way it improves.
+    pub better: Better,
+}
+
+impl Column {
+    /// A column.
+    pub fn new(
+        name: &str,
+        unit: &'static str,
+        better: Better,
+        definition: impl Into<String>,
+    ) -> Self {
+        Self { name: name.to_owned(), unit, definition: definition.into(), better }
+    }
+}
+
+/// The enumerated graph of an environment and its target distribution.
+#[derive(Debug)]
+pub struct Exact {
+    /// All states and edges.
+    pub graph: StateGraph,
+    /// P* and log Z by enumeration.
+    pub target: Target,
+}
+
+/// What metrics are built from; fixed for a run.
+#[derive(Clone)]
+pub struct MetricContext {
+    /// The environment.
+    pub env: Arc<dyn Environment>,
+    /// Its reward.
+    pub reward: Arc<dyn Reward>,
+    /// The exact target, if the environment is small enough to enumerate.
+    pub exact: Option<Arc<Exact>>,
+    /// Fresh samples per evaluation.
+    pub samples: usize,
+    /// Training samples that empirical distributions remember.
+    pub window: usize,
+    /// How many of the best distinct samples `top_k_reward` averages.
+    pub top_k: usize,
+}
+
+/// What a metric sees of one evaluation.
+pub struct EvalContext<'a> {
+    /// The fixed parts of the run.
+    pub fixed: &'a MetricContext,
+    /// P_F and P_B as they are used now, without exploration.
+    pub policy: &'a dyn Policy,
+    /// The learned log Z, where the objective has one.
+    pub log_z: Option<f64>,
+    /// Streams of the evaluation; they do not depend on the training seed.
+    pub streams: Streams,
+    /// The iteration after which this evaluation takes place.
+    pub step: u64,
+    log_pf: OnceCell<Vec<f64>>,
+    log_pb: OnceCell<Vec<f64>>,
+    samples: OnceCell<Trajectories>,
+}
+
+/// Rows per network evaluation when the whole graph is evaluated; bounds memory.
+const BLOCK: usize = 4096;
+
+impl<'a> EvalContext<'a> {
+    /// An evaluation of `policy` after iteration `step`.
+    pub fn new(
+        fixed: &'a MetricContext,
+        policy: &'a dyn Policy,
+        log_z: Option<f64>,
+        streams: Streams,
+        step: u64,
+    ) -> Self {
+        Self {
+            fixed,
+            policy,
+            log_z,
+            streams,
+            step,
+            log_pf: OnceCell::new(),
+            log_pb: OnceCell::new(),
+            samples: OnceCell::new(),
+        }
+    }
+
+    /// log P_F of every edge of the exact graph.
+    pub fn log_pf(&self, exact: &Exact) -> &[f64] {
+        self.log_pf.get_or_init(|| self.log_probs(exact, Direction::Forward))
+    }
+
+    /// log P_B of every edge of the exact graph.
+    pub fn log_pb(&self, exact: &Exact) -> &[f64] {
+        self.log_pb.get_or_init(|| self.log_probs(exact, Direction::Backward))
+    }
+
+    fn log_probs(&self, exact: &Exact, direction: Direction) -> Vec<f64> {
+        exact.graph.log_probs(&*self.fixed.env, self.policy, direction, BLOCK)
+    }
+
+    /// Fresh trajectories of the policy, without exploration, with their rewards.
+    ///
+    /// # Errors
+    /// When the reward of some object is not known.
+    pub fn samples(&self) -> Result<&Trajectories, RewardError> {
+        if let Some(samples) = self.samples.get() {
+            return Ok(samples);
+        }
+        let draw =
+            Draw { streams: self.streams, purpose: Purpose::Evaluation, step: self.step };
+        let mut sampler = Sampler::default();
+        let mut samples = sampler.forward(
+            &*self.fixed.env,
+            self.policy,
+            Exploration::NONE,
+            draw,
+            self.fixed.samples,
+        );
+        let mut log_reward = vec![0.0; samples.len()];
+        self.fixed.reward.log_reward(&samples.terminals(), &mut log_reward)?;
+        samples.log_reward = log_reward;
+        Ok(self.samples.get_or_init(|| samples))
+    }
+
+    /// log P_F(τ) and log P_B(τ|x) of given trajectories under the current policy.
+    pub fn log_probs_of(&self, trajectories: &Trajectories) -> (Vec<f64>, Vec<f64>) {
+        let env = &*self.fixed.env;
+        let layout = env.layout();
+        let sum = |direction: Direction| {
+            let (n_actions, actions) = match direction {
+                Direction::Forward => (layout.n_actions, &trajectories.actions),
+                Direction::Backward => (layout.n_back_actions, &trajectories.back_actions),
+            };
+            let mut mask = vec![false; n_actions];
+            let mut log_probs = vec![0.0; n_actions];
+            (0..trajectories.len())
+                .map(|i| {
+                    let rows = trajectories.rows(i);
+                    let ends = match direction {
+                        Direction::Forward => rows.start..rows.end - 1,
+                        Direction::Backward => rows.start + 1..rows.end,
+                    };
+                    let states = trajectories.states.slice(ends);
+                    let mut logits = vec![0.0f32; states.len() * n_actions];
+                    self.policy.logits(env, direction, &states, &mut logits);
+                    let mut total = 0.0;
+                    for (t, transition) in trajectories.transitions(i).enumerate() {
+                        match direction {
+                            Direction::Forward => env.legal(states.row(t), &mut mask),
+                            Direction::Backward => env.legal_back(states.row(t), &mut mask),
+                        }
+                        let logits = &logits[t * n_actions..(t + 1) * n_actions];
+                        crate::policy::log_softmax(logits, &mask, &mut log_probs);
+                        total += log_probs[actions[transition] as usize];
+                    }
+                    total
+                })
+                .collect::<Vec<f64>>()
+        };
+        (sum(Direction::Forward), sum(Direction::Backward))
+    }
+}
+
+/// The terminal states of one training batch.
+pub struct Observed<'a> {
+    /// Terminal rows, exploratory ones included.
+    pub terminals: &'a States,
+    /// log R of each.
+    pub log_reward: &'a [f64],
+}
+
+/// A metric. `None` stands for "does not apply" and becomes an empty cell.
+pub trait Metric: Send {
+    /// The columns, in the order of [`evaluate`](Self::evaluate).
+    fn columns(&self) -> Vec<Column>;
+
+    /// Watches one training batch.
+    fn observe(&mut self, _batch: &Observed<'_>) {}
+
+    /// Measures; one value per column.
+    ///
+    /// # Errors
+    /// When the reward of some object is not known.
+    fn evaluate(&mut self, eval: &EvalContext<'_>) -> Result<Vec<Option<f64>>, RewardError>;
+
+    /// What [`observe`](Self::observe) has gathered, for a checkpoint.
+    fn save(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    /// Restores what [`save`](Self::save) returned.
+    ///
+    /// # Errors
+    /// When the bytes are not of this metric.
+    fn load(&mut self, _bytes: &[u8]) -> Result<(), postcard::Error> {
+        Ok(())
+    }
+}
+
+/// The descriptor of a metric.
+#[derive(Clone, Copy)]
+pub struct MetricEntry {
+    /// The name in `eval.metrics`.
+    pub name: &'static str,
+    /// One line for `gfn list`.
+    pub summary: &'static str,
+    /// Builds it for a run.
+    pub build: fn(&MetricContext) -> Box<dyn Metric>,
+}
+
+/// Every metric.
+pub const METRICS: &[MetricEntry] = &[
+    distribution::ENTRY,
+    empirical::ENTRY,
+    log_z::ENTRY,
+    elbo_eubo::ENTRY,
+    modes::ENTRY,
+    samples::ENTRY,
+    correlation::ENTRY,
+];

@@ -1,0 +1,112 @@
+//! Objectives: losses whose minimum is a policy that samples P ∝ R. One file each; every loss
+//! reads like its equation on a [`Scored`] batch.
+
+mod detailed_balance;
+mod flow_matching;
+mod sub_trajectory_balance;
+mod trajectory_balance;
+mod vargrad;
+
+use burn::tensor::Tensor;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::KeyError;
+use crate::batch::Scored;
+use crate::registry::{Axis, Entry};
+
+pub use detailed_balance::DetailedBalance;
+pub use flow_matching::FlowMatching;
+pub use sub_trajectory_balance::{SubTrajectoryBalance, Weighting};
+pub use trajectory_balance::TrajectoryBalance;
+pub use vargrad::VarGrad;
+
+/// Where the learned log Z of an objective is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogZ {
+    /// The scalar parameter.
+    Parameter,
+    /// log F(s0) of the network.
+    InitialFlow,
+    /// The objective does not learn log Z.
+    None,
+}
+
+/// What an objective reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Needs {
+    /// Whether P_B appears in the loss.
+    pub backward_policy: bool,
+    /// Whether the flow into every state is needed, that is all its parents.
+    pub parents: bool,
+    /// The fewest trajectories per batch.
+    pub min_batch: usize,
+}
+
+/// A loss over trajectories.
+pub trait Objective: Send + Sync {
+    /// The loss, `[1]`.
+    fn loss(&self, scored: &Scored<'_>) -> Tensor<1>;
+
+    /// What the loss reads.
+    fn needs(&self) -> Needs {
+        Needs { backward_policy: true, parents: false, min_batch: 1 }
+    }
+
+    /// Where the learned log Z is.
+    fn log_z(&self) -> LogZ;
+}
+
+/// The `objective` axis.
+pub struct ObjectiveAxis;
+impl Axis for ObjectiveAxis {
+    const NAME: &'static str = "objective";
+    type Product = dyn Objective;
+    type Context<'a> = ();
+}
+
+/// Every objective.
+pub const OBJECTIVES: &[Entry<ObjectiveAxis>] = &[
+    Entry::of::<TrajectoryBalance>(),
+    Entry::of::<DetailedBalance>(),
+    Entry::of::<SubTrajectoryBalance>(),
+    Entry::of::<FlowMatching>(),
+    Entry::of::<VarGrad>(),
+];
+
+/// The penalty of a residual.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Penalty {
+    /// x².
+    #[default]
+    Squared,
+    /// x²/2 where |x| < 1, else |x| − 1/2.
+    Huber,
+}
+
+impl Penalty {
+    /// The penalty of every entry.
+    pub fn of<const D: usize>(self, residual: Tensor<D>) -> Tensor<D> {
+        match self {
+            Penalty::Squared => residual.clone() * residual,
+            Penalty::Huber => {
+                // With c = min(|x|, 1): c (|x| − c/2).
+                let abs = residual.abs();
+                let clipped = abs.clone().clamp_max(1.0);
+                clipped.clone() * (abs - clipped * 0.5)
+            }
+        }
+    }
+}
+
+/// Checks `log_reward_min`, which several objectives share.
+pub(crate) fn check_log_reward_min(min: Option<f64>) -> Result<(), KeyError> {
+    match min {
+        Some(min) if !min.is_finite() => {
+            Err(KeyError::new("log_reward_min", "must be a finite number")
+                .help("the policy-gradient paper's code clips at -12; leave the key out for none"))
+        }
+        _ => Ok(()),
+    }
+}

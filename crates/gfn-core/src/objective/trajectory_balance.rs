@@ -1,0 +1,44 @@
+//! Trajectory balance (Malkin et al. 2022, arXiv:2201.13259).
+
+use burn::tensor::Tensor;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{LogZ, Objective, ObjectiveAxis, Penalty, check_log_reward_min};
+use crate::KeyError;
+use crate::batch::Scored;
+use crate::registry::Kind;
+
+/// Mean over trajectories of (log Z + Σ log P_F − log R(x) − Σ log P_B)².
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrajectoryBalance {
+    /// Penalty of the residual.
+    pub penalty: Penalty,
+    /// Lower clip of log R in the loss; none by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_reward_min: Option<f64>,
+}
+
+impl Kind<ObjectiveAxis> for TrajectoryBalance {
+    const NAME: &'static str = "tb";
+    const ALIASES: &'static [&'static str] = &["trajectory_balance"];
+    const SUMMARY: &'static str = "trajectory balance, with a learned log Z";
+    const PAPER: Option<&'static str> = Some("arXiv:2201.13259");
+
+    fn build(&self, (): ()) -> Result<Box<dyn Objective>, KeyError> {
+        check_log_reward_min(self.log_reward_min)?;
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl Objective for TrajectoryBalance {
+    fn loss(&self, scored: &Scored<'_>) -> Tensor<1> {
+        let residual = scored.log_z.clone() - scored.log_weight(self.log_reward_min);
+        self.penalty.of(residual).mean()
+    }
+
+    fn log_z(&self) -> LogZ {
+        LogZ::Parameter
+    }
+}

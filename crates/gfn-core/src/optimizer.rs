@@ -1,0 +1,230 @@
+//! Burn's optimisers over a flat list of parameters, with gradient norms and exact checkpoints.
+//!
+//! Burn's per-parameter optimisers are stepped directly: its `ModuleOptimizer` serialises states
+//! in the order of a hash map, so two checkpoints of the same run would differ in bytes.
+
+use std::collections::BTreeMap;
+
+use burn::optim::decay::WeightDecayConfig;
+use burn::optim::momentum::MomentumConfig;
+use burn::optim::{
+    AdamConfig, AdamWConfig, Optimizer as BurnOptimizer, RecordState, RmsPropConfig, SgdConfig,
+    StateSink, StateSource,
+};
+use burn::tensor::{Device, Tensor, TensorData};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Which optimiser steps the parameters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Algorithm {
+    /// Adam; `weight_decay` is an L2 penalty.
+    #[default]
+    Adam,
+    /// AdamW; `weight_decay` is decoupled.
+    AdamW,
+    /// RMSprop; `weight_decay` is an L2 penalty.
+    RmsProp,
+    /// Stochastic gradient descent; `weight_decay` is an L2 penalty.
+    Sgd,
+}
+
+/// The constants of an optimiser. Learning rates are passed with every step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OptimizerSettings {
+    /// Which optimiser.
+    pub algorithm: Algorithm,
+    /// First-moment decay of Adam and AdamW; momentum of RMSprop and SGD.
+    pub momentum: f64,
+    /// Second-moment decay of Adam and AdamW; smoothing of RMSprop.
+    pub beta2: f64,
+    /// Added to denominators.
+    pub epsilon: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+}
+
+/// A named array in single precision, as checkpoints store it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NamedTensor {
+    /// Unique name.
+    pub name: String,
+    /// Dimensions.
+    pub shape: Vec<usize>,
+    /// Row-major values.
+    pub values: Vec<f32>,
+}
+
+impl NamedTensor {
+    /// Copies a tensor to the host.
+    pub fn of<const D: usize>(name: impl Into<String>, tensor: Tensor<D>) -> Self {
+        Self::of_data(name.into(), tensor.into_data())
+    }
+
+    fn of_data(name: String, data: TensorData) -> Self {
+        let shape = data.shape().to_vec();
+        let values = data.convert::<f32>().try_into_vec().expect("converted to f32 above");
+        Self { name, shape, values }
+    }
+
+    fn data(&self) -> TensorData {
+        TensorData::new(self.values.clone(), self.shape.clone())
+    }
+
+    /// Uploads a matrix.
+    pub fn tensor(&self, device: &Device) -> Tensor<2> {
+        Tensor::from_data(self.data(), device)
+    }
+}
+
+/// One optimiser with a state per parameter.
+pub struct Optimizer {
+    inner: Box<dyn Steps>,
+}
+
+trait Steps: Send {
+    fn step(&mut self, i: usize, lr: f64, value: Tensor<2>, gradient: Tensor<2>) -> Tensor<2>;
+    fn save(&self, names: &[String]) -> Vec<NamedTensor>;
+    fn load(&mut self, names: &[String], tensors: &BTreeMap<String, NamedTensor>, device: &Device);
+}
+
+struct PerParameter<O: BurnOptimizer> {
+    optimizer: O,
+    states: Vec<Option<O::State<2>>>,
+}
+
+/// The only scalar in the states of the optimisers above.
+const TIME: &str = "time";
+
+impl<O: BurnOptimizer> Steps for PerParameter<O> {
+    fn step(&mut self, i: usize, lr: f64, value: Tensor<2>, gradient: Tensor<2>) -> Tensor<2> {
+        let state = self.states[i].take();
+        let (value, state) = self.optimizer.step(lr, value, gradient, state);
+        self.states[i] = state;
+        value
+    }
+
+    fn save(&self, names: &[String]) -> Vec<NamedTensor> {
+        let mut out = Vec::new();
+        for (name, state) in names.iter().zip(&self.states) {
+            let Some(state) = state else { continue };
+            let mut sink = StateSink::default();
+            state.state_flatten(name, &mut sink);
+            for (name, data) in sink.tensors {
+                out.push(NamedTensor::of_data(name, data));
+            }
+            for (name, scalar) in sink.scalars {
+                let time: u32 = scalar.try_into().expect("step counts are the only scalars");
+                // Split so that single precision holds it exactly.
+                let values = vec![(time >> 16) as f32, (time & 0xffff) as f32];
+                out.push(NamedTensor { name, shape: vec![2], values });
+            }
+        }
+        out
+    }
+
+    fn load(&mut self, names: &[String], tensors: &BTreeMap<String, NamedTensor>, device: &Device) {
+        for (name, state) in names.iter().zip(&mut self.states) {
+            let prefix = format!("{name}.");
+            let mut scalars = BTreeMap::new();
+            let mut matrices = Vec::new();
+            for (key, tensor) in tensors.range(prefix.clone()..) {
+                if !key.starts_with(&prefix) {
+                    break;
+                }
+                if key.ends_with(TIME) {
+                    let time = (tensor.values[0] as u32) << 16 | tensor.values[1] as u32;
+                    scalars.insert(key.clone(), u64::from(time).into());
+                } else {
+                    matrices.push((key.clone(), tensor.data()));
+                }
+            }
+            if matrices.is_empty() {
+                *state = None;
+                continue;
+            }
+            let mut source = StateSource::new(scalars);
+            for (key, data) in matrices {
+                source.insert_tensor(key, data);
+            }
+            *state = O::State::<2>::state_unflatten(name, &mut source, device);
+        }
+    }
+}
+
+impl Optimizer {
+    /// An optimiser for `n` parameters.
+    pub fn new(settings: &OptimizerSettings, n: usize) -> Self {
+        fn boxed<O: BurnOptimizer>(optimizer: O, n: usize) -> Box<dyn Steps> {
+            Box::new(PerParameter { optimizer, states: (0..n).map(|_| None).collect() })
+        }
+        let OptimizerSettings { algorithm, momentum, beta2, epsilon, weight_decay } = *settings;
+        let (momentum, beta2, epsilon) = (momentum as f32, beta2 as f32, epsilon as f32);
+        let l2 = (weight_decay > 0.0).then(|| WeightDecayConfig::new(weight_decay as f32));
+        let inner = match algorithm {
+            Algorithm::Adam => boxed(
+                AdamConfig::new()
+                    .with_beta_1(momentum)
+                    .with_beta_2(beta2)
+                    .with_epsilon(epsilon)
+                    .with_weight_decay(l2)
+                    .build(),
+                n,
+            ),
+            Algorithm::AdamW => boxed(
+                AdamWConfig::new()
+                    .with_beta_1(momentum)
+                    .with_beta_2(beta2)
+                    .with_epsilon(epsilon)
+                    .with_weight_decay(weight_decay as f32)
+                    .build(),
+                n,
+            ),
+            Algorithm::RmsProp => boxed(
+                RmsPropConfig::new()
+                    .with_alpha(beta2)
+                    .with_momentum(momentum)
+                    .with_epsilon(epsilon)
+                    .with_weight_decay(l2)
+                    .build(),
+                n,
+            ),
+            Algorithm::Sgd => {
+                let momentum = (momentum > 0.0).then(|| {
+                    MomentumConfig::new()
+                        .with_momentum(f64::from(momentum) as _)
+                        .with_dampening(0.0)
+                });
+                boxed(SgdConfig::new().with_weight_decay(l2).with_momentum(momentum).build(), n)
+            }
+        };
+        Self { inner }
+    }
+
+    /// The new value of parameter `i`; all tensors without autodiff.
+    pub fn step(
+        &mut self,
+        i: usize,
+        lr: f64,
+        value: Tensor<2>,
+        gradient: Tensor<2>,
+    ) -> Tensor<2> {
+        self.inner.step(i, lr, value, gradient)
+    }
+
+    /// All states; `names` are those of the parameters.
+    pub fn save(&self, names: &[String]) -> Vec<NamedTensor> {
+        self.inner.save(names)
+    }
+
+    /// Restores what [`save`](Self::save) returned.
+    pub fn load(
+        &mut self,
+        names: &[String],
+        tensors: &BTreeMap<String, NamedTensor>,
+        device: &Device,
+    ) {
+        self.inner.load(names, tensors, device);
+    }
+}

@@ -1,0 +1,213 @@
+//! Registries: one slice of descriptors per axis, from which parsing, `gfn list`,
+//! `gfn describe`, `gfn schema` and the tests of all combinations follow.
+
+use std::path::Path;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Serialize, de::DeserializeOwned};
+use toml::Spanned;
+use toml::de::DeTable;
+
+use crate::{Environment, Reward};
+
+/// How far a part can be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Tested against exact values; meant to be used.
+    Stable,
+    /// Works, but its results or its keys may change.
+    Experimental,
+}
+
+/// Something wrong with one key of a part's settings, found after parsing.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{message}")]
+pub struct KeyError {
+    /// The key inside the part's table; none if the part as a whole is wrong.
+    pub key: Option<String>,
+    /// What is wrong, as a sentence fragment.
+    pub message: String,
+    /// What to do about it.
+    pub help: Option<String>,
+    /// Whether the cause is missing or damaged data rather than the spec.
+    pub data: bool,
+}
+
+impl KeyError {
+    /// The value of `key` is not acceptable.
+    pub fn new(key: &str, message: impl Into<String>) -> Self {
+        Self { key: Some(key.to_owned()), message: message.into(), help: None, data: false }
+    }
+
+    /// The part does not fit the rest of the experiment.
+    pub fn part(message: impl Into<String>) -> Self {
+        Self { key: None, message: message.into(), help: None, data: false }
+    }
+
+    /// A data file named by `key` is missing or damaged.
+    pub fn data(key: &str, message: impl Into<String>) -> Self {
+        Self { data: true, ..Self::new(key, message) }
+    }
+
+    /// Adds a remedy.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+/// One table of a spec whose `kind` selects an implementation.
+pub trait Axis: 'static {
+    /// The table's name: `env`, `reward`, ….
+    const NAME: &'static str;
+    /// What a kind builds.
+    type Product: ?Sized;
+    /// What it needs to be built.
+    type Context<'a>;
+}
+
+/// The `env` axis.
+pub struct EnvAxis;
+impl Axis for EnvAxis {
+    const NAME: &'static str = "env";
+    type Product = dyn Environment;
+    type Context<'a> = ();
+}
+
+/// The `reward` axis; rewards are built for an environment.
+pub struct RewardAxis;
+impl Axis for RewardAxis {
+    const NAME: &'static str = "reward";
+    type Product = dyn Reward;
+    type Context<'a> = RewardContext<'a>;
+}
+
+/// What a reward is built from.
+#[derive(Clone, Copy)]
+pub struct RewardContext<'a> {
+    /// The environment whose objects are rewarded.
+    pub env: &'a dyn Environment,
+    /// Where data files are read from.
+    pub files: &'a dyn Files,
+}
+
+/// Access to data files. Libraries open nothing themselves: the program that owns the run does,
+/// and records what was read.
+pub trait Files {
+    /// The whole content of a file.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn read(&self, path: &Path) -> std::io::Result<Vec<u8>>;
+}
+
+impl<F: Fn(&Path) -> std::io::Result<Vec<u8>>> Files for F {
+    fn read(&self, path: &Path) -> std::io::Result<Vec<u8>> {
+        self(path)
+    }
+}
+
+/// The settings of one kind on an axis: what stands in its table, and how to build it.
+pub trait Kind<A: Axis>: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'static {
+    /// The name used as `kind`.
+    const NAME: &'static str;
+    /// Other accepted names.
+    const ALIASES: &'static [&'static str] = &[];
+    /// One line for `gfn list`.
+    const SUMMARY: &'static str;
+    /// Where it was published.
+    const PAPER: Option<&'static str> = None;
+    /// How far it can be trusted.
+    const STATUS: Status = Status::Stable;
+
+    /// Builds the part.
+    ///
+    /// # Errors
+    /// When a value is out of range, or the part does not fit its context.
+    fn build(&self, context: A::Context<'_>) -> Result<Box<A::Product>, KeyError>;
+
+    /// The settings with every default filled in that depends on other keys.
+    fn resolve(&self) -> toml::Table {
+        toml::Table::try_from(self).expect("settings serialise to TOML")
+    }
+}
+
+/// Parsed settings whose kind has been erased.
+pub trait Settings<A: Axis>: Send + Sync {
+    /// See [`Kind::build`].
+    ///
+    /// # Errors
+    /// As [`Kind::build`].
+    fn build(&self, context: A::Context<'_>) -> Result<Box<A::Product>, KeyError>;
+    /// See [`Kind::resolve`]; without `kind`.
+    fn resolve(&self) -> toml::Table;
+}
+
+impl<A: Axis, K: Kind<A>> Settings<A> for K {
+    fn build(&self, context: A::Context<'_>) -> Result<Box<A::Product>, KeyError> {
+        Kind::build(self, context)
+    }
+    fn resolve(&self) -> toml::Table {
+        Kind::resolve(self)
+    }
+}
+
+/// Parses a table (without `kind`) into settings.
+pub type Parse<A> = fn(Spanned<DeTable<'_>>) -> Result<Box<dyn Settings<A>>, toml::de::Error>;
+
+/// The descriptor of one kind on an axis.
+pub struct Entry<A: Axis> {
+    /// See [`Kind::NAME`].
+    pub name: &'static str,
+    /// See [`Kind::ALIASES`].
+    pub aliases: &'static [&'static str],
+    /// See [`Kind::SUMMARY`].
+    pub summary: &'static str,
+    /// See [`Kind::PAPER`].
+    pub paper: Option<&'static str>,
+    /// See [`Kind::STATUS`].
+    pub status: Status,
+    /// JSON schema of the settings.
+    pub schema: fn(&mut SchemaGenerator) -> Schema,
+    /// Parses the settings.
+    pub parse: Parse<A>,
+}
+
+impl<A: Axis> Clone for Entry<A> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<A: Axis> Copy for Entry<A> {}
+
+impl<A: Axis> Entry<A> {
+    /// The descriptor of `K`.
+    pub const fn of<K: Kind<A>>() -> Self {
+        Self {
+            name: K::NAME,
+            aliases: K::ALIASES,
+            summary: K::SUMMARY,
+            paper: K::PAPER,
+            status: K::STATUS,
+            schema: |generator| K::json_schema(generator),
+            parse: |table| {
+                let settings = K::deserialize(toml::de::Deserializer::from(table))?;
+                Ok(Box::new(settings))
+            },
+        }
+    }
+
+    /// Whether `kind` is the name or an alias of this entry.
+    pub fn answers_to(&self, kind: &str) -> bool {
+        self.name == kind || self.aliases.contains(&kind)
+    }
+
+    /// Settings with every default, or the error that a required key is missing.
+    ///
+    /// # Errors
+    /// When the kind has required keys.
+    pub fn defaults(&self) -> Result<Box<dyn Settings<A>>, toml::de::Error> {
+        (self.parse)(Spanned::new(0..0, DeTable::new()))
+    }
+}

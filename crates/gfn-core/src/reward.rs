@@ -1,0 +1,47 @@
+//! The contract of a reward, and of the modes that it defines.
+
+use crate::States;
+
+/// Why a reward could not be computed.
+#[derive(Debug, thiserror::Error)]
+pub enum RewardError {
+    /// An object has no value, for instance a gap in a table.
+    #[error("no reward is known for object `{object}`: {reason}")]
+    Unknown {
+        /// The object as the environment renders it.
+        object: String,
+        /// What is missing and where it was looked for.
+        reason: String,
+    },
+}
+
+/// R(x) > 0 of terminal states, as log R(x) in nats.
+pub trait Reward: Send + Sync {
+    /// Writes log R of every row of `xs` to `out` (same length): finite or -infinity, never NaN.
+    ///
+    /// # Errors
+    /// When the reward of some object is not known.
+    fn log_reward(&self, xs: &States, out: &mut [f64]) -> Result<(), RewardError>;
+
+    /// log Z = log of the sum of R(x) over all objects, where a closed form is known.
+    fn log_partition(&self) -> Option<f64> {
+        None
+    }
+
+    /// The modes of this reward, if it defines any.
+    fn modes(&self) -> Option<&dyn Modes> {
+        None
+    }
+}
+
+/// A definition of modes: which terminal states count as having found which mode.
+pub trait Modes: Send + Sync {
+    /// The definition in words, for `metrics.schema.json`.
+    fn definition(&self) -> String;
+
+    /// How many modes there are, if that is known.
+    fn count(&self) -> Option<u64>;
+
+    /// An identifier of the mode that a terminal row belongs to.
+    fn mode_of(&self, row: &[i32], log_reward: f64) -> Option<u64>;
+}

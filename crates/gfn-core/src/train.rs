@@ -1,0 +1,534 @@
+//! The trainer: one iteration after the other, and everything that a checkpoint must hold.
+
+mod policy;
+mod settings;
+mod snapshot;
+
+use std::collections::VecDeque;
+
+use burn::tensor::{Device, Gradients, Tensor};
+use rand::RngExt;
+
+use crate::backward::{BackwardStrategy, Order, OwnUpdate, Source};
+use crate::batch::{Batch, Scored};
+use crate::metric::{EvalContext, Metric, MetricContext, Observed};
+use crate::network::{Group, Model, Network, Outputs};
+use crate::objective::{LogZ, Objective};
+use crate::optimizer::Optimizer;
+use crate::rng::{Purpose, Streams};
+use crate::sampler::{Draw, Exploration, Sampler};
+use crate::schedule::Schedule;
+use crate::{Environment, Reward, RewardError, States, Trajectories};
+
+pub use policy::ModelPolicy;
+pub use settings::TrainSettings;
+pub use snapshot::{Snapshot, SnapshotError};
+
+/// Why training stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The loss or a gradient is not finite. Parameters are those before the iteration.
+    #[error("{what} is {value} at iteration {step}")]
+    Diverged {
+        /// The iteration, counted from 0.
+        step: u64,
+        /// What is not finite.
+        what: &'static str,
+        /// Its value.
+        value: f64,
+    },
+    /// A reward could not be computed.
+    #[error(transparent)]
+    Reward(#[from] RewardError),
+}
+
+/// What one iteration did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Report {
+    /// The iteration, counted from 0.
+    pub step: u64,
+    /// The objective's loss.
+    pub loss: f64,
+    /// P_B's own loss, where it has one.
+    pub backward_loss: Option<f64>,
+    /// Learned log Z before the iteration, where the objective has one.
+    pub log_z: Option<f64>,
+    /// Norm of the objective's gradient over all network parameters, before clipping.
+    pub grad_norm: f64,
+    /// Learning rate of the network.
+    pub lr: f64,
+    /// Learning rate of P_B, where it is learned.
+    pub backward_lr: Option<f64>,
+    /// Probability of a uniform action.
+    pub epsilon: f64,
+}
+
+/// What has been spent so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Counters {
+    /// Iterations finished.
+    pub step: u64,
+    /// Trajectories sampled for training.
+    pub trajectories: u64,
+    /// Rewards computed for training.
+    pub reward_calls: u64,
+    /// Environment steps of training.
+    pub env_steps: u64,
+    /// Optimiser steps.
+    pub grad_steps: u64,
+}
+
+/// The parts that an experiment is made of, besides its network.
+pub struct Parts {
+    /// The objective.
+    pub objective: Box<dyn Objective>,
+    /// The backward strategy.
+    pub backward: Box<dyn BackwardStrategy>,
+    /// What is measured.
+    pub metrics: Vec<Box<dyn Metric>>,
+    /// The environment with its reward and, where it is small enough, its exact target.
+    pub context: MetricContext,
+}
+
+impl Parts {
+    /// The environment.
+    pub fn env(&self) -> &dyn Environment {
+        &*self.context.env
+    }
+
+    /// Its reward.
+    pub fn reward(&self) -> &dyn Reward {
+        &*self.context.reward
+    }
+}
+
+/// Trains a GFlowNet.
+///
+/// Every iteration samples a batch with P_F, computes rewards, and makes two updates: the
+/// objective's (P_F, log F, log Z, and P_B if the strategy trains it so), and P_B's own where
+/// there is one. Each update touches the parameters of its groups only.
+pub struct Trainer {
+    parts: Parts,
+    settings: TrainSettings,
+    model: Model,
+    /// Target copy of all network parameters (not log Z), where the strategy reads one.
+    target: Option<Vec<Tensor<2>>>,
+    optimizer: Optimizer,
+    log_z_optimizer: Optimizer,
+    backward_optimizer: Optimizer,
+    history: VecDeque<Trajectories>,
+    sampler: Sampler,
+    streams: Streams,
+    eval_streams: Streams,
+    counters: Counters,
+    lr: Schedule,
+    log_z_lr: Schedule,
+    backward_lr: Option<Schedule>,
+    epsilon: Schedule,
+}
+
+impl Trainer {
+    /// Initialises the parameters from `seed` on `device` (a plain device; autodiff is added).
+    pub fn new(
+        network: Box<dyn Network>,
+        parts: Parts,
+        settings: TrainSettings,
+        seed: u64,
+        eval_seed: u64,
+        device: &Device,
+    ) -> Self {
+        let streams = Streams::new(seed);
+        let model = Model::new(
+            network,
+            &mut streams.get(Purpose::Init, 0),
+            settings.log_z_init,
+            device,
+        );
+        let lr = settings.lr_schedule(settings.lr);
+        // A strategy without a rate of its own follows the network's schedule.
+        let learned = parts.backward.source() != Source::Fixed;
+        let backward_lr = learned.then(|| match parts.backward.lr() {
+            Some(start) => Schedule::exponential(start, parts.backward.lr_decay()),
+            None if parts.backward.lr_decay() < 1.0 => {
+                Schedule::exponential(settings.lr, parts.backward.lr_decay())
+            }
+            None => lr,
+        });
+        let target = match parts.backward.own_update() {
+            Some(own) if own.target_tau < 1.0 => {
+                let mut values = model.values();
+                values.pop();
+                Some(values)
+            }
+            _ => None,
+        };
+        let n = model.infos().len();
+        let constants = settings.optimizer_settings();
+        // Decaying log Z towards 0 would bias it.
+        let without_decay = crate::optimizer::OptimizerSettings { weight_decay: 0.0, ..constants };
+        Self {
+            target,
+            optimizer: Optimizer::new(&constants, n),
+            log_z_optimizer: Optimizer::new(&without_decay, n),
+            backward_optimizer: Optimizer::new(&constants, n),
+            history: VecDeque::new(),
+            sampler: Sampler::default(),
+            streams,
+            eval_streams: Streams::new(eval_seed),
+            counters: Counters::default(),
+            lr,
+            log_z_lr: settings.lr_schedule(settings.log_z_lr),
+            backward_lr,
+            epsilon: settings.epsilon_schedule(),
+            parts,
+            settings,
+            model,
+        }
+    }
+
+    /// Iterations in all.
+    pub fn n_steps(&self) -> u64 {
+        self.settings.n_steps()
+    }
+
+    /// What has been spent so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The network with its parameters.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The metrics, for their columns.
+    pub fn metrics(&self) -> &[Box<dyn Metric>] {
+        &self.parts.metrics
+    }
+
+    /// P_F and P_B as they are now, for sampling and evaluation.
+    pub fn policy(&self) -> ModelPolicy<'_> {
+        let mut online = self.model.values();
+        online.pop();
+        let backward = self.target.clone();
+        ModelPolicy::new(self.model.network(), &*self.parts.backward, online, backward, self.device())
+    }
+
+    fn device(&self) -> &Device {
+        self.model.device()
+    }
+
+    /// The learned log Z, where the objective has one.
+    pub fn log_z(&self) -> Option<f64> {
+        match self.parts.objective.log_z() {
+            LogZ::None => None,
+            LogZ::Parameter => {
+                let value = self.model.values().pop().expect("log Z is the last parameter");
+                Some(f64::from(value.into_scalar::<f32>()))
+            }
+            LogZ::InitialFlow => {
+                let env = self.parts.env();
+                let mut row = vec![0; env.layout().width];
+                env.reset(&mut row);
+                let mut states = States::new(row.len());
+                states.push(&row);
+                let outputs = self.policy().outputs(env, &states);
+                Some(f64::from(outputs.log_flow.into_scalar::<f32>()))
+            }
+        }
+    }
+
+    /// Runs one iteration.
+    ///
+    /// # Errors
+    /// When the loss or its gradient is not finite (parameters are then left as they were), or a
+    /// reward cannot be computed.
+    pub fn step(&mut self) -> Result<Report, TrainError> {
+        let step = self.counters.step;
+        let exploration = Exploration {
+            epsilon: self.epsilon.at(step),
+            temperature: self.settings.temperature,
+        };
+        let trajectories = self.sample(step, exploration)?;
+        let log_z = match self.parts.objective.log_z() {
+            // Reading log F(s0) costs a network pass; the batch below contains it.
+            LogZ::InitialFlow | LogZ::None => None,
+            LogZ::Parameter => self.log_z(),
+        };
+
+        let own = self.parts.backward.own_update();
+        let own_batch = own.map(|own| self.own_batch(step, own, &trajectories));
+        let needs = self.parts.objective.needs();
+        let batch = self.batch(&trajectories, needs.parents);
+        let mut backward_loss = None;
+        if let (Some(own), Some(past)) = (own, &own_batch)
+            && own.order == Order::BackwardFirst
+        {
+            backward_loss = Some(self.update_backward(step, own, past, &batch)?);
+        }
+        let (loss, grad_norm, log_flow_s0) = self.update_forward(step, &batch)?;
+        if let (Some(own), Some(past)) = (own, &own_batch)
+            && own.order == Order::ForwardFirst
+        {
+            backward_loss = Some(self.update_backward(step, own, past, &batch)?);
+        }
+
+        let terminals = trajectories.terminals();
+        let observed = Observed { terminals: &terminals, log_reward: &trajectories.log_reward };
+        for metric in &mut self.parts.metrics {
+            metric.observe(&observed);
+        }
+        self.counters.step += 1;
+        let log_z = match self.parts.objective.log_z() {
+            LogZ::InitialFlow => Some(log_flow_s0),
+            _ => log_z,
+        };
+        Ok(Report {
+            step,
+            loss,
+            backward_loss,
+            log_z,
+            grad_norm,
+            lr: self.lr.at(step),
+            backward_lr: self.backward_lr.map(|lr| lr.at(step)),
+            epsilon: exploration.epsilon,
+        })
+    }
+
+    /// Samples the training batch of `step` and computes its rewards.
+    fn sample(
+        &mut self,
+        step: u64,
+        exploration: Exploration,
+    ) -> Result<Trajectories, TrainError> {
+        let mut sampler = std::mem::take(&mut self.sampler);
+        let draw = Draw { streams: self.streams, purpose: Purpose::Rollout, step };
+        let n = self.settings.batch_at(step);
+        let mut trajectories =
+            sampler.forward(self.parts.env(), &self.policy(), exploration, draw, n);
+        self.sampler = sampler;
+        let mut log_reward = vec![0.0; trajectories.len()];
+        self.parts.reward().log_reward(&trajectories.terminals(), &mut log_reward)?;
+        trajectories.log_reward = log_reward;
+        self.counters.trajectories += trajectories.len() as u64;
+        self.counters.reward_calls += trajectories.len() as u64;
+        self.counters.env_steps += trajectories.n_transitions() as u64;
+        Ok(trajectories)
+    }
+
+    fn batch(&self, trajectories: &Trajectories, parents: bool) -> Batch {
+        let device = self.device().clone();
+        Batch::new(self.parts.env(), &*self.parts.backward, trajectories, parents, &device)
+    }
+
+    /// The batch that P_B's own loss is computed on: none stands for the current one.
+    fn own_batch(
+        &mut self,
+        step: u64,
+        own: OwnUpdate,
+        current: &Trajectories,
+    ) -> Option<Trajectories> {
+        if own.batches <= 1 {
+            return None;
+        }
+        self.history.push_back(current.clone());
+        while self.history.len() > own.batches {
+            self.history.pop_front();
+        }
+        let mut rng = self.streams.get(Purpose::History, step);
+        let drawn = rng.random_range(0..self.history.len() as u32) as usize;
+        Some(self.history[drawn].clone())
+    }
+
+    /// P_B's own update, and the step of its target copy.
+    fn update_backward(
+        &mut self,
+        step: u64,
+        own: OwnUpdate,
+        past: &Option<Trajectories>,
+        current: &Batch,
+    ) -> Result<f64, TrainError> {
+        let past = past.as_ref().map(|past| self.batch(past, false));
+        let batch = past.as_ref().unwrap_or(current);
+        let loss = self.backward_loss(own, batch);
+        let groups = [Group::Trunk, Group::Backward];
+        let update = self.gradients(step, "the loss of P_B", loss, &groups)?;
+        let lr = self.backward_lr.map_or(0.0, |lr| lr.at(step));
+        for (i, gradient) in update.gradients {
+            let value = self.model.param(i).inner();
+            let value = self.backward_optimizer.step(i, lr, value, gradient);
+            self.model.set_param(i, value);
+        }
+        self.counters.grad_steps += 1;
+        if let Some(target) = &mut self.target {
+            for (i, copy) in target.iter_mut().enumerate() {
+                let online = self.model.param(i).inner();
+                *copy = copy.clone() * (1.0 - own.target_tau) + online * own.target_tau;
+            }
+        }
+        Ok(update.loss)
+    }
+
+    /// P_B's own loss on a batch, tracked.
+    pub fn backward_loss(&self, own: OwnUpdate, batch: &Batch) -> Tensor<1> {
+        let outputs = self.model.outputs(&batch.tokens);
+        own.loss(batch.sum_by_trajectory(batch.log_pb(&outputs)))
+    }
+
+    /// The objective's update. Returns the loss, the norm of its gradient and log F(s0).
+    fn update_forward(&mut self, step: u64, batch: &Batch) -> Result<(f64, f64, f64), TrainError> {
+        let outputs = self.model.outputs(&batch.tokens);
+        let log_flow_s0 = outputs.log_flow.clone().slice([0..1]).inner();
+        let loss = self.objective_loss(batch, &outputs);
+        let update = self.gradients(step, "the loss", loss, self.forward_groups())?;
+        let lr = self.lr.at(step);
+        for (i, gradient) in update.gradients {
+            let value = self.model.param(i).inner();
+            let value = match self.model.infos()[i].group {
+                Group::LogZ => {
+                    self.log_z_optimizer.step(i, self.log_z_lr.at(step), value, gradient)
+                }
+                Group::Backward => {
+                    let lr = self.backward_lr.map_or(0.0, |lr| lr.at(step));
+                    self.backward_optimizer.step(i, lr, value, gradient)
+                }
+                Group::Trunk | Group::Forward => self.optimizer.step(i, lr, value, gradient),
+            };
+            self.model.set_param(i, value);
+        }
+        self.counters.grad_steps += 1;
+        Ok((update.loss, update.norm, f64::from(log_flow_s0.into_scalar::<f32>())))
+    }
+
+    /// The groups that the objective's update may change.
+    fn forward_groups(&self) -> &'static [Group] {
+        if self.parts.backward.source() == Source::Online {
+            &[Group::Trunk, Group::Forward, Group::Backward, Group::LogZ]
+        } else {
+            &[Group::Trunk, Group::Forward, Group::LogZ]
+        }
+    }
+
+    /// The objective's loss on a batch with the outputs of its states, tracked.
+    pub fn objective_loss(&self, batch: &Batch, outputs: &Outputs) -> Tensor<1> {
+        let log_pb = match self.parts.backward.source() {
+            Source::Fixed => {
+                let fixed = batch.fixed_log_pb().expect("computed with the batch");
+                Tensor::from_inner(fixed)
+            }
+            Source::Online => batch.log_pb(outputs),
+            // Without a copy the target is the network itself, cut off from its gradient.
+            Source::Target => match &self.target {
+                None => batch.log_pb(outputs).detach(),
+                Some(target) => {
+                    let outputs = self.model.network().forward(target, &batch.tokens);
+                    Tensor::from_inner(batch.log_pb(&outputs))
+                }
+            },
+        };
+        let log_inflow = batch.parents.as_ref().map(|parents| {
+            let outputs = self.model.outputs(parents.tokens());
+            parents.log_inflow(&outputs)
+        });
+        let scored = Scored {
+            batch,
+            log_pf: batch.log_pf(outputs),
+            log_pb,
+            log_flow: outputs.log_flow.clone(),
+            log_z: self.model.log_z(),
+            log_inflow,
+        };
+        self.parts.objective.loss(&scored)
+    }
+
+    /// Gradients of a loss for the parameters of `groups` alone, clipped; one read-back.
+    fn gradients(
+        &self,
+        step: u64,
+        what: &'static str,
+        loss: Tensor<1>,
+        groups: &[Group],
+    ) -> Result<Update, TrainError> {
+        let mut gradients: Gradients = loss.backward();
+        let mut kept = Vec::new();
+        let mut scalars = vec![loss.inner()];
+        for (i, info) in self.model.infos().iter().enumerate() {
+            if !groups.contains(&info.group) {
+                continue;
+            }
+            if let Some(gradient) = self.model.param(i).grad_remove(&mut gradients) {
+                if info.group != Group::LogZ {
+                    scalars.push(gradient.clone().square().sum());
+                }
+                kept.push((i, gradient));
+            }
+        }
+        let read: Vec<f32> =
+            Tensor::cat(scalars, 0).into_data().convert::<f32>().try_into_vec().expect("f32");
+        let loss = f64::from(read[0]);
+        let norm = read[1..].iter().map(|&square| f64::from(square)).sum::<f64>().sqrt();
+        for (what, value) in [(what, loss), ("the norm of the gradient", norm)] {
+            if !value.is_finite() {
+                return Err(TrainError::Diverged { step, what, value });
+            }
+        }
+        if let Some(limit) = self.settings.clip_norm.filter(|&limit| norm > limit) {
+            for (i, gradient) in &mut kept {
+                if self.model.infos()[*i].group != Group::LogZ {
+                    *gradient = gradient.clone() * (limit / norm);
+                }
+            }
+        }
+        Ok(Update { loss, norm, gradients: kept })
+    }
+
+    /// Evaluates every metric under the current policy; one value per declared column.
+    ///
+    /// # Errors
+    /// When a reward cannot be computed.
+    pub fn evaluate(&mut self) -> Result<Vec<Option<f64>>, RewardError> {
+        let mut metrics = std::mem::take(&mut self.parts.metrics);
+        let policy = self.policy();
+        let eval = EvalContext::new(
+            &self.parts.context,
+            &policy,
+            self.log_z(),
+            self.eval_streams,
+            self.counters.step,
+        );
+        let values = metrics
+            .iter_mut()
+            .map(|metric| metric.evaluate(&eval))
+            .collect::<Result<Vec<_>, _>>();
+        drop(policy);
+        self.parts.metrics = metrics;
+        Ok(values?.into_iter().flatten().collect())
+    }
+
+    /// A batch of the given trajectories, as the objective sees it.
+    pub fn batch_of(&self, trajectories: &Trajectories) -> Batch {
+        self.batch(trajectories, self.parts.objective.needs().parents)
+    }
+
+    /// The groups whose parameters the objective's update may change.
+    pub fn objective_groups(&self) -> &'static [Group] {
+        self.forward_groups()
+    }
+
+    /// The parts of the experiment.
+    pub fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    /// The model, for tests that perturb parameters.
+    pub fn model_mut(&mut self) -> &mut Model {
+        &mut self.model
+    }
+}
+
+/// A loss with the gradients that may be applied.
+struct Update {
+    loss: f64,
+    norm: f64,
+    gradients: Vec<(usize, Tensor<2>)>,
+}

@@ -1,0 +1,79 @@
+//! Complete trajectories, packed end to end without padding.
+
+use serde::{Deserialize, Serialize};
+
+use crate::States;
+
+/// A batch of trajectories s0 → … → x.
+///
+/// Trajectory `i` has `len(i)` transitions and owns `len(i) + 1` consecutive rows of
+/// [`states`](Self::states). No log-probabilities are kept: objectives recompute them under the
+/// current policy, so they can be neither stale nor mixed with exploration.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Trajectories {
+    /// Every state of every trajectory.
+    pub states: States,
+    /// Forward action of each transition.
+    pub actions: Vec<u32>,
+    /// Backward action that undoes each transition.
+    pub back_actions: Vec<u32>,
+    /// Transitions before trajectory `i`; one more entry than trajectories.
+    pub offsets: Vec<u32>,
+    /// log R of each trajectory's terminal state; empty until rewards are computed.
+    pub log_reward: Vec<f64>,
+}
+
+impl Trajectories {
+    /// No trajectories of rows of `width` cells.
+    pub fn new(width: usize) -> Self {
+        Self { states: States::new(width), offsets: vec![0], ..Self::default() }
+    }
+
+    /// Number of trajectories.
+    pub fn len(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// Whether there are no trajectories.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Number of transitions of all trajectories.
+    pub fn n_transitions(&self) -> usize {
+        self.actions.len()
+    }
+
+    /// Transitions of trajectory `i`.
+    pub fn transitions(&self, i: usize) -> std::ops::Range<usize> {
+        self.offsets[i] as usize..self.offsets[i + 1] as usize
+    }
+
+    /// State rows of trajectory `i`, first and last included.
+    pub fn rows(&self, i: usize) -> std::ops::Range<usize> {
+        self.offsets[i] as usize + i..self.offsets[i + 1] as usize + i + 1
+    }
+
+    /// The terminal row of trajectory `i`.
+    pub fn terminal(&self, i: usize) -> &[i32] {
+        self.states.row(self.rows(i).end - 1)
+    }
+
+    /// The terminal rows of all trajectories.
+    pub fn terminals(&self) -> States {
+        let mut terminals = States::with_capacity(self.states.width(), self.len());
+        for i in 0..self.len() {
+            terminals.push(self.terminal(i));
+        }
+        terminals
+    }
+
+    /// Appends one trajectory from its rows laid end to end and its actions.
+    pub fn push(&mut self, rows: &[i32], actions: &[u32], back_actions: &[u32]) {
+        debug_assert_eq!(rows.len(), (actions.len() + 1) * self.states.width());
+        self.states.push(rows);
+        self.actions.extend_from_slice(actions);
+        self.back_actions.extend_from_slice(back_actions);
+        self.offsets.push(self.actions.len() as u32);
+    }
+}

@@ -1,0 +1,18 @@
+//! Environments and rewards for GFlowNets, in plain Rust.
+//!
+//! One file each; [`ENVIRONMENTS`] and [`REWARDS`] are the registries that everything else
+//! (parsing, listing, documentation, contract tests) follows.
+
+pub mod hypergrid;
+pub mod reward;
+pub mod sequence;
+
+use gfn_core::registry::{EnvAxis, Entry, RewardAxis};
+
+/// Every environment.
+pub const ENVIRONMENTS: &[Entry<EnvAxis>] =
+    &[Entry::of::<hypergrid::Hypergrid>(), Entry::of::<sequence::SequenceSpec>()];
+
+/// Every reward.
+pub const REWARDS: &[Entry<RewardAxis>] =
+    &[Entry::of::<reward::hypergrid::HypergridRewardSpec>(), Entry::of::<reward::table::TableSpec>()];

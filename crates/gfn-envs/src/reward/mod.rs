@@ -1,0 +1,4 @@
+//! Rewards, one file each.
+
+pub mod hypergrid;
+pub mod table;

@@ -1,0 +1,10 @@
+//! Networks for GFlowNet policies, written in Burn, and the devices that they run on.
+
+pub mod device;
+pub mod mlp;
+
+use gfn_core::network::ModelAxis;
+use gfn_core::registry::Entry;
+
+/// Every network.
+pub const MODELS: &[Entry<ModelAxis>] = &[Entry::of::<mlp::MlpSpec>()];
