@@ -250,8 +250,11 @@ pub struct Scored<'a> {
     pub log_pb: Tensor<1>,
     /// log F of every state, `[n]`, as the network says (terminal states included).
     pub log_flow: Tensor<1>,
-    /// The parameter log Z, `[1]`.
-    pub log_z: Tensor<1>,
+    /// The parameter log Z, `[1]`, for objectives that learn it.
+    ///
+    /// Absent otherwise: an operation on a tracked tensor that no loss depends on would stay in
+    /// Burn's autodiff graph for good, and every later backward pass would walk past it.
+    pub log_z: Option<Tensor<1>>,
     /// log of the flow into every child state, `[m]`, where the objective asked for it.
     pub log_inflow: Option<Tensor<1>>,
 }

@@ -435,7 +435,7 @@ impl Trainer {
             log_pf: batch.log_pf(outputs),
             log_pb,
             log_flow: outputs.log_flow.clone(),
-            log_z: self.model.log_z(),
+            log_z: (self.parts.objective.log_z() == LogZ::Parameter).then(|| self.model.log_z()),
             log_inflow,
         };
         self.parts.objective.loss(&scored)

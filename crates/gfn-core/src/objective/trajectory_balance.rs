@@ -34,7 +34,8 @@ impl Kind<ObjectiveAxis> for TrajectoryBalance {
 
 impl Objective for TrajectoryBalance {
     fn loss(&self, scored: &Scored<'_>) -> Tensor<1> {
-        let residual = scored.log_z.clone() - scored.log_weight(self.log_reward_min);
+        let log_z = scored.log_z.clone().expect("`log_z` says that it is a parameter");
+        let residual = log_z - scored.log_weight(self.log_reward_min);
         self.penalty.of(residual).mean()
     }
 

@@ -1,0 +1,258 @@
+//! The laws that every registered environment obeys, checked on random walks and, where the
+//! environment is small, on its whole state graph.
+
+use std::collections::{HashMap, HashSet};
+
+use gfn_core::policy::{Direction, UniformPolicy};
+use gfn_core::registry::{EnvAxis, Entry};
+use gfn_core::rng::{Purpose, Streams};
+use gfn_core::sampler::{Draw, Exploration, Sampler};
+use gfn_core::{Environment, NO_TOKEN, StateGraph};
+use gfn_envs::ENVIRONMENTS;
+use toml::Spanned;
+use toml::de::DeTable;
+
+/// Specs that the laws are checked on: at least one small and one large per kind.
+const SPECS: &[(&str, &str, bool)] = &[
+    ("hypergrid", "dim = 1\nside = 2", true),
+    ("hypergrid", "dim = 3\nside = 4", true),
+    ("hypergrid", "dim = 2\nside = 9", true),
+    ("hypergrid", "dim = 4\nside = 20", false),
+    ("hypergrid", "dim = 120\nside = 3", false),
+    ("sequence", "length = 4\nsymbols = ['A', 'B', 'C']", true),
+    ("sequence", "length = 3\nsymbols = ['0', '1', '10']\nbuild = 'append'", true),
+    ("sequence", "length = 1\nsymbols = ['x', 'y']", true),
+    ("sequence", "", false),
+];
+
+fn build(entry: &Entry<EnvAxis>, spec: &str) -> Box<dyn Environment> {
+    let table = DeTable::parse(spec).expect("TOML");
+    let settings = (entry.parse)(Spanned::new(0..0, table.into_inner())).expect("settings");
+    settings.build(()).expect("an environment")
+}
+
+fn for_each(small: bool, check: impl Fn(&str, &dyn Environment)) {
+    for entry in ENVIRONMENTS {
+        let specs: Vec<_> = SPECS.iter().filter(|spec| spec.0 == entry.name).collect();
+        assert!(specs.iter().any(|spec| spec.2), "{}: add a small spec here", entry.name);
+        for (name, spec, is_small) in specs {
+            if *is_small || !small {
+                check(&format!("{name} ({})", spec.replace('\n', ", ")), &*build(entry, spec));
+            }
+        }
+    }
+}
+
+fn legal(env: &dyn Environment, row: &[i32], direction: Direction) -> Vec<usize> {
+    let layout = env.layout();
+    let mut mask = match direction {
+        Direction::Forward => vec![true; layout.n_actions],
+        Direction::Backward => vec![true; layout.n_back_actions],
+    };
+    match direction {
+        Direction::Forward => env.legal(row, &mut mask),
+        Direction::Backward => env.legal_back(row, &mut mask),
+    }
+    (0..mask.len()).filter(|&action| mask[action]).collect()
+}
+
+fn observe(env: &dyn Environment, row: &[i32]) -> Vec<i32> {
+    let mut tokens = vec![7; env.layout().n_active];
+    env.observe(row, &mut tokens);
+    tokens
+}
+
+#[test]
+fn walks_obey_the_laws() {
+    for_each(false, |name, env| {
+        let layout = env.layout();
+        let mut start = vec![9; layout.width];
+        env.reset(&mut start);
+        assert!(legal(env, &start, Direction::Backward).is_empty(), "{name}: s0 has no parent");
+        assert!(!legal(env, &start, Direction::Forward).is_empty(), "{name}: s0 has children");
+        let draw = Draw { streams: Streams::new(1), purpose: Purpose::Test, step: 0 };
+        let mut sampler = Sampler::default();
+        let walks = sampler.forward(env, &UniformPolicy, Exploration::NONE, draw, 40);
+        for i in 0..walks.len() {
+            let rows: Vec<&[i32]> = walks.rows(i).map(|r| walks.states.row(r)).collect();
+            assert!(rows.len() <= layout.max_len + 1, "{name}: max_len is a bound");
+            let distinct: HashSet<_> = rows.iter().collect();
+            assert_eq!(distinct.len(), rows.len(), "{name}: a state is never visited twice");
+            assert_eq!(rows[0], start);
+            let (last, inner) = rows.split_last().unwrap();
+            assert!(env.is_terminal(last) && inner.iter().all(|row| !env.is_terminal(row)));
+            for row in &rows {
+                laws_at(name, env, row);
+            }
+        }
+        // Backward walks from what was reached end in s0, along the same edges.
+        let back = sampler.backward(env, &UniformPolicy, draw, &walks.terminals());
+        for i in 0..back.len() {
+            assert_eq!(back.states.row(back.rows(i).start), start, "{name}");
+            assert_eq!(back.terminal(i), walks.terminal(i), "{name}");
+            let mut row = start.clone();
+            for (t, transition) in back.transitions(i).enumerate() {
+                let inverse = env.step(&mut row, back.actions[transition] as usize);
+                assert_eq!(inverse, back.back_actions[transition] as usize, "{name}");
+                assert_eq!(row, back.states.row(back.rows(i).start + t + 1), "{name}");
+            }
+        }
+    });
+}
+
+/// Both directions undo each other for every legal action of one state.
+fn laws_at(name: &str, env: &dyn Environment, row: &[i32]) {
+    let layout = env.layout();
+    for action in legal(env, row, Direction::Forward) {
+        let mut child = row.to_vec();
+        let back = env.step(&mut child, action);
+        assert_ne!(child, row, "{name}: a step changes the state");
+        assert!(legal(env, &child, Direction::Backward).contains(&back), "{name}");
+        assert_eq!(env.unstep(&mut child, back), action, "{name}: unstep undoes step {action}");
+        assert_eq!(child, row, "{name}");
+    }
+    for back in legal(env, row, Direction::Backward) {
+        let mut parent = row.to_vec();
+        let action = env.unstep(&mut parent, back);
+        assert!(legal(env, &parent, Direction::Forward).contains(&action), "{name}");
+        assert_eq!(env.step(&mut parent, action), back, "{name}: step undoes unstep {back}");
+        assert_eq!(parent, row, "{name}");
+    }
+    let tokens = observe(env, row);
+    let valid = |&t: &i32| t == NO_TOKEN || (0..layout.n_tokens as i32).contains(&t);
+    assert!(tokens.iter().all(valid), "{name}: tokens are in the vocabulary");
+    assert_eq!(tokens, observe(env, row), "{name}: observations are deterministic");
+}
+
+#[test]
+fn small_graphs_obey_the_laws() {
+    for_each(true, |name, env| {
+        let graph = StateGraph::explore(env, 100_000).expect("small");
+        // Observations tell apart what policies must tell apart.
+        let mut seen: HashMap<(Direction, Vec<i32>), Vec<usize>> = HashMap::new();
+        for row in graph.states().rows() {
+            laws_at(name, env, row);
+            for direction in [Direction::Forward, Direction::Backward] {
+                let actions = legal(env, row, direction);
+                if actions.len() > 1 {
+                    let key = (direction, observe(env, row));
+                    let first = seen.entry(key).or_insert_with(|| actions.clone());
+                    assert_eq!(*first, actions, "{name}: the mask can be read off the observation");
+                }
+            }
+        }
+        // Every backward action of every state is the inverse of exactly one edge.
+        let n_back: usize =
+            graph.states().rows().map(|row| legal(env, row, Direction::Backward).len()).sum();
+        assert_eq!(n_back, graph.n_edges(), "{name}: edges are in bijection");
+
+        let texts: HashSet<String> =
+            graph.objects().rows().map(|row| env.render(row)).collect();
+        assert_eq!(texts.len(), graph.terminals().len(), "{name}: render separates objects");
+        if let Some(n) = env.n_objects() {
+            assert_eq!(n, graph.terminals().len() as u64, "{name}");
+        }
+        for row in graph.objects().rows() {
+            if let Some(parsed) = env.parse(&env.render(row)) {
+                assert_eq!(parsed, row, "{name}: parse undoes render");
+            }
+        }
+        let counted = graph.log_paths();
+        for (i, row) in graph.states().rows().enumerate() {
+            if let Some(closed_form) = env.log_paths(row) {
+                assert!((closed_form - counted[i]).abs() < 1e-9, "{name}: path counts");
+            }
+        }
+        let log_pf = graph.log_probs(env, &UniformPolicy, Direction::Forward, 64);
+        let total: f64 = graph.terminal_probs(&log_pf).iter().sum();
+        assert!((total - 1.0).abs() < 1e-12, "{name}: P_T sums to {total}");
+    });
+}
+
+#[test]
+fn equal_symbols_keep_two_edges() {
+    // "A" then "AA": appending and prepending lead to the same string, by different actions.
+    let entry = ENVIRONMENTS.iter().find(|entry| entry.name == "sequence").unwrap();
+    let env = build(entry, "length = 2\nsymbols = ['A', 'B']");
+    let graph = StateGraph::explore(&*env, 1000).unwrap();
+    let a = graph.find(&[0, -1]).unwrap();
+    let aa = graph.find(&[0, 0]).unwrap() as u32;
+    let to_aa: Vec<_> = graph.edges(a).iter().filter(|edge| edge.child == aa).collect();
+    assert_eq!(to_aa.len(), 2);
+    assert_ne!(to_aa[0].back_action, to_aa[1].back_action);
+    assert!((graph.log_paths()[aa as usize] - 4f64.ln()).abs() < 1e-12, "2^2 paths");
+}
+
+#[test]
+fn a_million_samples_agree_with_dynamic_programming() {
+    // Under a policy that is far from uniform: logits are a fixed hash of state and action.
+    struct Hashed;
+    impl gfn_core::Policy for Hashed {
+        fn logits(
+            &self,
+            _: &dyn Environment,
+            _: Direction,
+            states: &gfn_core::States,
+            out: &mut [f32],
+        ) {
+            let n = out.len() / states.len();
+            for (row, out) in states.rows().zip(out.chunks_mut(n)) {
+                for (action, out) in out.iter_mut().enumerate() {
+                    let mix = row.iter().fold(action as i32 * 31, |h, &c| h * 7 + c);
+                    *out = (mix as f32 * 0.7).sin();
+                }
+            }
+        }
+    }
+    let env = gfn_envs::hypergrid::Hypergrid { dim: 2, side: 4 };
+    let graph = StateGraph::explore(&env, 1000).unwrap();
+    let log_pf = graph.log_probs(&env, &Hashed, Direction::Forward, 7);
+    let p_t = graph.terminal_probs(&log_pf);
+    let log_p_t = graph.log_terminal_probs(&log_pf);
+    let n = 1_000_000u64;
+    let mut counts = vec![0u64; p_t.len()];
+    let mut sampler = Sampler::default();
+    for step in 0..100 {
+        let draw = Draw { streams: Streams::new(5), purpose: Purpose::Test, step };
+        let batch =
+            sampler.forward(&env, &Hashed, Exploration::NONE, draw, (n / 100) as usize);
+        for row in batch.terminals().rows() {
+            counts[graph.find_object(row).unwrap()] += 1;
+        }
+    }
+    // Chi-squared with 15 degrees of freedom exceeds 37.7 with probability 0.001.
+    let expected: Vec<f64> = p_t.iter().map(|p| p * n as f64).collect();
+    let chi2: f64 =
+        counts.iter().zip(&expected).map(|(&c, e)| (c as f64 - e).powi(2) / e).sum();
+    assert!(chi2 < 37.7, "chi2 = {chi2}");
+    for (p, log_p) in p_t.iter().zip(&log_p_t) {
+        assert!((p.ln() - log_p).abs() < 1e-12);
+    }
+}
+
+#[test]
+fn exploration_mixes_as_it_says() {
+    // One choice between two actions with log-odds 1 under ε = 0.4 and temperature 2.
+    struct Odds;
+    impl gfn_core::Policy for Odds {
+        fn logits(
+            &self,
+            _: &dyn Environment,
+            _: Direction,
+            _: &gfn_core::States,
+            out: &mut [f32],
+        ) {
+            out.chunks_mut(2).for_each(|out| out.copy_from_slice(&[1.0, 0.0]));
+        }
+    }
+    let entry = ENVIRONMENTS.iter().find(|entry| entry.name == "sequence").unwrap();
+    let env = build(entry, "length = 1\nsymbols = ['x', 'y']\nbuild = 'append'");
+    let exploration = Exploration { epsilon: 0.4, temperature: 2.0 };
+    let draw = Draw { streams: Streams::new(2), purpose: Purpose::Test, step: 0 };
+    let n = 200_000;
+    let batch = Sampler::default().forward(&*env, &Odds, exploration, draw, n);
+    let xs = batch.terminals().rows().filter(|row| row[0] == 0).count() as f64 / n as f64;
+    let expected = 0.4 * 0.5 + 0.6 / (1.0 + (-0.5f64).exp());
+    let sd = (expected * (1.0 - expected) / n as f64).sqrt();
+    assert!((xs - expected).abs() < 4.0 * sd, "{xs} against {expected}");
+}

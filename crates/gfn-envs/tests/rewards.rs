@@ -1,0 +1,305 @@
+//! Rewards against independent values: closed forms, published anchors, reference data.
+
+use std::path::Path;
+
+use gfn_core::metric::{pearson, spearman};
+use gfn_core::policy::{Direction, UniformPolicy};
+use gfn_core::registry::{EnvAxis, Kind, RewardAxis, RewardContext};
+use gfn_core::special::binomial_mean_deviation;
+use gfn_core::{Environment, KeyError, Reward, StateGraph, States};
+use gfn_envs::hypergrid::Hypergrid;
+use gfn_envs::reward::hypergrid::{HypergridReward, HypergridRewardSpec, Variant};
+use gfn_envs::reward::table::TableSpec;
+use gfn_envs::sequence::SequenceSpec;
+
+fn no_files(_: &Path) -> std::io::Result<Vec<u8>> {
+    Err(std::io::ErrorKind::NotFound.into())
+}
+
+fn grid(dim: usize, side: usize, r0: f64) -> (Hypergrid, HypergridReward) {
+    let grid = Hypergrid { dim, side };
+    let reward = HypergridReward::new(&grid, r0, 0.5, 2.0);
+    (grid, reward)
+}
+
+/// side, dim, r0, plateau coordinates, peak coordinates, modes, Z, log Z.
+type Anchor = (usize, usize, f64, usize, usize, u64, f64, f64);
+
+const ANCHORS: [Anchor; 12] = [
+    (32, 2, 0.01, 16, 6, 4, 210.24, 5.3482),
+    (64, 2, 0.01, 32, 12, 4, 840.96, 6.7345),
+    (128, 2, 0.01, 64, 26, 4, 3563.84, 8.1786),
+    (256, 2, 0.01, 128, 50, 4, 13847.36, 9.5358),
+    (16, 3, 0.01, 8, 2, 8, 312.96, 5.7461),
+    (32, 3, 0.01, 16, 6, 8, 2807.68, 7.9401),
+    (64, 3, 0.01, 32, 12, 8, 22461.44, 10.0196),
+    (128, 3, 0.01, 64, 26, 8, 187195.52, 12.1399),
+    (16, 4, 0.01, 8, 2, 16, 2735.36, 7.9140),
+    (20, 4, 0.01, 10, 4, 16, 7112.00, 8.8695),
+    (20, 4, 0.001, 10, 4, 16, 5672.00, 8.6433),
+    (32, 4, 0.01, 16, 6, 16, 45845.76, 10.7330),
+];
+
+#[test]
+fn hypergrid_anchors_to_all_digits() {
+    for (side, dim, r0, plateau, peak, modes, z, log_z) in ANCHORS {
+        let (_, reward) = grid(dim, side, r0);
+        assert_eq!(reward.n_coordinates(), (plateau, peak), "{side}^{dim}");
+        assert_eq!(reward.modes().unwrap().count(), Some(modes), "{side}^{dim}");
+        let got = reward.log_partition().unwrap();
+        assert!((got.exp() - z).abs() < 0.005, "{side}^{dim}: Z = {}", got.exp());
+        assert!((got - log_z).abs() < 0.00005, "{side}^{dim}: log Z = {got}");
+    }
+}
+
+#[test]
+fn hypergrid_variants_of_the_papers() {
+    let env = Hypergrid { dim: 4, side: 20 };
+    let log_z = |variant| {
+        let spec = HypergridRewardSpec { variant: Some(variant), ..Default::default() };
+        let reward = spec.build(RewardContext { env: &env, files: &no_files }).unwrap();
+        reward.log_partition().unwrap()
+    };
+    assert!((log_z(Variant::Standard) - 8.643297).abs() < 5e-7);
+    assert!((log_z(Variant::Hard) - 9.285819).abs() < 5e-7);
+    assert!((log_z(Variant::Pg) - 7112f64.ln()).abs() < 1e-12);
+}
+
+#[test]
+fn log_z_by_enumeration_equals_the_closed_form() {
+    for (dim, side) in [(1, 2), (2, 3), (2, 8), (3, 4), (2, 16), (3, 16), (2, 64), (4, 8)] {
+        for variant in [[1e-3, 0.5, 2.0], [1e-4, 1.0, 3.0], [1e-2, 0.5, 2.0]] {
+            let env = Hypergrid { dim, side };
+            let [r0, r1, r2] = variant;
+            let reward = HypergridReward::new(&env, r0, r1, r2);
+            let graph = StateGraph::explore(&env, 100_000).unwrap();
+            let target = graph.target(&reward).unwrap();
+            let closed = reward.log_partition().unwrap();
+            assert!((target.log_z - closed).abs() < 1e-10, "{side}^{dim}");
+        }
+    }
+}
+
+#[test]
+fn log_z_is_finite_in_hundreds_of_dimensions() {
+    // 20^300 overflows a double; its logarithm is 300 ln 20 + ln r0 plus the other terms.
+    let (_, reward) = grid(300, 20, 1e-3);
+    let d = 300.0;
+    let largest = 1e-3f64.ln() + d * 20f64.ln();
+    let plateau = 0.5f64.ln() + d * 10f64.ln() - largest;
+    let got = reward.log_partition().unwrap();
+    assert!((got - (largest + plateau.exp().ln_1p())).abs() < 1e-9);
+}
+
+#[test]
+fn modes_are_connected_clusters() {
+    // Flood fill over peak cells against the reward's own identifiers.
+    let (env, reward) = grid(2, 20, 1e-3);
+    let modes = reward.modes().unwrap();
+    let id = |x: i32, y: i32| {
+        let inside = (0..20).contains(&x) && (0..20).contains(&y);
+        inside.then(|| modes.mode_of(&[x, y, 1], 0.0)).flatten()
+    };
+    let mut component = std::collections::HashMap::new();
+    let mut n = 0;
+    for x in 0..20 {
+        for y in 0..20 {
+            if id(x, y).is_none() || component.contains_key(&(x, y)) {
+                continue;
+            }
+            let mut stack = vec![(x, y)];
+            while let Some((x, y)) = stack.pop() {
+                if id(x, y).is_some() && component.insert((x, y), n).is_none() {
+                    stack.extend([(x + 1, y), (x - 1, y), (x, y + 1), (x, y - 1)]);
+                }
+            }
+            n += 1;
+        }
+    }
+    assert_eq!(Some(n), modes.count());
+    for (&(x, y), &c) in &component {
+        for (&(u, v), &d) in &component {
+            assert_eq!(c == d, id(x, y) == id(u, v));
+        }
+    }
+    assert_eq!(env.layout().width, 3);
+}
+
+#[test]
+fn uniform_policies_start_where_the_anchors_say() {
+    for (dim, side, tv) in [(2, 64, 0.9568), (4, 20, 0.9386), (3, 32, 0.9319)] {
+        let (env, reward) = grid(dim, side, 0.01);
+        let graph = StateGraph::explore(&env, 400_000).unwrap();
+        let target = graph.target(&reward).unwrap();
+        let log_pf = graph.log_probs(&env, &UniformPolicy, Direction::Forward, 4096);
+        let p = graph.terminal_probs(&log_pf);
+        let got: f64 = 0.5 * p.iter().zip(&target.prob).map(|(p, q)| (p - q).abs()).sum::<f64>();
+        assert!((got - tv).abs() < 5e-5, "{side}^{dim}: {got}");
+    }
+}
+
+#[test]
+fn the_floor_of_the_empirical_l1() {
+    // Expected l1 of a perfect sampler on the papers' two grids.
+    let anchors = [(1_600, 1.659, 1.666), (16_000, 0.678, 0.642), (200_000, 0.2243, 0.1794)];
+    for (n, standard, hard) in anchors {
+        for ([r0, r1, r2], expected) in
+            [([1e-3, 0.5, 2.0], standard), ([1e-4, 1.0, 3.0], hard)]
+        {
+            let (peak, plateau, rest) = (256.0, 10_000.0 - 256.0, 150_000.0);
+            let z = r0 * 160_000.0 + r1 * 10_000.0 + r2 * peak;
+            let floor = peak * binomial_mean_deviation(n, (r0 + r1 + r2) / z)
+                + plateau * binomial_mean_deviation(n, (r0 + r1) / z)
+                + rest * binomial_mean_deviation(n, r0 / z);
+            assert!((floor - expected).abs() < 6e-4, "{n}: {floor} against {expected}");
+        }
+    }
+}
+
+#[test]
+fn bounds_enclose_log_z_and_meet_at_the_optimum() {
+    let (env, reward) = grid(2, 6, 0.01);
+    let graph = StateGraph::explore(&env, 1000).unwrap();
+    let target = graph.target(&reward).unwrap();
+    let log_pf = graph.log_probs(&env, &UniformPolicy, Direction::Forward, 64);
+    let log_pb = graph.log_probs(&env, &UniformPolicy, Direction::Backward, 64);
+    let (elbo, eubo) = graph.bounds(&target, &log_pf, &log_pb);
+    assert!(elbo < target.log_z - 0.1 && eubo > target.log_z + 0.1, "{elbo} {eubo}");
+
+    // The P_F that matches the uniform P_B: flows from the objects back to s0.
+    let n = graph.states().len();
+    let mut flow = vec![0.0; n];
+    for (&i, p) in graph.terminals().iter().zip(&target.prob) {
+        flow[i as usize] = *p;
+    }
+    let mut offset = vec![0; n + 1];
+    for i in 0..n {
+        offset[i + 1] = offset[i] + graph.edges(i).len();
+    }
+    let mut edge_flow = vec![0.0; log_pb.len()];
+    for i in (0..n).rev() {
+        for (k, edge) in graph.edges(i).iter().enumerate() {
+            let e = offset[i] + k;
+            edge_flow[e] = flow[edge.child as usize] * log_pb[e].exp();
+            flow[i] += edge_flow[e];
+        }
+    }
+    assert!((flow[0] - 1.0).abs() < 1e-12);
+    let optimal: Vec<f64> = (0..n)
+        .flat_map(|i| (offset[i]..offset[i + 1]).map(move |e| (i, e)))
+        .map(|(i, e)| (edge_flow[e] / flow[i]).ln())
+        .collect();
+    let (elbo, eubo) = graph.bounds(&target, &optimal, &log_pb);
+    assert!((elbo - target.log_z).abs() < 1e-10, "{elbo}");
+    assert!((eubo - target.log_z).abs() < 1e-10, "{eubo}");
+    for (p, q) in graph.terminal_probs(&optimal).iter().zip(&target.prob) {
+        assert!((p - q).abs() < 1e-12);
+    }
+}
+
+fn sequence() -> Box<dyn Environment> {
+    let symbols = ["A", "C"].map(str::to_owned).to_vec();
+    let spec = SequenceSpec { length: 2, symbols, ..Default::default() };
+    Kind::<EnvAxis>::build(&spec, ()).unwrap()
+}
+
+fn table(text: &str, change: impl Fn(&mut TableSpec)) -> Result<Box<dyn Reward>, KeyError> {
+    let files = |_: &Path| Ok(text.as_bytes().to_vec());
+    let mut spec = TableSpec { path: "t.csv".into(), ..Default::default() };
+    change(&mut spec);
+    let env = sequence();
+    Kind::<RewardAxis>::build(&spec, RewardContext { env: &*env, files: &files })
+}
+
+#[test]
+fn tables_are_transformed_as_stated() {
+    let text = "object,value\r\nAC,2\r\nAA,-1\r\nCC,4\r\nCA,1\r\n";
+    let reward = table(text, |spec| {
+        (spec.floor, spec.exponent, spec.r_max) = (Some(0.5), 3.0, Some(10.0));
+        spec.mode_fraction = 0.5;
+    })
+    .unwrap();
+    let mut xs = States::new(2);
+    for row in [[0, 0], [0, 1], [1, 0], [1, 1]] {
+        xs.push(&row);
+    }
+    let mut got = [0.0; 4];
+    reward.log_reward(&xs, &mut got).unwrap();
+    let expected = [0.5f64, 2.0, 1.0, 4.0].map(|y| (10.0 * (y / 4.0).powi(3)).ln());
+    for (got, expected) in got.iter().zip(expected) {
+        assert!((got - expected).abs() < 1e-12);
+    }
+    let modes = reward.modes().unwrap();
+    assert_eq!(modes.count(), Some(2));
+    let found: Vec<bool> = xs.rows().map(|row| modes.mode_of(row, 0.0).is_some()).collect();
+    assert_eq!(found, [false, true, false, true]);
+
+    // One symbol per column, and a byte-order mark.
+    let columns = "\u{feff}b0,b1,y\nA,A,1\nA,C,2\nC,A,3\nC,C,4\n";
+    let reward = table(columns, |_| {}).unwrap();
+    reward.log_reward(&xs, &mut got).unwrap();
+    assert!((got[2] - 3f64.ln()).abs() < 1e-12);
+}
+
+#[test]
+fn damaged_tables_are_refused_with_the_line() {
+    let refused = |text: &str, part: &str| {
+        let error = table(text, |_| {}).err().expect(text);
+        let all = format!("{} {}", error.message, error.help.unwrap_or_default());
+        assert!(all.contains(part), "{all:?} should contain {part:?}");
+    };
+    refused("object,value\nAA,1\nAC,2\nAA,3\n", "line 2 and again on line 4");
+    refused("object,value\nAA,1\nAX,2\n", "`AX` on line 3");
+    refused("object,value\nAA,NaN\n", "`NaN` on line 2");
+    refused("object,value\nAA,1\nAC,2\n", "2 of 4 objects");
+    refused("object,value\nAA,1\nAC,-2\nCA,1\nCC,1\n", "line 3 of `t.csv` has the value -2");
+    refused("object,value\n", "no rows");
+    refused("object\nAA\n", "fewer than two columns");
+    let hash = table("object,value\n", |spec| spec.sha256 = "00".into()).err().unwrap();
+    assert!(hash.data && hash.message.contains("SHA-256"));
+}
+
+/// The 161,051 HOMO-LUMO gaps of QM9 block strings.
+#[test]
+#[cfg_attr(not(reference_data), ignore = "needs the reference data")]
+fn qm9_strings_match_their_anchors() {
+    let folder = Path::new(env!("GFN_REFERENCE_DATA"));
+    let files = |path: &Path| std::fs::read(path);
+    let env = Kind::<EnvAxis>::build(&SequenceSpec::default(), ()).unwrap();
+    let spec = TableSpec {
+        path: folder.join("qm9str_rewards.csv"),
+        floor: Some(1e-3),
+        exponent: 5.0,
+        r_max: Some(10.0),
+        mode_fraction: 0.005,
+        ..Default::default()
+    };
+    let context = RewardContext { env: &*env, files: &files };
+    let reward = Kind::<RewardAxis>::build(&spec, context).unwrap();
+    let graph = StateGraph::explore(&*env, 200_000).unwrap();
+    assert_eq!(graph.states().len(), 177_156);
+    assert_eq!(graph.terminals().len(), 161_051);
+    let target = graph.target(&*reward).unwrap();
+    assert!((target.log_z - 9.62412).abs() < 5e-6, "{}", target.log_z);
+    let mean: f64 = target.prob.iter().zip(&target.log_reward).map(|(p, r)| p * r.exp()).sum();
+    assert!((mean - 0.203214).abs() < 5e-7, "{mean}");
+    let uniform = 1.0 / 161_051.0;
+    let tv: f64 = 0.5 * target.prob.iter().map(|p| (p - uniform).abs()).sum::<f64>();
+    assert!((tv - 0.4026).abs() < 5e-5, "{tv}");
+
+    let modes = reward.modes().unwrap();
+    let listed = std::fs::read_to_string(folder.join("qm9str_modes.csv")).unwrap();
+    let listed: std::collections::HashSet<Vec<i32>> = listed
+        .lines()
+        .skip(1)
+        .map(|line| env.parse(line.split(',').next().unwrap()).unwrap())
+        .collect();
+    assert_eq!(modes.count(), Some(805));
+    assert_eq!(listed.len(), 805);
+    for row in graph.objects().rows() {
+        assert_eq!(modes.mode_of(row, 0.0).is_some(), listed.contains(row));
+    }
+    // A monotone transform of the target keeps ranks.
+    assert!(spearman(&target.log_reward, &target.prob).unwrap() > 1.0 - 1e-12);
+    assert!(pearson(&target.log_reward, &target.prob).unwrap() < 0.999);
+}
