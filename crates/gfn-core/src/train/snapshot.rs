@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Counters, Trainer};
 use crate::Trajectories;
+use crate::network::ParamInfo;
 use crate::optimizer::NamedTensor;
 
 /// The state of a [`Trainer`] between two iterations.
@@ -116,32 +117,43 @@ impl Trainer {
     /// When the snapshot is of a different network.
     pub fn restore_model(&mut self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
         let device = self.model.device().clone();
-        let check = |tensors: &[NamedTensor], n: usize, what: &str| {
-            if tensors.len() != n {
-                let found = tensors.len();
-                return Err(SnapshotError(format!("{what} has {found} tensors instead of {n}")));
-            }
-            for (tensor, info) in tensors.iter().zip(self.model.infos()) {
-                if tensor.name != info.name || tensor.shape != info.shape {
-                    return Err(SnapshotError(format!(
-                        "{what} has `{}` of shape {:?} where this spec has `{}` of shape {:?}",
-                        tensor.name, tensor.shape, info.name, info.shape
-                    )));
-                }
-            }
-            Ok(())
-        };
-        let n = self.model.infos().len();
-        check(&snapshot.model, n, "the model")?;
-        let n_target = if self.target.is_some() { n - 1 } else { 0 };
-        check(&snapshot.target, n_target, "the target copy")?;
-        for (i, tensor) in snapshot.model.iter().enumerate() {
+        let infos = self.model.infos();
+        let n_target = if self.target.is_some() { infos.len() - 1 } else { 0 };
+        let model = in_order(&snapshot.model, infos, "the model")?;
+        let target = in_order(&snapshot.target, &infos[..n_target], "the target copy")?;
+        for (i, tensor) in model.into_iter().enumerate() {
             self.model.set_param(i, tensor.tensor(&device));
         }
-        if let Some(target) = &mut self.target {
-            *target = snapshot.target.iter().map(|tensor| tensor.tensor(&device)).collect();
+        if let Some(copy) = &mut self.target {
+            *copy = target.into_iter().map(|tensor| tensor.tensor(&device)).collect();
         }
         self.counters = snapshot.counters;
         Ok(())
     }
+}
+
+/// The tensors in the order of the parameters, found by name.
+fn in_order<'a>(
+    tensors: &'a [NamedTensor],
+    infos: &[ParamInfo],
+    what: &str,
+) -> Result<Vec<&'a NamedTensor>, SnapshotError> {
+    if tensors.len() != infos.len() {
+        let (found, wanted) = (tensors.len(), infos.len());
+        return Err(SnapshotError(format!("{what} has {found} tensors instead of {wanted}")));
+    }
+    let find = |info: &ParamInfo| {
+        let tensor = tensors
+            .iter()
+            .find(|tensor| tensor.name == info.name)
+            .ok_or_else(|| SnapshotError(format!("{what} has no `{}`", info.name)))?;
+        if tensor.shape != info.shape {
+            return Err(SnapshotError(format!(
+                "{what} has `{}` of shape {:?} instead of {:?}",
+                info.name, tensor.shape, info.shape
+            )));
+        }
+        Ok(tensor)
+    };
+    infos.iter().map(find).collect()
 }

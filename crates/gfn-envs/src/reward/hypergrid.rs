@@ -66,12 +66,12 @@ impl Kind<RewardAxis> for HypergridRewardSpec {
 
     fn build(&self, context: RewardContext<'_>) -> Result<Box<dyn Reward>, KeyError> {
         let constants = [("r0", self.r0), ("r1", self.r1), ("r2", self.r2)];
-        if let (Some(variant), Some((key, _))) =
+        if let (Some(_), Some((key, _))) =
             (self.variant, constants.iter().find(|(_, value)| value.is_some()))
         {
             return Err(KeyError::new(
                 key,
-                format!("`variant` = {variant:?} and `{key}` both set the constants"),
+                format!("`variant` and `{key}` both set the constants"),
             )
             .help("keep `variant`, or keep r0, r1 and r2"));
         }

@@ -1,0 +1,143 @@
+//! What users are told about bad input, word for word, and the exit codes.
+
+use std::process::Command;
+
+const SPEC: &str = "name = \"demo\"
+
+[env]
+kind = \"hypergrid\"
+dim = 2
+side = 5
+
+[objective]
+kind = \"subtb\"
+lambda = 0.9
+
+[train]
+trajectories = 160
+";
+
+/// Runs `gfn check` on a spec with overrides; the exit code and all that is said on stderr.
+fn check(spec: &[u8], overrides: &[&str]) -> String {
+    run("check", spec, overrides)
+}
+
+fn run(command: &str, spec: &[u8], overrides: &[&str]) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("spec.toml"), spec).unwrap();
+    let mut gfn = Command::new(env!("CARGO_BIN_EXE_gfn"));
+    gfn.arg(command).arg("spec.toml").current_dir(dir.path());
+    for change in overrides {
+        gfn.args(["-s", change]);
+    }
+    let output = gfn.output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    format!("exit {}\n{text}", output.status.code().unwrap())
+}
+
+fn with(old: &str, new: &str) -> Vec<u8> {
+    assert!(SPEC.contains(old));
+    SPEC.replace(old, new).into_bytes()
+}
+
+macro_rules! snapshot {
+    ($name:ident, $text:expr) => {
+        #[test]
+        fn $name() {
+            insta::assert_snapshot!(stringify!($name), $text);
+        }
+    };
+}
+
+snapshot!(unknown_key, check(&with("side = 5", "sidee = 5"), &[]));
+snapshot!(unknown_table, check(&with("[train]", "[trian]"), &[]));
+snapshot!(unknown_kind, check(&with("\"subtb\"", "\"subtd\""), &[]));
+snapshot!(wrong_type, check(&with("dim = 2", "dim = \"two\""), &[]));
+snapshot!(negative_number, check(&with("dim = 2", "dim = -2"), &[]));
+snapshot!(side_of_one, check(&with("side = 5", "side = 1"), &[]));
+snapshot!(lambda_out_of_range, check(&with("lambda = 0.9", "lambda = 2.5"), &[]));
+snapshot!(syntax_error, check(&with("dim = 2", "dim = = 2"), &[]));
+snapshot!(duplicate_key, check(&with("dim = 2", "dim = 2\ndim = 3"), &[]));
+snapshot!(not_utf8, check(b"name = \"a\"\n# \xff\n", &[]));
+snapshot!(no_environment, check(b"seed = 1\n", &[]));
+snapshot!(override_of_a_missing_key, check(SPEC.as_bytes(), &["env.sides=4"]));
+snapshot!(override_of_a_missing_table, check(SPEC.as_bytes(), &["environment.side=4"]));
+snapshot!(override_out_of_range, check(SPEC.as_bytes(), &["env.side=1"]));
+snapshot!(override_without_a_value, check(SPEC.as_bytes(), &["env.side"]));
+snapshot!(
+    pair_without_meaning,
+    check(SPEC.as_bytes(), &["objective.kind=fm", "backward.kind=naive"])
+);
+snapshot!(
+    vargrad_needs_two,
+    check(SPEC.as_bytes(), &["objective.kind=vargrad", "train.batch=1"])
+);
+snapshot!(reward_of_another_world, check(SPEC.as_bytes(), &["env.kind=sequence", "reward.kind=hypergrid"]));
+snapshot!(
+    two_sets_of_constants,
+    check(SPEC.as_bytes(), &["reward.variant=hard", "reward.r0=0.1"])
+);
+snapshot!(unknown_variant, check(SPEC.as_bytes(), &["reward.variant=hardd"]));
+snapshot!(unknown_metric, check(SPEC.as_bytes(), &["eval.metrics=[\"distributions\"]"]));
+snapshot!(unknown_device, check(SPEC.as_bytes(), &["device=flexx"]));
+snapshot!(bad_name, check(SPEC.as_bytes(), &["name=../elsewhere"]));
+snapshot!(missing_table, check(SPEC.as_bytes(), &["reward.kind=table", "reward.path=no.csv"]));
+snapshot!(zero_learning_rate, run("train", SPEC.as_bytes(), &["train.lr=0"]));
+
+#[test]
+fn a_missing_spec() {
+    let output = Command::new(env!("CARGO_BIN_EXE_gfn")).args(["check", "no.toml"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    insta::assert_snapshot!("a_missing_spec", String::from_utf8(output.stderr).unwrap());
+}
+
+#[test]
+fn wrong_arguments_exit_with_2() {
+    for args in [&["trian"][..], &["train"], &["list", "envs"], &["describe", "backward.tml"], &["eval", "."]] {
+        let output = Command::new(env!("CARGO_BIN_EXE_gfn")).args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(!output.stderr.is_empty());
+    }
+}
+
+/// A build without the feature says which one to add.
+#[test]
+#[cfg(not(feature = "ndarray"))]
+fn a_device_that_is_not_compiled_in() {
+    insta::assert_snapshot!("device_not_compiled_in", check(SPEC.as_bytes(), &["device=ndarray"]));
+}
+
+/// What `check` prints is a spec that resolves to itself.
+#[test]
+fn resolved_specs_are_fixed_points() {
+    let dir = tempfile::tempdir().unwrap();
+    let resolve = |text: &[u8]| {
+        std::fs::write(dir.path().join("spec.toml"), text).unwrap();
+        let mut gfn = Command::new(env!("CARGO_BIN_EXE_gfn"));
+        let output = gfn.args(["check", "spec.toml"]).current_dir(dir.path()).output().unwrap();
+        assert!(output.status.success());
+        output.stdout
+    };
+    let once = resolve(SPEC.as_bytes());
+    assert_eq!(once, resolve(&once));
+    insta::assert_snapshot!("resolved", String::from_utf8(once).unwrap());
+}
+
+#[test]
+fn lists_descriptions_and_schema_cover_every_kind() {
+    let gfn = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_gfn")).args(args).output().unwrap();
+        assert!(output.status.success(), "{args:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    insta::assert_snapshot!("list", gfn(&["list"]));
+    insta::assert_snapshot!("describe_tlm", gfn(&["describe", "backward.tlm"]));
+    insta::assert_snapshot!("describe_checkpoint", gfn(&["describe", "checkpoint"]));
+    let schema: serde_json::Value = serde_json::from_str(&gfn(&["schema"])).unwrap();
+    let registry = gfn_cli::Registry::builtin();
+    let kinds = schema["properties"]["objective"]["oneOf"].as_array().unwrap();
+    assert_eq!(kinds.len(), registry.objectives.len());
+    for kind in registry.environments.iter().map(|entry| format!("env.{}", entry.name)) {
+        assert!(gfn(&["describe", &kind]).contains(" = "), "{kind} has defaults");
+    }
+}
