@@ -8,8 +8,12 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 ///
 /// Every objective, backward policy and environment from one TOML file, exactly measured.
 #[derive(Debug, Parser)]
-#[command(name = "gfn", version, after_help = "Exit codes: 0 done; 1 bug; 2 usage or spec error; \
-    3 data missing; 4 diverged; 75 interrupted, run again to resume.")]
+#[command(
+    name = "gfn",
+    version,
+    after_help = "Exit codes: 0 done; 1 bug; 2 usage or spec error; \
+    3 data missing; 4 diverged; 75 interrupted, run again to resume."
+)]
 pub struct Args {
     /// What to do.
     #[command(subcommand)]

@@ -45,15 +45,14 @@ impl Place {
 pub struct Failure {
     code: u8,
     message: String,
-    label: String,
-    place: Option<Place>,
+    place: Option<Box<Place>>,
     help: Vec<String>,
 }
 
 impl Failure {
     /// A failure with the given exit code.
     pub fn new(code: u8, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), label: String::new(), place: None, help: Vec::new() }
+        Self { code, message: message.into(), place: None, help: Vec::new() }
     }
 
     /// Something about the command line, the spec or a run directory.
@@ -70,7 +69,7 @@ impl Failure {
     /// Shows the place in the source.
     #[must_use]
     pub fn at(mut self, place: Place) -> Self {
-        self.place = Some(place);
+        self.place = Some(Box::new(place));
         self
     }
 
@@ -112,7 +111,7 @@ impl Failure {
                 let line = place.text[start..end].find('\n').map_or(end, |n| start + n);
                 let snippet = Snippet::source(place.text.as_str())
                     .path(place.origin.as_str())
-                    .annotation(AnnotationKind::Primary.span(start..line).label(&self.label));
+                    .annotation(AnnotationKind::Primary.span(start..line));
                 title.element(snippet)
             }
             None => annotate_snippets::Group::with_title(title),

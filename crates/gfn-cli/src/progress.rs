@@ -43,9 +43,12 @@ impl Progress {
         let template = "{bar:24} {pos}/{len} {per_sec} eta {eta} {msg}";
         let style = ProgressStyle::with_template(template)
             .unwrap_or_else(|_| ProgressStyle::default_bar())
-            .with_key("per_sec", |state: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
-                let _ = write!(out, "{:.0} it/s", state.per_sec());
-            });
+            .with_key(
+                "per_sec",
+                |state: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
+                    let _ = write!(out, "{:.0} it/s", state.per_sec());
+                },
+            );
         bar.set_style(style);
         bar.set_position(first);
         bar.reset_eta();
@@ -64,7 +67,12 @@ impl Progress {
     }
 
     /// An evaluation is done; `named` gives metrics by column name.
-    pub fn evaluated(&mut self, step: u64, report: Option<&Report>, named: &dyn Fn(&str) -> Option<f64>) {
+    pub fn evaluated(
+        &mut self,
+        step: u64,
+        report: Option<&Report>,
+        named: &dyn Fn(&str) -> Option<f64>,
+    ) {
         match self {
             Self::Quiet => {}
             Self::Bar { bar, tv, .. } => {

@@ -64,7 +64,9 @@ const OBJECTIVES: [&str; 9] = [
 #[test]
 fn objectives_agree_with_finite_differences() {
     for objective in OBJECTIVES {
-        for (backward, model) in [("uniform", ""), ("naive", ""), ("naive", "shared = false"), ("tlm", "")] {
+        for (backward, model) in
+            [("uniform", ""), ("naive", ""), ("naive", "shared = false"), ("tlm", "")]
+        {
             if objective.contains("fm") && backward == "naive" {
                 continue;
             }
@@ -125,7 +127,9 @@ fn no_gradient_crosses_groups() {
                 let what = format!("{objective} {backward} {model}");
                 // The objective reaches P_B exactly if the strategy is naive.
                 let mut reached = false;
-                for (info, gradient) in trainer.model().infos().iter().zip(gradients(trainer, &batch)) {
+                for (info, gradient) in
+                    trainer.model().infos().iter().zip(gradients(trainer, &batch))
+                {
                     if info.group == Group::Backward {
                         reached |= !is_zero(&gradient);
                     }
@@ -168,7 +172,7 @@ fn losses_equal_their_equations() {
     let (env, policy) = (&*experiment.env, trainer.policy());
     let outputs = policy.outputs(env, &trajectories.states);
     let log_prob = |logits: &Tensor<2>, row: usize, legal: Vec<bool>, action: u32| {
-        let logits = values(logits.clone().slice([row..row + 1]));
+        let logits = values(logits.clone().narrow(0, row, 1));
         let mut out = vec![0.0; logits.len()];
         gfn_core::policy::log_softmax(&logits, &legal, &mut out);
         out[action as usize]
@@ -181,8 +185,7 @@ fn losses_equal_their_equations() {
             let (parent, child) = (first + t, first + t + 1);
             let mut legal = vec![false; env.layout().n_actions];
             env.legal(trajectories.states.row(parent), &mut legal);
-            residual +=
-                log_prob(&outputs.forward, parent, legal, trajectories.actions[transition]);
+            residual += log_prob(&outputs.forward, parent, legal, trajectories.actions[transition]);
             let mut legal = vec![false; env.layout().n_back_actions];
             env.legal_back(trajectories.states.row(child), &mut legal);
             residual -=
@@ -195,7 +198,9 @@ fn losses_equal_their_equations() {
 
 #[test]
 fn naive_trains_p_b_and_fixed_strategies_leave_it() {
-    for (backward, moves) in [("naive", true), ("tlm", true), ("pessimistic", true), ("uniform", false)] {
+    for (backward, moves) in
+        [("naive", true), ("tlm", true), ("pessimistic", true), ("uniform", false)]
+    {
         let mut experiment = experiment("kind = 'db'", backward, "");
         let head = |trainer: &Trainer| {
             let i = trainer.model().infos().iter().position(|p| p.name == "backward.head.weight");

@@ -68,15 +68,12 @@ snapshot!(
     pair_without_meaning,
     check(SPEC.as_bytes(), &["objective.kind=fm", "backward.kind=naive"])
 );
+snapshot!(vargrad_needs_two, check(SPEC.as_bytes(), &["objective.kind=vargrad", "train.batch=1"]));
 snapshot!(
-    vargrad_needs_two,
-    check(SPEC.as_bytes(), &["objective.kind=vargrad", "train.batch=1"])
+    reward_of_another_world,
+    check(SPEC.as_bytes(), &["env.kind=sequence", "reward.kind=hypergrid"])
 );
-snapshot!(reward_of_another_world, check(SPEC.as_bytes(), &["env.kind=sequence", "reward.kind=hypergrid"]));
-snapshot!(
-    two_sets_of_constants,
-    check(SPEC.as_bytes(), &["reward.variant=hard", "reward.r0=0.1"])
-);
+snapshot!(two_sets_of_constants, check(SPEC.as_bytes(), &["reward.variant=hard", "reward.r0=0.1"]));
 snapshot!(unknown_variant, check(SPEC.as_bytes(), &["reward.variant=hardd"]));
 snapshot!(unknown_metric, check(SPEC.as_bytes(), &["eval.metrics=[\"distributions\"]"]));
 snapshot!(unknown_device, check(SPEC.as_bytes(), &["device=flexx"]));
@@ -86,14 +83,21 @@ snapshot!(zero_learning_rate, run("train", SPEC.as_bytes(), &["train.lr=0"]));
 
 #[test]
 fn a_missing_spec() {
-    let output = Command::new(env!("CARGO_BIN_EXE_gfn")).args(["check", "no.toml"]).output().unwrap();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_gfn")).args(["check", "no.toml"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     insta::assert_snapshot!("a_missing_spec", String::from_utf8(output.stderr).unwrap());
 }
 
 #[test]
 fn wrong_arguments_exit_with_2() {
-    for args in [&["trian"][..], &["train"], &["list", "envs"], &["describe", "backward.tml"], &["eval", "."]] {
+    for args in [
+        &["trian"][..],
+        &["train"],
+        &["list", "envs"],
+        &["describe", "backward.tml"],
+        &["eval", "."],
+    ] {
         let output = Command::new(env!("CARGO_BIN_EXE_gfn")).args(args).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{args:?}");
         assert!(!output.stderr.is_empty());

@@ -288,7 +288,14 @@ fn a_checkpoint_of_another_network_is_refused() {
 fn divergence_keeps_the_last_good_checkpoint() {
     let workspace = Workspace::new();
     let output = workspace.gfn(&[
-        "train", "spec.toml", "--out", "out", "-s", "train.lr=1e30", "-s", "checkpoint.every=1",
+        "train",
+        "spec.toml",
+        "--out",
+        "out",
+        "-s",
+        "train.lr=1e30",
+        "-s",
+        "checkpoint.every=1",
     ]);
     assert_eq!(code(&output), 4, "{}", stderr(&output));
     assert!(stderr(&output).contains("training diverged"));
@@ -357,7 +364,9 @@ fn run_directories_are_complete() {
     let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(summary["step"], 600);
     let run = workspace.path("out/run/s3");
-    for file in ["spec.toml", "manifest.json", "metrics.csv", "metrics.schema.json", "train.csv", "DONE"] {
+    for file in
+        ["spec.toml", "manifest.json", "metrics.csv", "metrics.schema.json", "train.csv", "DONE"]
+    {
         assert!(run.join(file).is_file(), "{file}");
     }
     let schema: Vec<serde_json::Value> =
@@ -384,6 +393,24 @@ fn unwritable_places_are_refused_before_training() {
     assert!(stderr(&output).contains("cannot write to the run directory"), "{}", stderr(&output));
     let output = workspace.gfn(&["train", "spec.toml", "--out", "/proc/gfn"]);
     assert_eq!(code(&output), 2);
+}
+
+/// Writes fail in the middle of training, as on a full disk: a limit on the size of files.
+#[test]
+fn a_full_disk_loses_nothing() {
+    let workspace = Workspace::new();
+    let whole = workspace.train("whole", &[]);
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 4; exec '{}' train spec.toml --out out",
+        env!("CARGO_BIN_EXE_gfn")
+    );
+    let mut shell = Command::new("sh");
+    let output = shell.args(["-c", &script]).current_dir(workspace.dir.path()).output().unwrap();
+    assert_eq!(code(&output), 75, "{}", stderr(&output));
+    assert!(stderr(&output).contains("cannot write"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("run the same command again to resume"));
+    let run = workspace.train("out", &[]);
+    assert_same(&whole, &run);
 }
 
 #[test]

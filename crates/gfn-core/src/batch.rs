@@ -269,10 +269,8 @@ impl Scored<'_> {
     pub fn log_flow_child(&self, min_log_reward: Option<f64>) -> Tensor<1> {
         let ends = self.batch.ends.clone();
         let inner = self.log_flow.clone().select(0, self.batch.child.clone());
-        let log_reward = self
-            .batch
-            .clipped_log_reward(min_log_reward)
-            .select(0, self.batch.trajectory.clone());
+        let log_reward =
+            self.batch.clipped_log_reward(min_log_reward).select(0, self.batch.trajectory.clone());
         inner * (ends.clone().neg() + 1.0) + log_reward * ends
     }
 

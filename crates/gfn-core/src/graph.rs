@@ -211,7 +211,12 @@ impl StateGraph {
 
     /// The edges out of state `i`.
     pub fn edges(&self, i: usize) -> &[Edge] {
-        &self.edges[self.first_edge[i] as usize..self.first_edge[i + 1] as usize]
+        &self.edges[self.edge_range(i)]
+    }
+
+    /// Where the edges out of state `i` are in the graph's order of edges.
+    pub fn edge_range(&self, i: usize) -> std::ops::Range<usize> {
+        self.first_edge[i] as usize..self.first_edge[i + 1] as usize
     }
 
     /// Number of edges.
@@ -321,7 +326,7 @@ impl StateGraph {
         let mut visits = vec![0.0; self.states.len()];
         visits[0] = 1.0;
         for i in 0..self.states.len() {
-            for e in self.first_edge[i] as usize..self.first_edge[i + 1] as usize {
+            for e in self.edge_range(i) {
                 visits[self.edges[e].child as usize] += visits[i] * log_pf[e].exp();
             }
         }
@@ -340,7 +345,7 @@ impl StateGraph {
         let mut log_visits = vec![f64::NEG_INFINITY; self.states.len()];
         log_visits[0] = 0.0;
         for i in 0..self.states.len() {
-            for e in self.first_edge[i] as usize..self.first_edge[i + 1] as usize {
+            for e in self.edge_range(i) {
                 let child = self.edges[e].child as usize;
                 log_visits[child] =
                     crate::special::log_add_exp(log_visits[child], log_visits[i] + log_pf[e]);
@@ -357,7 +362,7 @@ impl StateGraph {
         let weighted = |mass: &[f64], log_prob: &[f64], backward: bool| {
             let mut sum = 0.0;
             for i in 0..self.states.len() {
-                for e in self.first_edge[i] as usize..self.first_edge[i + 1] as usize {
+                for e in self.edge_range(i) {
                     let end = if backward { self.edges[e].child as usize } else { i };
                     let flow = mass[end] * log_prob[e].exp();
                     if flow > 0.0 {
@@ -384,7 +389,7 @@ impl StateGraph {
             }
         }
         for i in (0..self.states.len()).rev() {
-            for e in self.first_edge[i] as usize..self.first_edge[i + 1] as usize {
+            for e in self.edge_range(i) {
                 mass[i] += mass[self.edges[e].child as usize] * log_pb[e].exp();
             }
         }

@@ -203,13 +203,7 @@ impl Optimizer {
     }
 
     /// The new value of parameter `i`; all tensors without autodiff.
-    pub fn step(
-        &mut self,
-        i: usize,
-        lr: f64,
-        value: Tensor<2>,
-        gradient: Tensor<2>,
-    ) -> Tensor<2> {
+    pub fn step(&mut self, i: usize, lr: f64, value: Tensor<2>, gradient: Tensor<2>) -> Tensor<2> {
         self.inner.step(i, lr, value, gradient)
     }
 

@@ -29,9 +29,7 @@ pub fn ln_gamma(x: f64) -> f64 {
     let inv2 = inv * inv;
     let series = inv
         * (1.0 / 12.0
-            - inv2
-                * (1.0 / 360.0
-                    - inv2 * (1.0 / 1260.0 - inv2 * (1.0 / 1680.0 - inv2 / 1188.0))));
+            - inv2 * (1.0 / 360.0 - inv2 * (1.0 / 1260.0 - inv2 * (1.0 / 1680.0 - inv2 / 1188.0))));
     shift + (x - 0.5) * x.ln() - x + 0.5 * (2.0 * std::f64::consts::PI).ln() + series
 }
 
@@ -66,9 +64,9 @@ mod tests {
 
     #[test]
     fn binomial_deviation_equals_the_sum() {
-        for (n, p) in [(1u64, 0.3), (7, 0.5), (12, 0.01), (30, 0.97)] {
+        for (n, p) in [(1u64, 0.3f64), (7, 0.5), (12, 0.01), (30, 0.97)] {
             let mut expected = 0.0;
-            let mut mass = (1.0 - p as f64).powi(n as i32);
+            let mut mass = (1.0 - p).powi(n as i32);
             for k in 0..=n {
                 expected += mass * (k as f64 / n as f64 - p).abs();
                 mass *= (n - k) as f64 / (k + 1) as f64 * p / (1.0 - p);

@@ -138,12 +138,8 @@ impl Trainer {
         device: &Device,
     ) -> Self {
         let streams = Streams::new(seed);
-        let model = Model::new(
-            network,
-            &mut streams.get(Purpose::Init, 0),
-            settings.log_z_init,
-            device,
-        );
+        let model =
+            Model::new(network, &mut streams.get(Purpose::Init, 0), settings.log_z_init, device);
         let lr = settings.lr_schedule(settings.lr);
         // A strategy without a rate of its own follows the network's schedule.
         let learned = parts.backward.source() != Source::Fixed;
@@ -211,7 +207,13 @@ impl Trainer {
         let mut online = self.model.values();
         online.pop();
         let backward = self.target.clone();
-        ModelPolicy::new(self.model.network(), &*self.parts.backward, online, backward, self.device())
+        ModelPolicy::new(
+            self.model.network(),
+            &*self.parts.backward,
+            online,
+            backward,
+            self.device(),
+        )
     }
 
     fn device(&self) -> &Device {
@@ -245,10 +247,8 @@ impl Trainer {
     /// reward cannot be computed.
     pub fn step(&mut self) -> Result<Report, TrainError> {
         let step = self.counters.step;
-        let exploration = Exploration {
-            epsilon: self.epsilon.at(step),
-            temperature: self.settings.temperature,
-        };
+        let exploration =
+            Exploration { epsilon: self.epsilon.at(step), temperature: self.settings.temperature };
         let trajectories = self.sample(step, exploration)?;
         let log_z = match self.parts.objective.log_z() {
             // Reading log F(s0) costs a network pass; the batch below contains it.
@@ -296,11 +296,7 @@ impl Trainer {
     }
 
     /// Samples the training batch of `step` and computes its rewards.
-    fn sample(
-        &mut self,
-        step: u64,
-        exploration: Exploration,
-    ) -> Result<Trajectories, TrainError> {
+    fn sample(&mut self, step: u64, exploration: Exploration) -> Result<Trajectories, TrainError> {
         let mut sampler = std::mem::take(&mut self.sampler);
         let draw = Draw { streams: self.streams, purpose: Purpose::Rollout, step };
         let n = self.settings.batch_at(step);
@@ -378,7 +374,7 @@ impl Trainer {
     /// The objective's update. Returns the loss, the norm of its gradient and log F(s0).
     fn update_forward(&mut self, step: u64, batch: &Batch) -> Result<(f64, f64, f64), TrainError> {
         let outputs = self.model.outputs(&batch.tokens);
-        let log_flow_s0 = outputs.log_flow.clone().slice([0..1]).inner();
+        let log_flow_s0 = outputs.log_flow.clone().narrow(0, 0, 1).inner();
         let loss = self.objective_loss(batch, &outputs);
         let update = self.gradients(step, "the loss", loss, self.forward_groups())?;
         let lr = self.lr.at(step);
@@ -496,10 +492,8 @@ impl Trainer {
             self.eval_streams,
             self.counters.step,
         );
-        let values = metrics
-            .iter_mut()
-            .map(|metric| metric.evaluate(&eval))
-            .collect::<Result<Vec<_>, _>>();
+        let values =
+            metrics.iter_mut().map(|metric| metric.evaluate(&eval)).collect::<Result<Vec<_>, _>>();
         drop(policy);
         self.parts.metrics = metrics;
         Ok(values?.into_iter().flatten().collect())

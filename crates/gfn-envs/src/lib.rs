@@ -7,12 +7,14 @@ pub mod hypergrid;
 pub mod reward;
 pub mod sequence;
 
-use gfn_core::registry::{EnvAxis, Entry, RewardAxis};
+use gfn_core::registry::{Entry, EnvAxis, RewardAxis};
 
 /// Every environment.
 pub const ENVIRONMENTS: &[Entry<EnvAxis>] =
     &[Entry::of::<hypergrid::Hypergrid>(), Entry::of::<sequence::SequenceSpec>()];
 
 /// Every reward.
-pub const REWARDS: &[Entry<RewardAxis>] =
-    &[Entry::of::<reward::hypergrid::HypergridRewardSpec>(), Entry::of::<reward::table::TableSpec>()];
+pub const REWARDS: &[Entry<RewardAxis>] = &[
+    Entry::of::<reward::hypergrid::HypergridRewardSpec>(),
+    Entry::of::<reward::table::TableSpec>(),
+];

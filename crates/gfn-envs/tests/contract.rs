@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use gfn_core::policy::{Direction, UniformPolicy};
-use gfn_core::registry::{EnvAxis, Entry};
+use gfn_core::registry::{Entry, EnvAxis};
 use gfn_core::rng::{Purpose, Streams};
 use gfn_core::sampler::{Draw, Exploration, Sampler};
 use gfn_core::{Environment, NO_TOKEN, StateGraph};
@@ -146,8 +146,7 @@ fn small_graphs_obey_the_laws() {
             graph.states().rows().map(|row| legal(env, row, Direction::Backward).len()).sum();
         assert_eq!(n_back, graph.n_edges(), "{name}: edges are in bijection");
 
-        let texts: HashSet<String> =
-            graph.objects().rows().map(|row| env.render(row)).collect();
+        let texts: HashSet<String> = graph.objects().rows().map(|row| env.render(row)).collect();
         assert_eq!(texts.len(), graph.terminals().len(), "{name}: render separates objects");
         if let Some(n) = env.n_objects() {
             assert_eq!(n, graph.terminals().len() as u64, "{name}");
@@ -214,16 +213,14 @@ fn a_million_samples_agree_with_dynamic_programming() {
     let mut sampler = Sampler::default();
     for step in 0..100 {
         let draw = Draw { streams: Streams::new(5), purpose: Purpose::Test, step };
-        let batch =
-            sampler.forward(&env, &Hashed, Exploration::NONE, draw, (n / 100) as usize);
+        let batch = sampler.forward(&env, &Hashed, Exploration::NONE, draw, (n / 100) as usize);
         for row in batch.terminals().rows() {
             counts[graph.find_object(row).unwrap()] += 1;
         }
     }
     // Chi-squared with 15 degrees of freedom exceeds 37.7 with probability 0.001.
     let expected: Vec<f64> = p_t.iter().map(|p| p * n as f64).collect();
-    let chi2: f64 =
-        counts.iter().zip(&expected).map(|(&c, e)| (c as f64 - e).powi(2) / e).sum();
+    let chi2: f64 = counts.iter().zip(&expected).map(|(&c, e)| (c as f64 - e).powi(2) / e).sum();
     assert!(chi2 < 37.7, "chi2 = {chi2}");
     for (p, log_p) in p_t.iter().zip(&log_p_t) {
         assert!((p.ln() - log_p).abs() < 1e-12);
@@ -235,13 +232,7 @@ fn exploration_mixes_as_it_says() {
     // One choice between two actions with log-odds 1 under ε = 0.4 and temperature 2.
     struct Odds;
     impl gfn_core::Policy for Odds {
-        fn logits(
-            &self,
-            _: &dyn Environment,
-            _: Direction,
-            _: &gfn_core::States,
-            out: &mut [f32],
-        ) {
+        fn logits(&self, _: &dyn Environment, _: Direction, _: &gfn_core::States, out: &mut [f32]) {
             out.chunks_mut(2).for_each(|out| out.copy_from_slice(&[1.0, 0.0]));
         }
     }

@@ -143,9 +143,7 @@ fn the_floor_of_the_empirical_l1() {
     // Expected l1 of a perfect sampler on the papers' two grids.
     let anchors = [(1_600, 1.659, 1.666), (16_000, 0.678, 0.642), (200_000, 0.2243, 0.1794)];
     for (n, standard, hard) in anchors {
-        for ([r0, r1, r2], expected) in
-            [([1e-3, 0.5, 2.0], standard), ([1e-4, 1.0, 3.0], hard)]
-        {
+        for ([r0, r1, r2], expected) in [([1e-3, 0.5, 2.0], standard), ([1e-4, 1.0, 3.0], hard)] {
             let (peak, plateau, rest) = (256.0, 10_000.0 - 256.0, 150_000.0);
             let z = r0 * 160_000.0 + r1 * 10_000.0 + r2 * peak;
             let floor = peak * binomial_mean_deviation(n, (r0 + r1 + r2) / z)

@@ -1,8 +1,8 @@
 //! The multilayer perceptron of the papers.
 
+use burn::tensor::Tensor;
 use burn::tensor::activation::relu;
 use burn::tensor::module::linear;
-use burn::tensor::Tensor;
 use gfn_core::network::{Group, ModelAxis, Network, Outputs, ParamInit, Tokens, check_layout};
 use gfn_core::registry::Kind;
 use gfn_core::{KeyError, Layout};
@@ -129,7 +129,8 @@ impl Network for Mlp {
         let [na, nb, nf] = self.head_sizes();
         let [forward, backward, flow] = if self.spec.shared {
             let x = self.trunk(&params[..per_trunk], tokens);
-            let part = |which: usize| (0..HEADS.len()).map(|h| heads[2 * h + which].clone()).collect();
+            let part =
+                |which: usize| (0..HEADS.len()).map(|h| heads[2 * h + which].clone()).collect();
             let weight = Tensor::cat(part(0), 1);
             let bias = Tensor::cat(part(1), 1).reshape([na + nb + nf]);
             let merged = linear(x, weight, Some(bias));

@@ -13,10 +13,8 @@ use crate::run::table::{Table, cell, line};
 pub fn run(registry: &Registry, args: &Eval) -> Result<(), Failure> {
     let OpenRun { spec, mut experiment, index } =
         OpenRun::open(registry, &args.run, &args.set, &args.checkpoint)?;
-    let values = experiment
-        .trainer
-        .evaluate()
-        .map_err(|error| Failure::new(DATA, error.to_string()))?;
+    let values =
+        experiment.trainer.evaluate().map_err(|error| Failure::new(DATA, error.to_string()))?;
     let mut header = leading_columns();
     header.extend(experiment.columns.iter().map(|column| column.name.clone()));
     let counters = index.counters;

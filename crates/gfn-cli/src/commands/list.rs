@@ -28,7 +28,8 @@ fn rows<A: Axis>(entries: &[Entry<A>]) -> Vec<Row> {
 
 /// All axes with their kinds, in the order of a spec.
 pub(super) fn axes(registry: &Registry) -> Vec<(&'static str, Vec<Row>)> {
-    let plain = |name, summary| Row { name, aliases: &[], summary, paper: None, experimental: false };
+    let plain =
+        |name, summary| Row { name, aliases: &[], summary, paper: None, experimental: false };
     vec![
         ("env", rows(&registry.environments)),
         ("reward", rows(&registry.rewards)),

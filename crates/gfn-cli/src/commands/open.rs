@@ -51,14 +51,19 @@ impl OpenRun {
         let Some(step) = step else {
             let list: Vec<String> = steps.iter().map(u64::to_string).collect();
             let list = if list.is_empty() { "none".to_owned() } else { list.join(", ") };
-            return Err(Failure::usage(format!("`{}` has no checkpoint `{which}`", path.display()))
-                .help(format!("checkpoints: {list}; or last, or best")));
+            return Err(Failure::usage(format!(
+                "`{}` has no checkpoint `{which}`",
+                path.display()
+            ))
+            .help(format!("checkpoints: {list}; or last, or best")));
         };
         let folder = dir.join(step.to_string());
         let unusable = |why: String| {
             Failure::usage(format!("the checkpoint `{}` cannot be used: {why}", folder.display()))
-                .help("choose another with --checkpoint, or train on: `gfn train` goes back to the \
-                       last intact one")
+                .help(
+                    "choose another with --checkpoint, or train on: `gfn train` goes back to the \
+                       last intact one",
+                )
         };
         let Checkpoint { snapshot, index } = checkpoint::read(&folder).map_err(unusable)?;
         // With the metrics of the run, what they have gathered in training is restored too.

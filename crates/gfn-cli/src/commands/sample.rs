@@ -52,11 +52,8 @@ fn draw(experiment: &Experiment, n: usize, seed: u64) -> Result<Trajectories, Fa
     let policy = experiment.trainer.policy();
     let mut sampler = Sampler::default();
     for (block, start) in (0..n).step_by(BLOCK).enumerate() {
-        let draw = Draw {
-            streams: Streams::new(seed),
-            purpose: Purpose::Sample,
-            step: block as u64,
-        };
+        let draw =
+            Draw { streams: Streams::new(seed), purpose: Purpose::Sample, step: block as u64 };
         let n = BLOCK.min(n - start);
         let samples = sampler.forward(&*experiment.env, &policy, Exploration::NONE, draw, n);
         let terminals = samples.terminals();

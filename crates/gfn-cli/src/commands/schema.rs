@@ -17,7 +17,9 @@ pub fn run(registry: &Registry) -> Result<(), Failure> {
 
 /// Schemas without references, so that each stands alone.
 pub(super) fn generator() -> SchemaGenerator {
-    SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true).into_generator()
+    SchemaSettings::draft2020_12()
+        .with(|settings| settings.inline_subschemas = true)
+        .into_generator()
 }
 
 fn axis<A: Axis>(entries: &[Entry<A>]) -> Value {
@@ -52,7 +54,8 @@ fn spec_schema(registry: &Registry) -> Value {
     properties.insert("backward".into(), axis(&registry.backwards));
     properties.insert("train".into(), plain(TrainSettings::json_schema(&mut generator())));
     properties.insert("eval".into(), plain(EvalSettings::json_schema(&mut generator())));
-    properties.insert("checkpoint".into(), plain(CheckpointSettings::json_schema(&mut generator())));
+    properties
+        .insert("checkpoint".into(), plain(CheckpointSettings::json_schema(&mut generator())));
     properties.insert("sweep".into(), json!({ "type": "object" }));
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",

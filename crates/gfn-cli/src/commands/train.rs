@@ -295,7 +295,11 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn evaluate(&mut self, progress: &mut Progress, report: Option<&Report>) -> Result<(), Failure> {
+    fn evaluate(
+        &mut self,
+        progress: &mut Progress,
+        report: Option<&Report>,
+    ) -> Result<(), Failure> {
         let values = self
             .experiment
             .trainer
@@ -328,8 +332,8 @@ impl<'a> Session<'a> {
         let dir = self.directory.checkpoints();
         let step = self.experiment.trainer.counters().step;
         // A score belongs to the iteration that was evaluated.
-        let evaluated = step.is_multiple_of(self.spec.eval.every)
-            || step == self.experiment.trainer.n_steps();
+        let evaluated =
+            step.is_multiple_of(self.spec.eval.every) || step == self.experiment.trainer.n_steps();
         let score = self.score.filter(|_| evaluated);
         let snapshot = self.experiment.trainer.snapshot();
         checkpoint::write(&dir, &snapshot, self.wall_s(), score, &self.data)?;
@@ -350,9 +354,7 @@ impl<'a> Session<'a> {
             .experiment
             .columns
             .iter()
-            .map(|column| {
-                (column.name.clone(), json!(self.last_row.get(&column.name)))
-            })
+            .map(|column| (column.name.clone(), json!(self.last_row.get(&column.name))))
             .collect();
         json!({
             "run": self.directory.path().display().to_string(),
@@ -373,7 +375,9 @@ fn latest(directory: &RunDirectory) -> Result<Option<Checkpoint>, Failure> {
         let path = dir.join(step.to_string());
         match checkpoint::read(&path) {
             Ok(checkpoint) => return Ok(Some(checkpoint)),
-            Err(damage) => tracing::warn!("the checkpoint `{}` is not used: {damage}", path.display()),
+            Err(damage) => {
+                tracing::warn!("the checkpoint `{}` is not used: {damage}", path.display())
+            }
         }
     }
     if steps.is_empty() {
@@ -404,9 +408,7 @@ fn last_row(directory: &RunDirectory, columns: &[Column]) -> BTreeMap<String, f6
 
 /// metrics.schema.json.
 fn schema(columns: &[Column]) -> Vec<u8> {
-    let text = |name: &str, unit: &str, definition: &str| {
-        json!({ "name": name, "unit": unit, "definition": definition, "better": "neither" })
-    };
+    let text = |name: &str, unit: &str, definition: &str| json!({ "name": name, "unit": unit, "definition": definition, "better": "neither" });
     let mut all = vec![
         text("name", "", "name of the run"),
         text("env", "", "kind of the environment"),

@@ -86,13 +86,14 @@ pub fn write(
         sha256,
     };
     let json = serde_json::to_vec_pretty(&index).expect("an index is JSON");
-    let finished = written.and_then(|()| write_synced(&partial.join(INDEX), &json)).and_then(|()| {
-        if target.exists() {
-            std::fs::remove_dir_all(&target)?;
-        }
-        std::fs::rename(&partial, &target)?;
-        sync_directory(dir)
-    });
+    let finished =
+        written.and_then(|()| write_synced(&partial.join(INDEX), &json)).and_then(|()| {
+            if target.exists() {
+                std::fs::remove_dir_all(&target)?;
+            }
+            std::fs::rename(&partial, &target)?;
+            sync_directory(dir)
+        });
     if let Err(error) = finished {
         let _ = std::fs::remove_dir_all(&partial);
         return Err(Failure::write(&target, &error));

@@ -21,8 +21,11 @@ impl RunDirectory {
     /// When it cannot be written, or another trainer uses it.
     pub fn open(path: &Path) -> Result<Self, Failure> {
         let refuse = |error: std::io::Error| {
-            Failure::usage(format!("cannot write to the run directory `{}`: {error}", path.display()))
-                .help("choose another place with --out DIR")
+            Failure::usage(format!(
+                "cannot write to the run directory `{}`: {error}",
+                path.display()
+            ))
+            .help("choose another place with --out DIR")
         };
         std::fs::create_dir_all(path.join("checkpoints")).map_err(refuse)?;
         let mut lock = File::options()

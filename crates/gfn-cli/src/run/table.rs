@@ -84,8 +84,7 @@ pub fn cut_back(path: &Path, last: u64) -> Result<(), Failure> {
     let column = header.trim_end().split(',').position(|name| name == "step").unwrap_or(0);
     let mut kept = header.to_owned();
     for line in lines {
-        let mut reader =
-            csv::ReaderBuilder::new().has_headers(false).from_reader(line.as_bytes());
+        let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(line.as_bytes());
         let record = reader.records().next().and_then(Result::ok);
         let step = record.as_ref().and_then(|record| record.get(column)?.parse::<u64>().ok());
         if step.is_some_and(|step| step <= last) {
@@ -106,8 +105,11 @@ mod tests {
     fn tables_are_cut_back_to_a_step() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.csv");
-        std::fs::write(&path, "name,step,tv\n\"a,b\",0,1\n\"a,b\",5,0.5\n\"a,b\",10,0.2\n\"a,b\",1")
-            .unwrap();
+        std::fs::write(
+            &path,
+            "name,step,tv\n\"a,b\",0,1\n\"a,b\",5,0.5\n\"a,b\",10,0.2\n\"a,b\",1",
+        )
+        .unwrap();
         cut_back(&path, 5).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text, "name,step,tv\n\"a,b\",0,1\n\"a,b\",5,0.5\n");

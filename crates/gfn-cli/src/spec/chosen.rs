@@ -69,8 +69,8 @@ impl<A: Axis> Chosen<A> {
             }
         };
         let keys = schema_keys(&(entry.schema)(&mut SchemaGenerator::default()));
-        let settings = (entry.parse)(table)
-            .map_err(|error| source.toml_failure(&error, A::NAME, &keys))?;
+        let settings =
+            (entry.parse)(table).map_err(|error| source.toml_failure(&error, A::NAME, &keys))?;
         Ok(Self { entry, settings })
     }
 

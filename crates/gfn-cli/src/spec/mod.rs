@@ -45,15 +45,8 @@ pub struct EvalSettings {
 
 impl Default for EvalSettings {
     fn default() -> Self {
-        let metrics = [
-            "distribution",
-            "empirical",
-            "log_z",
-            "elbo_eubo",
-            "modes",
-            "samples",
-            "correlation",
-        ];
+        let metrics =
+            ["distribution", "empirical", "log_z", "elbo_eubo", "modes", "samples", "correlation"];
         Self {
             every: 500,
             metrics: metrics.map(str::to_owned).to_vec(),
@@ -161,10 +154,11 @@ impl Spec {
         let source = Source::new(origin, text, overrides)?;
         let mut table = source.table()?;
 
-        if let Some((key, _)) = table.iter().find(|(key, _)| !TOP.contains(&&*key.get_ref().as_ref())) {
+        if let Some((key, _)) = table.iter().find(|(key, _)| !TOP.contains(&key.get_ref().as_ref()))
+        {
             let word = key.get_ref();
-            let mut failure = Failure::usage(format!("unknown key `{word}`"))
-                .at(source.place(key.span()));
+            let mut failure =
+                Failure::usage(format!("unknown key `{word}`")).at(source.place(key.span()));
             if let Some(meant) = closest(word, TOP) {
                 failure = failure.help(format!("did you mean `{meant}`?"));
             }
@@ -239,7 +233,8 @@ impl Spec {
         put("model", self.model.resolved());
         put("objective", self.objective.resolved());
         put("backward", self.backward.resolved());
-        let table = |value: Result<toml::Table, toml::ser::Error>| value.expect("settings are TOML");
+        let table =
+            |value: Result<toml::Table, toml::ser::Error>| value.expect("settings are TOML");
         put("train", table(toml::Table::try_from(&self.train)));
         put("eval", table(toml::Table::try_from(&self.eval)));
         put("checkpoint", table(toml::Table::try_from(&self.checkpoint)));

@@ -191,7 +191,10 @@ fn override_text(argument: &str) -> Result<String, Failure> {
 
 fn sets_kind(change: &DeTable<'_>) -> bool {
     change.values().any(|value| {
-        value.get_ref().as_table().is_some_and(|table| table.len() == 1 && table.contains_key("kind"))
+        value
+            .get_ref()
+            .as_table()
+            .is_some_and(|table| table.len() == 1 && table.contains_key("kind"))
     })
 }
 

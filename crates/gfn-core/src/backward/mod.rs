@@ -113,7 +113,9 @@ pub fn check_pair(needs: Needs, strategy: &dyn BackwardStrategy) -> Result<(), K
             "this strategy trains P_B through the objective, but P_B does not appear in this \
              objective, so it would never be trained",
         )
-        .help("use uniform or maxent, or tlm or pessimistic, which train P_B by a loss of its own"));
+        .help(
+            "use uniform or maxent, or tlm or pessimistic, which train P_B by a loss of its own",
+        ));
     }
     Ok(())
 }

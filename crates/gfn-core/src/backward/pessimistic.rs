@@ -31,13 +31,7 @@ pub struct Pessimistic {
 
 impl Default for Pessimistic {
     fn default() -> Self {
-        Self {
-            lr: None,
-            lr_decay: 1.0,
-            target_tau: 1.0,
-            batches: 20,
-            order: Order::BackwardFirst,
-        }
+        Self { lr: None, lr_decay: 1.0, target_tau: 1.0, batches: 20, order: Order::BackwardFirst }
     }
 }
 
@@ -63,11 +57,7 @@ impl BackwardStrategy for Pessimistic {
     }
 
     fn own_update(&self) -> Option<OwnUpdate> {
-        Some(OwnUpdate {
-            batches: self.batches,
-            target_tau: self.target_tau,
-            order: self.order,
-        })
+        Some(OwnUpdate { batches: self.batches, target_tau: self.target_tau, order: self.order })
     }
 
     fn lr(&self) -> Option<f64> {

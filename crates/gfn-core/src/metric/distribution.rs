@@ -21,12 +21,7 @@ impl Metric for Distribution {
                 "total variation 1/2 sum_x |P_T(x) - P*(x)|, P_T by dynamic programming over the \
                  whole state graph; empty if the environment has more than eval.max_states states",
             ),
-            Column::new(
-                "l1_exact",
-                "1",
-                Better::Lower,
-                "sum_x |P_T(x) - P*(x)|, twice tv_exact",
-            ),
+            Column::new("l1_exact", "1", Better::Lower, "sum_x |P_T(x) - P*(x)|, twice tv_exact"),
             Column::new(
                 "jsd_exact",
                 "nats",

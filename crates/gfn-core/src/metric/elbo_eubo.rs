@@ -40,9 +40,8 @@ impl Metric for ElboEubo {
         let samples = eval.samples()?;
         let (log_pf, log_pb) = eval.log_probs_of(samples);
         let n = samples.len() as f64;
-        let sum: f64 = (0..samples.len())
-            .map(|i| samples.log_reward[i] + log_pb[i] - log_pf[i])
-            .sum();
+        let sum: f64 =
+            (0..samples.len()).map(|i| samples.log_reward[i] + log_pb[i] - log_pf[i]).sum();
         Ok(vec![(n > 0.0).then(|| sum / n), None])
     }
 }

@@ -151,8 +151,7 @@ impl<'a> EvalContext<'a> {
         if let Some(samples) = self.samples.get() {
             return Ok(samples);
         }
-        let draw =
-            Draw { streams: self.streams, purpose: Purpose::Evaluation, step: self.step };
+        let draw = Draw { streams: self.streams, purpose: Purpose::Evaluation, step: self.step };
         let mut sampler = Sampler::default();
         let mut samples = sampler.forward(
             &*self.fixed.env,

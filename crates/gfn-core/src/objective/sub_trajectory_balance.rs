@@ -82,7 +82,8 @@ impl SubTrajectoryBalance {
             })
             .collect();
         // n transitions have n − l + 1 sub-trajectories of length l.
-        let total = |n: usize| -> f64 { (1..=n).map(|l| (n - l + 1) as f64 * by_length[l - 1]).sum() };
+        let total =
+            |n: usize| -> f64 { (1..=n).map(|l| (n - l + 1) as f64 * by_length[l - 1]).sum() };
         let batch_total: f64 = lens.iter().map(|&n| total(n)).sum();
         let mut weights = vec![0.0f32; b * width * width];
         for (i, &n) in lens.iter().enumerate() {
@@ -146,9 +147,12 @@ mod tests {
 
     #[test]
     fn weights_sum_to_one_and_follow_the_formula() {
-        for weighting in
-            [Weighting::GeometricWithin, Weighting::Geometric, Weighting::EqualWithin, Weighting::Equal]
-        {
+        for weighting in [
+            Weighting::GeometricWithin,
+            Weighting::Geometric,
+            Weighting::EqualWithin,
+            Weighting::Equal,
+        ] {
             for lambda in [0.0, 0.5, 1.0, 1.9] {
                 let subtb = SubTrajectoryBalance { lambda, weighting, ..Default::default() };
                 let sum: f64 = subtb.weights(&[1, 3, 2], 4).iter().map(|&w| f64::from(w)).sum();

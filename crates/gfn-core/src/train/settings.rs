@@ -98,11 +98,8 @@ impl TrainSettings {
                 return Err(KeyError::new(key, format!("must be above 0, not {value}")));
             }
         }
-        let fractions = [
-            ("lr_end", self.lr_end),
-            ("epsilon", self.epsilon),
-            ("epsilon_end", self.epsilon_end),
-        ];
+        let fractions =
+            [("lr_end", self.lr_end), ("epsilon", self.epsilon), ("epsilon_end", self.epsilon_end)];
         for (key, value) in fractions {
             if !(0.0..=1.0).contains(&value) {
                 return Err(KeyError::new(key, format!("must lie in [0, 1], not {value}")));
@@ -122,8 +119,9 @@ impl TrainSettings {
             return Err(KeyError::new("weight_decay", "must be at least 0"));
         }
         if self.clip_norm.is_some_and(|norm| !(norm > 0.0 && norm.is_finite())) {
-            return Err(KeyError::new("clip_norm", "must be above 0")
-                .help("leave the key out not to clip"));
+            return Err(
+                KeyError::new("clip_norm", "must be above 0").help("leave the key out not to clip")
+            );
         }
         if !self.log_z_init.is_finite() {
             return Err(KeyError::new("log_z_init", "must be a finite number"));

@@ -47,7 +47,11 @@ impl Trainer {
     pub fn snapshot(&self) -> Snapshot {
         let names: Vec<String> = self.model.infos().iter().map(|info| info.name.clone()).collect();
         let named = |values: &[burn::tensor::Tensor<2>]| {
-            names.iter().zip(values).map(|(name, value)| NamedTensor::of(name, value.clone())).collect()
+            names
+                .iter()
+                .zip(values)
+                .map(|(name, value)| NamedTensor::of(name, value.clone()))
+                .collect()
         };
         let mut optimizers = Vec::new();
         for (prefix, optimizer) in OPTIMIZERS.iter().zip(self.optimizers()) {

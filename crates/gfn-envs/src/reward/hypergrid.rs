@@ -86,8 +86,11 @@ impl Kind<RewardAxis> for HypergridRewardSpec {
             }
         }
         let grid = (context.env as &dyn Any).downcast_ref::<Hypergrid>().ok_or_else(|| {
-            KeyError::new("kind", "the reward `hypergrid` is defined on the environment `hypergrid`")
-                .help("choose env.kind = \"hypergrid\", or another reward")
+            KeyError::new(
+                "kind",
+                "the reward `hypergrid` is defined on the environment `hypergrid`",
+            )
+            .help("choose env.kind = \"hypergrid\", or another reward")
         })?;
         Ok(Box::new(HypergridReward::new(grid, r0, r1, r2)))
     }

@@ -85,15 +85,20 @@ impl Kind<RewardAxis> for TableSpec {
             )
             .help(self.remedy("get the file again, or accept it with -s 'reward.sha256=\"\"'")));
         }
-        let rows = read_table(context.env, &bytes)
-            .map_err(|message| KeyError::new("path", format!("`{}` {message}", self.path.display())))?;
+        let rows = read_table(context.env, &bytes).map_err(|message| {
+            KeyError::new("path", format!("`{}` {message}", self.path.display()))
+        })?;
         self.reward(context.env, rows)
     }
 }
 
 impl TableSpec {
     fn remedy(&self, what: &str) -> String {
-        if self.source.is_empty() { what.to_owned() } else { format!("{what}\nsource: {}", self.source) }
+        if self.source.is_empty() {
+            what.to_owned()
+        } else {
+            format!("{what}\nsource: {}", self.source)
+        }
     }
 
     fn reward(
@@ -133,11 +138,7 @@ impl TableSpec {
         if let Some(n) = env.n_objects().filter(|&n| n > values.len() as u64) {
             return Err(KeyError::new(
                 "path",
-                format!(
-                    "`{}` has values for {} of {n} objects",
-                    self.path.display(),
-                    values.len()
-                ),
+                format!("`{}` has values for {} of {n} objects", self.path.display(), values.len()),
             )
             .help("every object needs a value; add the missing rows"));
         }
@@ -168,11 +169,10 @@ fn read_table(env: &dyn Environment, bytes: &[u8]) -> Result<Vec<(Vec<i32>, f64,
         let line = record.position().map_or(0, csv::Position::line);
         let object = record.iter().take(width - 1).collect::<Vec<_>>().join(" ");
         let text = &record[width - 1];
-        let value: f64 = text
-            .parse()
-            .ok()
-            .filter(|value: &f64| value.is_finite())
-            .ok_or_else(|| format!("has the value `{text}` on line {line}; expected a number"))?;
+        let value: f64 =
+            text.parse().ok().filter(|value: &f64| value.is_finite()).ok_or_else(|| {
+                format!("has the value `{text}` on line {line}; expected a number")
+            })?;
         let row = env.parse(&object).ok_or_else(|| {
             format!("has `{object}` on line {line}, which is no object of the environment")
         })?;
