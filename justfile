@@ -1,0 +1,29 @@
+# List the recipes.
+default:
+    @just --list
+
+# Everything that CI runs.
+ci:
+    .ci/run
+
+# Formatting, lints, documentation.
+lint:
+    cargo fmt --check
+    cargo clippy --workspace --all-targets -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspace
+
+# All tests; arguments go to cargo.
+test *ARGS:
+    cargo test --release --workspace {{ARGS}}
+
+# The `ndarray` device against the default one.
+test-ndarray:
+    cargo test --release -p gfn-cli --features ndarray --test devices
+
+# Accept changed messages.
+bless:
+    INSTA_UPDATE=always cargo test --release -p gfn-cli --test messages
+
+# Install `gfn` into ~/.cargo/bin.
+install:
+    cargo install --path crates/gfn-cli --locked
