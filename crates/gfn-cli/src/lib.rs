@@ -32,7 +32,6 @@ pub use registry::Registry;
 /// Parses the command line, runs the command and returns the documented exit code.
 pub fn run(registry: &Registry) -> ExitCode {
     allocator::tune();
-    // Optimiser states are created on Burn's default device; keep it on the CPU that is there.
     let args = match <args::Args as clap::Parser>::try_parse() {
         Ok(args) => args,
         Err(error) => {

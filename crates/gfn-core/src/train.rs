@@ -27,7 +27,7 @@ pub use snapshot::{Snapshot, SnapshotError};
 /// Why training stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
-    /// The loss or a gradient is not finite. Parameters are those before the iteration.
+    /// A loss or its gradient is not finite. Nothing of that update has been applied.
     #[error("{what} is {value} at iteration {step}")]
     Diverged {
         /// The iteration, counted from 0.
@@ -243,8 +243,8 @@ impl Trainer {
     /// Runs one iteration.
     ///
     /// # Errors
-    /// When the loss or its gradient is not finite (parameters are then left as they were), or a
-    /// reward cannot be computed.
+    /// When a loss or its gradient is not finite (that update is then not applied), or a reward
+    /// cannot be computed.
     pub fn step(&mut self) -> Result<Report, TrainError> {
         let step = self.counters.step;
         let exploration =

@@ -124,6 +124,8 @@ struct Session<'a> {
     /// Score of the last evaluation, lower is better.
     score: Option<f64>,
     last_row: BTreeMap<String, f64>,
+    /// Whether there was no checkpoint to start from.
+    fresh: bool,
 }
 
 const IDENTITY: [&str; 7] = ["name", "env", "objective", "backward", "model", "device", "seed"];
@@ -210,6 +212,7 @@ impl<'a> Session<'a> {
             start: Instant::now(),
             score,
             last_row,
+            fresh: step.is_none(),
         };
         if let Some(step) = step.filter(|&step| step > 0 && !session.finished()) {
             tracing::info!("resuming {} at iteration {step}", session.directory.path().display());
@@ -248,7 +251,7 @@ impl<'a> Session<'a> {
         let total = self.experiment.trainer.n_steps();
         let first = self.experiment.trainer.counters().step;
         let mut progress = Progress::new(self.args.quiet, first, total);
-        if first == 0 && self.last_row.is_empty() {
+        if self.fresh {
             self.evaluate(&mut progress, None)?;
             // From here on there is a checkpoint to come back to.
             self.save()?;
@@ -285,11 +288,7 @@ impl<'a> Session<'a> {
     fn failed(&self, error: TrainError) -> Failure {
         match error {
             TrainError::Diverged { .. } => {
-                let kept = checkpoint::list(&self.directory.checkpoints());
-                let kept = kept.last().map_or("none".to_owned(), u64::to_string);
-                Failure::new(DIVERGED, format!("training diverged: {error}"))
-                    .help(format!("the last good checkpoint is that of iteration {kept}"))
-                    .help("try a lower train.lr, train.clip_norm, or objective.penalty = \"huber\"")
+                diverged(&self.directory.checkpoints(), &error.to_string())
             }
             TrainError::Reward(error) => Failure::new(DATA, error.to_string()),
         }
@@ -336,6 +335,9 @@ impl<'a> Session<'a> {
             step.is_multiple_of(self.spec.eval.every) || step == self.experiment.trainer.n_steps();
         let score = self.score.filter(|_| evaluated);
         let snapshot = self.experiment.trainer.snapshot();
+        if let Some(name) = snapshot.non_finite() {
+            return Err(diverged(&dir, &format!("`{name}` is not finite at iteration {step}")));
+        }
         checkpoint::write(&dir, &snapshot, self.wall_s(), score, &self.data)?;
         checkpoint::prune(&dir, self.spec.checkpoint.keep);
         Ok(())
@@ -364,6 +366,14 @@ impl<'a> Session<'a> {
             "metrics": metrics,
         })
     }
+}
+
+/// Exit 4, with what is left to go on from.
+fn diverged(checkpoints: &Path, what: &str) -> Failure {
+    let kept = checkpoint::list(checkpoints).last().map_or("none".to_owned(), u64::to_string);
+    Failure::new(DIVERGED, format!("training diverged: {what}"))
+        .help(format!("the last good checkpoint is that of iteration {kept}"))
+        .help("try a lower train.lr, train.clip_norm, or objective.penalty = \"huber\"")
 }
 
 /// The newest checkpoint that can be read. Damaged ones are skipped with a warning: training

@@ -32,6 +32,14 @@ pub struct Snapshot {
 #[error("{0}")]
 pub struct SnapshotError(String);
 
+impl Snapshot {
+    /// The name of a parameter that is not finite, if there is one.
+    pub fn non_finite(&self) -> Option<&str> {
+        let broken = |tensor: &&NamedTensor| tensor.values.iter().any(|value| !value.is_finite());
+        self.model.iter().find(broken).map(|tensor| tensor.name.as_str())
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct State {
     counters: Counters,
