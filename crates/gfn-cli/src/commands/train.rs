@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-use gfn_core::metric::Column;
 use gfn_core::train::{Report, TrainError};
 use serde_json::json;
 
@@ -15,6 +14,7 @@ use crate::progress::Progress;
 use crate::run::checkpoint::{self, Checkpoint};
 use crate::run::directory::{RunDirectory, differences, move_aside};
 use crate::run::manifest::Manifest;
+use crate::run::metrics;
 use crate::run::table::{Table, cell, cut_back};
 use crate::signals::Stop;
 use crate::spec::Spec;
@@ -115,7 +115,6 @@ struct Session<'a> {
     data: BTreeMap<String, String>,
     args: &'a Train,
     manifest: Manifest,
-    identity: Vec<String>,
     metrics: Table,
     log: Table,
     /// Seconds of training in earlier sessions.
@@ -126,30 +125,6 @@ struct Session<'a> {
     last_row: BTreeMap<String, f64>,
     /// Whether there was no checkpoint to start from.
     fresh: bool,
-}
-
-const IDENTITY: [&str; 7] = ["name", "env", "objective", "backward", "model", "device", "seed"];
-const BUDGET: [&str; 6] =
-    ["step", "trajectories", "reward_calls", "env_steps", "grad_steps", "wall_s"];
-
-/// The columns that precede metrics in metrics.csv and eval.csv.
-pub(super) fn leading_columns() -> Vec<String> {
-    IDENTITY.iter().chain(&BUDGET).map(|&name| name.to_owned()).collect()
-}
-
-/// The values of the identity columns.
-pub(super) fn identity(spec: &Spec) -> Vec<String> {
-    let kinds = [
-        spec.env.name(),
-        spec.objective.name(),
-        spec.backward.name(),
-        spec.model.name(),
-        spec.device.as_str(),
-    ];
-    let mut out = vec![spec.name.clone()];
-    out.extend(kinds.map(str::to_owned));
-    out.push(spec.seed.to_string());
-    out
 }
 
 impl<'a> Session<'a> {
@@ -188,16 +163,15 @@ impl<'a> Session<'a> {
                 None => directory.remove(name),
             }
         }
-        directory.write("metrics.schema.json", &schema(&experiment.columns))?;
-        let mut header = leading_columns();
-        header.extend(experiment.columns.iter().map(|column| column.name.clone()));
+        directory.write("metrics.schema.json", &metrics::schema(&experiment.columns))?;
+        let header = metrics::header(&experiment.columns);
         let metrics = Table::open(&directory.file("metrics.csv"), &header)?;
         let log = Table::open(&directory.file("train.csv"), &log_header())?;
         let parameters = experiment.trainer.model().n_params();
         let from = step.unwrap_or(0);
         let manifest = Manifest::begin(&directory, spec, parameters, &experiment.data, from);
         let score = resumed.as_ref().and_then(|checkpoint| checkpoint.index.score);
-        let last_row = last_row(&directory, &experiment.columns);
+        let last_row = metrics::last_row(&directory.file("metrics.csv"), &experiment.columns);
         let session = Self {
             directory,
             spec,
@@ -205,7 +179,6 @@ impl<'a> Session<'a> {
             data,
             args,
             manifest,
-            identity: identity(spec),
             metrics,
             log,
             earlier_s,
@@ -305,19 +278,9 @@ impl<'a> Session<'a> {
             .evaluate()
             .map_err(|error| Failure::new(DATA, error.to_string()))?;
         let counters = self.experiment.trainer.counters();
-        let mut row = self.identity.clone();
-        let budget = [
-            counters.step,
-            counters.trajectories,
-            counters.reward_calls,
-            counters.env_steps,
-            counters.grad_steps,
-        ];
-        row.extend(budget.map(|value| value.to_string()));
-        row.push(format!("{:.3}", self.wall_s()));
-        row.extend(values.iter().map(|&value| cell(value)));
+        let row = metrics::row(self.spec, &counters, self.wall_s(), &values);
         self.metrics.row(&row)?;
-        self.last_row = named(&self.experiment.columns, &values);
+        self.last_row = metrics::named(&self.experiment.columns, &values);
         // The best checkpoint: closest to the target where that is known, else the best bound.
         let score = |name: &str, sign: f64| self.last_row.get(name).map(|value| sign * value);
         self.score = score("tv_exact", 1.0).or_else(|| score("elbo", -1.0));
@@ -395,47 +358,6 @@ fn latest(directory: &RunDirectory) -> Result<Option<Checkpoint>, Failure> {
     }
     Err(Failure::usage(format!("no checkpoint in `{}` can be read", dir.display()))
         .help("move the run aside and start anew with --fresh"))
-}
-
-/// Values that apply, by column.
-pub(super) fn named(columns: &[Column], values: &[Option<f64>]) -> BTreeMap<String, f64> {
-    let pairs = columns.iter().zip(values);
-    pairs.filter_map(|(column, value)| Some((column.name.clone(), (*value)?))).collect()
-}
-
-/// The metrics of the last row of metrics.csv.
-fn last_row(directory: &RunDirectory, columns: &[Column]) -> BTreeMap<String, f64> {
-    let Ok(mut reader) = csv::Reader::from_path(directory.file("metrics.csv")) else {
-        return BTreeMap::new();
-    };
-    let Some(record) = reader.records().filter_map(Result::ok).last() else {
-        return BTreeMap::new();
-    };
-    let skip = IDENTITY.len() + BUDGET.len();
-    let values: Vec<Option<f64>> = record.iter().skip(skip).map(|cell| cell.parse().ok()).collect();
-    named(columns, &values)
-}
-
-/// metrics.schema.json.
-fn schema(columns: &[Column]) -> Vec<u8> {
-    let text = |name: &str, unit: &str, definition: &str| json!({ "name": name, "unit": unit, "definition": definition, "better": "neither" });
-    let mut all = vec![
-        text("name", "", "name of the run"),
-        text("env", "", "kind of the environment"),
-        text("objective", "", "kind of the objective"),
-        text("backward", "", "kind of the backward strategy"),
-        text("model", "", "kind of the network"),
-        text("device", "", "device that computed"),
-        text("seed", "", "training seed"),
-        text("step", "iterations", "iterations finished"),
-        text("trajectories", "trajectories", "trajectories sampled for training"),
-        text("reward_calls", "calls", "rewards computed for training"),
-        text("env_steps", "steps", "environment steps of training"),
-        text("grad_steps", "steps", "optimiser steps"),
-        text("wall_s", "s", "seconds of training, evaluation and saving, over all sessions"),
-    ];
-    all.extend(columns.iter().map(|column| json!(column)));
-    serde_json::to_vec_pretty(&all).expect("a schema is JSON")
 }
 
 fn log_header() -> Vec<String> {

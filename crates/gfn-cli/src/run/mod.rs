@@ -3,4 +3,5 @@
 pub mod checkpoint;
 pub mod directory;
 pub mod manifest;
+pub mod metrics;
 pub mod table;

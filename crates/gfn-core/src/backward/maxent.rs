@@ -28,7 +28,7 @@ impl Kind<BackwardAxis> for MaxEnt {
         let mut start = vec![0; context.env.layout().width];
         context.env.reset(&mut start);
         if context.env.log_paths(&start).is_some() {
-            return Ok(Box::new(ClosedForm));
+            return Ok(Box::new(PathCounts { counted: None }));
         }
         let exact = context.exact.ok_or_else(|| {
             KeyError::new(
@@ -39,17 +39,31 @@ impl Kind<BackwardAxis> for MaxEnt {
             .help("raise eval.max_states, or use another backward strategy")
         })?;
         let log_paths = exact.graph.log_paths();
-        Ok(Box::new(Counted { exact, log_paths }))
+        Ok(Box::new(PathCounts { counted: Some((exact, log_paths)) }))
     }
 }
 
-struct ClosedForm;
+/// log n(s): counted on the whole graph, or else by the environment's closed form.
+struct PathCounts {
+    counted: Option<(Arc<Exact>, Vec<f64>)>,
+}
 
-impl BackwardStrategy for ClosedForm {
+impl PathCounts {
+    fn log_paths(&self, env: &dyn Environment, row: &[i32]) -> f64 {
+        let log_paths = match &self.counted {
+            Some((exact, log_paths)) => exact.graph.find(row).map(|i| log_paths[i]),
+            None => env.log_paths(row),
+        };
+        log_paths.expect("every state that can be reached has paths")
+    }
+}
+
+impl BackwardStrategy for PathCounts {
     fn source(&self) -> Source {
         Source::Fixed
     }
 
+    /// log n(parent) − log n(child): path counts themselves overflow single precision.
     fn fixed_logits(
         &self,
         env: &dyn Environment,
@@ -57,52 +71,78 @@ impl BackwardStrategy for ClosedForm {
         legal: &[bool],
         logits: &mut [f32],
     ) {
-        let log_paths = |row: &[i32]| env.log_paths(row).unwrap_or(0.0);
-        by_parent(env, child, legal, logits, log_paths);
-    }
-}
-
-struct Counted {
-    exact: Arc<Exact>,
-    log_paths: Vec<f64>,
-}
-
-impl BackwardStrategy for Counted {
-    fn source(&self) -> Source {
-        Source::Fixed
-    }
-
-    fn fixed_logits(
-        &self,
-        env: &dyn Environment,
-        child: &[i32],
-        legal: &[bool],
-        logits: &mut [f32],
-    ) {
-        by_parent(env, child, legal, logits, |row| {
-            self.exact.graph.find(row).map_or(0.0, |i| self.log_paths[i])
-        });
-    }
-}
-
-/// Writes log n(parent) − log n(child) for every legal backward action.
-///
-/// The difference keeps values small: path counts themselves overflow single precision.
-fn by_parent(
-    env: &dyn Environment,
-    child: &[i32],
-    legal: &[bool],
-    logits: &mut [f32],
-    log_paths: impl Fn(&[i32]) -> f64,
-) {
-    let log_child = log_paths(child);
-    let mut parent = child.to_vec();
-    for (back_action, (logit, &legal)) in logits.iter_mut().zip(legal).enumerate() {
-        *logit = 0.0;
-        if legal {
-            parent.copy_from_slice(child);
-            env.unstep(&mut parent, back_action);
-            *logit = (log_paths(&parent) - log_child) as f32;
+        let log_child = self.log_paths(env, child);
+        let mut parent = child.to_vec();
+        for (back_action, (logit, &legal)) in logits.iter_mut().zip(legal).enumerate() {
+            *logit = 0.0;
+            if legal {
+                parent.copy_from_slice(child);
+                env.unstep(&mut parent, back_action);
+                *logit = (self.log_paths(env, &parent) - log_child) as f32;
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::environment::Layout;
+    use crate::graph::{StateGraph, Target};
+
+    /// Two steps on a line of bits, in any order: paths are counted, there is no closed form.
+    struct Bits;
+
+    impl Environment for Bits {
+        fn layout(&self) -> Layout {
+            Layout {
+                width: 3,
+                n_actions: 3,
+                n_back_actions: 3,
+                n_tokens: 3,
+                n_active: 3,
+                max_len: 3,
+            }
+        }
+        fn reset(&self, row: &mut [i32]) {
+            row.fill(0);
+        }
+        fn legal(&self, row: &[i32], mask: &mut [bool]) {
+            // The third bit only after the first.
+            mask.iter_mut().zip(row).for_each(|(legal, &bit)| *legal = bit == 0);
+            mask[2] &= row[0] == 1;
+        }
+        fn legal_back(&self, row: &[i32], mask: &mut [bool]) {
+            mask.iter_mut().zip(row).for_each(|(legal, &bit)| *legal = bit == 1);
+            mask[0] &= row[2] == 0;
+        }
+        fn step(&self, row: &mut [i32], action: usize) -> usize {
+            row[action] = 1;
+            action
+        }
+        fn unstep(&self, row: &mut [i32], back_action: usize) -> usize {
+            row[back_action] = 0;
+            back_action
+        }
+        fn observe(&self, row: &[i32], tokens: &mut [i32]) {
+            tokens.copy_from_slice(row);
+        }
+        fn render(&self, row: &[i32]) -> String {
+            format!("{row:?}")
+        }
+    }
+
+    #[test]
+    fn counted_paths_make_all_paths_equally_likely() {
+        let env: Arc<dyn Environment> = Arc::new(Bits);
+        let graph = StateGraph::explore(&Bits, 100).unwrap();
+        let target = Target { log_reward: vec![], log_z: 0.0, prob: vec![] };
+        let exact = Some(Arc::new(Exact { graph, target }));
+        let strategy = MaxEnt {}.build(BackwardContext { env, exact }).unwrap();
+        // 111 has three paths: 0 1 2, 1 0 2, 0 2 1. Removing bit 1 last leaves one of them.
+        let mut logits = [0.0; 3];
+        strategy.fixed_logits(&Bits, &[1, 1, 1], &[false, true, true], &mut logits);
+        assert!((logits[1] - (1.0f32 / 3.0).ln()).abs() < 1e-6);
+        assert!((logits[2] - (2.0f32 / 3.0).ln()).abs() < 1e-6);
     }
 }

@@ -1,0 +1,86 @@
+//! The columns and rows of metrics.csv and eval.csv: who, what was spent, what was measured.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use gfn_core::metric::Column;
+use gfn_core::train::Counters;
+use serde_json::json;
+
+use super::table::cell;
+use crate::spec::Spec;
+
+/// Names, units and definitions of the columns before the metrics.
+const LEADING: [(&str, &str, &str); 13] = [
+    ("name", "", "name of the run"),
+    ("env", "", "kind of the environment"),
+    ("objective", "", "kind of the objective"),
+    ("backward", "", "kind of the backward strategy"),
+    ("model", "", "kind of the network"),
+    ("device", "", "device that computed"),
+    ("seed", "", "training seed"),
+    ("step", "iterations", "iterations finished"),
+    ("trajectories", "trajectories", "trajectories sampled for training"),
+    ("reward_calls", "calls", "rewards computed for training"),
+    ("env_steps", "steps", "environment steps of training"),
+    ("grad_steps", "steps", "optimiser steps"),
+    ("wall_s", "s", "seconds of training, evaluation and saving, over all sessions"),
+];
+
+/// The header line.
+pub fn header(columns: &[Column]) -> Vec<String> {
+    let leading = LEADING.iter().map(|(name, ..)| (*name).to_owned());
+    leading.chain(columns.iter().map(|column| column.name.clone())).collect()
+}
+
+/// One row; `values` are those of the metrics.
+pub fn row(spec: &Spec, counters: &Counters, wall_s: f64, values: &[Option<f64>]) -> Vec<String> {
+    let mut row: Vec<String> = [
+        spec.name.as_str(),
+        spec.env.name(),
+        spec.objective.name(),
+        spec.backward.name(),
+        spec.model.name(),
+        spec.device.as_str(),
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    let numbers = [
+        spec.seed,
+        counters.step,
+        counters.trajectories,
+        counters.reward_calls,
+        counters.env_steps,
+        counters.grad_steps,
+    ];
+    row.extend(numbers.map(|number| number.to_string()));
+    row.push(format!("{wall_s:.3}"));
+    row.extend(values.iter().map(|&value| cell(value)));
+    row
+}
+
+/// metrics.schema.json.
+pub fn schema(columns: &[Column]) -> Vec<u8> {
+    let leading = LEADING.iter().map(|(name, unit, definition)| {
+        json!({ "name": name, "unit": unit, "definition": definition, "better": "neither" })
+    });
+    let all: Vec<_> = leading.chain(columns.iter().map(|column| json!(column))).collect();
+    serde_json::to_vec_pretty(&all).expect("a schema is JSON")
+}
+
+/// Values that apply, by column.
+pub fn named(columns: &[Column], values: &[Option<f64>]) -> BTreeMap<String, f64> {
+    let pairs = columns.iter().zip(values);
+    pairs.filter_map(|(column, value)| Some((column.name.clone(), (*value)?))).collect()
+}
+
+/// The metrics of the last row of a table; empty if there is none.
+pub fn last_row(path: &Path, columns: &[Column]) -> BTreeMap<String, f64> {
+    let Ok(mut reader) = csv::Reader::from_path(path) else { return BTreeMap::new() };
+    let Some(record) = reader.records().filter_map(Result::ok).last() else {
+        return BTreeMap::new();
+    };
+    let values: Vec<Option<f64>> =
+        record.iter().skip(LEADING.len()).map(|cell| cell.parse().ok()).collect();
+    named(columns, &values)
+}
