@@ -11,10 +11,31 @@ const LR: f64 = 0.1;
 
 /// Values after steps with the same gradient.
 fn after(algorithm: Algorithm, momentum: f64, weight_decay: f64, steps: usize) -> Vec<f64> {
+    let burn = on_tensors(algorithm, momentum, weight_decay, steps);
+    let native = on_arrays(algorithm, momentum, weight_decay, steps);
+    for (a, b) in burn.iter().zip(&native) {
+        assert!((a - b).abs() < 1e-6, "{algorithm:?}: {a} against {b}");
+    }
+    native
+}
+
+fn on_arrays(algorithm: Algorithm, momentum: f64, weight_decay: f64, steps: usize) -> Vec<f64> {
+    let settings =
+        OptimizerSettings { algorithm, momentum, beta2: 0.99, epsilon: 1e-8, weight_decay };
+    let mut optimizer = Optimizer::new(&settings, 1, true);
+    let mut value = START.to_vec();
+    let halved = GRADIENTS.map(|g| g / 2.0);
+    for _ in 0..steps {
+        optimizer.step_native(0, LR, [1, 3], &mut value, &halved, 2.0);
+    }
+    value.into_iter().map(f64::from).collect()
+}
+
+fn on_tensors(algorithm: Algorithm, momentum: f64, weight_decay: f64, steps: usize) -> Vec<f64> {
     let settings =
         OptimizerSettings { algorithm, momentum, beta2: 0.99, epsilon: 1e-8, weight_decay };
     let device = Device::flex();
-    let mut optimizer = Optimizer::new(&settings, 1);
+    let mut optimizer = Optimizer::new(&settings, 1, false);
     let mut value = Tensor::<2>::from_floats([START], &device);
     for _ in 0..steps {
         value = optimizer.step(0, LR, value, Tensor::from_floats([GRADIENTS], &device));
@@ -50,11 +71,11 @@ fn steps_equal_their_closed_forms() {
     assert_close(&rmsprop, |x, g| x - LR * g / (0.01f64.sqrt() * g.abs() + 1e-8));
 }
 
-fn experiment(algorithm: &str, backward: &str) -> Experiment {
+fn experiment(engine: &str, algorithm: &str, backward: &str) -> Experiment {
     let text = format!(
         "[env]\nkind = 'hypergrid'\ndim = 2\nside = 4\n[model]\nkind = 'mlp'\nhidden = 8\n\
          [objective]\nkind = 'tb'\n[backward]\nkind = '{backward}'\n\
-         [train]\ntrajectories = 400\nbatch = 8\noptimizer = '{algorithm}'\n\
+         [train]\ntrajectories = 400\nbatch = 8\nengine = '{engine}'\noptimizer = '{algorithm}'\n\
          clip_norm = 1.0\nweight_decay = 1e-4\nepsilon = 0.1\n[eval]\nsamples = 10\n"
     );
     let registry = Registry::builtin();
@@ -64,14 +85,21 @@ fn experiment(algorithm: &str, backward: &str) -> Experiment {
 
 #[test]
 fn snapshots_continue_exactly() {
-    for algorithm in ["adam", "adamw", "rmsprop", "sgd"] {
+    for (engine, algorithm) in [
+        ("native", "adam"),
+        ("native", "adamw"),
+        ("burn", "adam"),
+        ("burn", "adamw"),
+        ("burn", "rmsprop"),
+        ("burn", "sgd"),
+    ] {
         for backward in ["uniform", "naive", "maxent", "tlm", "pessimistic"] {
-            let mut whole = experiment(algorithm, backward).trainer;
+            let mut whole = experiment(engine, algorithm, backward).trainer;
             for _ in 0..12 {
                 whole.step().unwrap();
             }
             let middle = whole.snapshot();
-            let mut resumed = experiment(algorithm, backward).trainer;
+            let mut resumed = experiment(engine, algorithm, backward).trainer;
             resumed.restore(&middle).unwrap();
             assert_eq!(resumed.snapshot(), middle, "{algorithm} {backward}");
             for _ in 0..12 {
@@ -79,6 +107,24 @@ fn snapshots_continue_exactly() {
             }
             assert_eq!(whole.snapshot(), resumed.snapshot(), "{algorithm} {backward}");
             assert_eq!(whole.evaluate().unwrap(), resumed.evaluate().unwrap());
+        }
+    }
+}
+
+/// A checkpoint made on one engine goes on on the other.
+#[test]
+fn engines_read_each_other() {
+    for algorithm in ["adam", "sgd"] {
+        let mut burn = experiment("burn", algorithm, "tlm").trainer;
+        for _ in 0..8 {
+            burn.step().unwrap();
+        }
+        let mut native = experiment("native", algorithm, "tlm").trainer;
+        native.restore(&burn.snapshot()).unwrap();
+        assert_eq!(native.snapshot(), burn.snapshot());
+        for _ in 0..5 {
+            let (a, b) = (burn.step().unwrap().loss, native.step().unwrap().loss);
+            assert!((a - b).abs() < 1e-3 * a.abs().max(1.0), "{algorithm}: {a} against {b}");
         }
     }
 }

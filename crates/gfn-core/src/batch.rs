@@ -4,7 +4,7 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
 use crate::backward::{BackwardStrategy, Source};
-use crate::network::{Outputs, Tokens, upload_ints};
+use crate::network::{Observations, Outputs, upload_ints};
 use crate::policy;
 use crate::{Environment, States, Trajectories};
 
@@ -18,7 +18,7 @@ const ILLEGAL: f32 = -1e9;
 #[derive(Clone, Debug)]
 pub struct Batch {
     /// Observations of all `n` states.
-    pub tokens: Tokens,
+    pub observations: Observations,
     /// State of each transition's start, `[m]`.
     pub source: Tensor<1, Int>,
     /// State of each transition's end, `[m]`.
@@ -44,7 +44,7 @@ pub struct Batch {
 #[derive(Clone, Debug)]
 pub struct Parents {
     /// Observations of the parents.
-    tokens: Tokens,
+    observations: Observations,
     illegal_forward: Tensor<2, Bool>,
     action: Tensor<2, Int>,
     /// Position of each parent in the padded `[m, n_back_actions]` layout's source.
@@ -108,7 +108,7 @@ impl Batch {
             Tensor::<2, Bool>::from_data(TensorData::new(values, [m, columns]), device)
         };
         Self {
-            tokens: Tokens::observe(env, &trajectories.states, device),
+            observations: Observations::new(env, &trajectories.states),
             source: upload_ints(source, device),
             child: upload_ints(child, device),
             trajectory: upload_ints(trajectory, device),
@@ -198,7 +198,7 @@ impl Parents {
         }
         let n = states.len();
         Self {
-            tokens: Tokens::observe(env, &states, device),
+            observations: Observations::new(env, &states),
             illegal_forward: Tensor::from_data(TensorData::new(illegal, [n, na]), device),
             action: upload_ints(actions, device).reshape([n, 1]),
             slots: upload_ints(slots, device),
@@ -208,8 +208,8 @@ impl Parents {
     }
 
     /// Observations of all parents.
-    pub fn tokens(&self) -> &Tokens {
-        &self.tokens
+    pub fn observations(&self) -> &Observations {
+        &self.observations
     }
 
     /// log of the flow into each child: log Σ F(parent) P_F(child | parent), `[m]`.

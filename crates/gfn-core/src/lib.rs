@@ -26,6 +26,12 @@ pub mod backward;
 #[cfg(feature = "train")]
 pub mod batch;
 #[cfg(feature = "train")]
+pub mod kernels;
+#[cfg(feature = "train")]
+pub mod model;
+#[cfg(feature = "train")]
+pub mod native;
+#[cfg(feature = "train")]
 pub mod network;
 #[cfg(feature = "train")]
 pub mod objective;

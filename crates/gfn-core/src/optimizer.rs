@@ -15,6 +15,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::kernels::AdamStep;
+
 /// Which optimiser steps the parameters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -81,6 +83,97 @@ impl NamedTensor {
 /// One optimiser with a state per parameter.
 pub struct Optimizer {
     inner: Box<dyn Steps>,
+    /// Adam's moments for host arrays; other algorithms go through Burn there too.
+    native: Option<NativeAdam>,
+}
+
+/// Adam in one pass over host arrays: the arithmetic, and the saved state, of Burn's.
+struct NativeAdam {
+    settings: OptimizerSettings,
+    states: Vec<Option<Moments>>,
+}
+
+#[derive(Default)]
+struct Moments {
+    time: u32,
+    shape: [usize; 2],
+    first: Vec<f32>,
+    second: Vec<f32>,
+}
+
+/// Where Burn's records keep Adam's state of a parameter.
+const FIRST: &str = "momentum.moment_1";
+const SECOND: &str = "momentum.moment_2";
+const ADAM_TIME: &str = "momentum.time";
+
+impl NativeAdam {
+    fn step(
+        &mut self,
+        i: usize,
+        lr: f64,
+        shape: [usize; 2],
+        value: &mut [f32],
+        gradient: &[f32],
+        scale: f32,
+    ) {
+        let OptimizerSettings { momentum, beta2, epsilon, weight_decay, .. } = self.settings;
+        let state = self.states[i].get_or_insert_with(|| Moments {
+            time: 0,
+            shape,
+            first: vec![0.0; value.len()],
+            second: vec![0.0; value.len()],
+        });
+        state.time += 1;
+        let (beta1, beta2) = (momentum as f32, beta2 as f32);
+        let step = AdamStep {
+            lr: lr as f32,
+            beta1,
+            beta2,
+            epsilon: epsilon as f32,
+            l2: weight_decay as f32,
+            correction1: (1.0 - beta1.powi(state.time as i32)).recip(),
+            correction2: (1.0 - beta2.powi(state.time as i32)).recip(),
+            scale,
+        };
+        crate::kernels::adam(step, value, gradient, &mut state.first, &mut state.second);
+    }
+
+    fn save(&self, names: &[String]) -> Vec<NamedTensor> {
+        let mut out = Vec::new();
+        for (name, state) in names.iter().zip(&self.states) {
+            let Some(state) = state else { continue };
+            for (leaf, values) in [(FIRST, &state.first), (SECOND, &state.second)] {
+                let (shape, values) = (state.shape.to_vec(), values.clone());
+                out.push(NamedTensor { name: format!("{name}.{leaf}"), shape, values });
+            }
+            out.push(pack_time(format!("{name}.{ADAM_TIME}"), state.time));
+        }
+        out
+    }
+
+    fn load(&mut self, names: &[String], tensors: &BTreeMap<String, NamedTensor>) {
+        for (name, state) in names.iter().zip(&mut self.states) {
+            let get = |leaf: &str| tensors.get(&format!("{name}.{leaf}"));
+            *state = match (get(FIRST), get(SECOND), get(ADAM_TIME)) {
+                (Some(first), Some(second), Some(time)) => Some(Moments {
+                    time: unpack_time(time),
+                    shape: [first.shape[0], first.shape[1]],
+                    first: first.values.clone(),
+                    second: second.values.clone(),
+                }),
+                _ => None,
+            };
+        }
+    }
+}
+
+/// A step count, split so that single precision holds it exactly.
+fn pack_time(name: String, time: u32) -> NamedTensor {
+    NamedTensor { name, shape: vec![2], values: vec![(time >> 16) as f32, (time & 0xffff) as f32] }
+}
+
+fn unpack_time(tensor: &NamedTensor) -> u32 {
+    (tensor.values[0] as u32) << 16 | tensor.values[1] as u32
 }
 
 trait Steps: Send {
@@ -116,9 +209,7 @@ impl<O: BurnOptimizer> Steps for PerParameter<O> {
             }
             for (name, scalar) in sink.scalars {
                 let time: u32 = scalar.try_into().expect("step counts are the only scalars");
-                // Split so that single precision holds it exactly.
-                let values = vec![(time >> 16) as f32, (time & 0xffff) as f32];
-                out.push(NamedTensor { name, shape: vec![2], values });
+                out.push(pack_time(name, time));
             }
         }
         out
@@ -134,8 +225,7 @@ impl<O: BurnOptimizer> Steps for PerParameter<O> {
                     break;
                 }
                 if key.ends_with(TIME) {
-                    let time = (tensor.values[0] as u32) << 16 | tensor.values[1] as u32;
-                    scalars.insert(key.clone(), u64::from(time).into());
+                    scalars.insert(key.clone(), u64::from(unpack_time(tensor)).into());
                 } else {
                     matrices.push((key.clone(), tensor.data()));
                 }
@@ -154,8 +244,8 @@ impl<O: BurnOptimizer> Steps for PerParameter<O> {
 }
 
 impl Optimizer {
-    /// An optimiser for `n` parameters.
-    pub fn new(settings: &OptimizerSettings, n: usize) -> Self {
+    /// An optimiser for `n` parameters, which are host arrays if `native`, else tensors.
+    pub fn new(settings: &OptimizerSettings, n: usize, native: bool) -> Self {
         fn boxed<O: BurnOptimizer>(optimizer: O, n: usize) -> Box<dyn Steps> {
             Box::new(PerParameter { optimizer, states: (0..n).map(|_| None).collect() })
         }
@@ -199,7 +289,29 @@ impl Optimizer {
                 boxed(SgdConfig::new().with_weight_decay(l2).with_momentum(momentum).build(), n)
             }
         };
-        Self { inner }
+        let native = (native && algorithm == Algorithm::Adam)
+            .then(|| NativeAdam { settings: *settings, states: (0..n).map(|_| None).collect() });
+        Self { inner, native }
+    }
+
+    /// Steps parameter `i`, a host array, with `scale` times its gradient.
+    pub fn step_native(
+        &mut self,
+        i: usize,
+        lr: f64,
+        shape: [usize; 2],
+        value: &mut [f32],
+        gradient: &[f32],
+        scale: f32,
+    ) {
+        if let Some(adam) = &mut self.native {
+            return adam.step(i, lr, shape, value, gradient, scale);
+        }
+        let device = Device::flex();
+        let upload = |values: Vec<f32>| Tensor::from_data(TensorData::new(values, shape), &device);
+        let scaled = gradient.iter().map(|g| g * scale).collect();
+        let stepped = self.inner.step(i, lr, upload(value.to_vec()), upload(scaled));
+        value.copy_from_slice(&NamedTensor::of("", stepped).values);
     }
 
     /// The new value of parameter `i`; all tensors without autodiff.
@@ -209,7 +321,10 @@ impl Optimizer {
 
     /// All states; `names` are those of the parameters.
     pub fn save(&self, names: &[String]) -> Vec<NamedTensor> {
-        self.inner.save(names)
+        match &self.native {
+            Some(adam) => adam.save(names),
+            None => self.inner.save(names),
+        }
     }
 
     /// Restores what [`save`](Self::save) returned.
@@ -219,6 +334,9 @@ impl Optimizer {
         tensors: &BTreeMap<String, NamedTensor>,
         device: &Device,
     ) {
-        self.inner.load(names, tensors, device);
+        match &mut self.native {
+            Some(adam) => adam.load(names, tensors),
+            None => self.inner.load(names, tensors, device),
+        }
     }
 }

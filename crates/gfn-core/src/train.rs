@@ -6,22 +6,23 @@ mod snapshot;
 
 use std::collections::VecDeque;
 
-use burn::tensor::{Device, Gradients, Tensor};
+use burn::tensor::{Device, Tensor};
 use rand::RngExt;
 
 use crate::backward::{BackwardStrategy, Order, OwnUpdate, Source};
 use crate::batch::{Batch, Scored};
 use crate::metric::{EvalContext, Metric, MetricContext, Observed};
-use crate::network::{Group, Model, Network, Outputs};
+use crate::model::{Gradients, Model, Values};
+use crate::network::{Group, Network, Outputs};
 use crate::objective::{LogZ, Objective};
 use crate::optimizer::Optimizer;
 use crate::rng::{Purpose, Streams};
 use crate::sampler::{Draw, Exploration, Sampler};
 use crate::schedule::Schedule;
-use crate::{Environment, Reward, RewardError, States, Trajectories};
+use crate::{Environment, Reward, RewardError, Trajectories};
 
 pub use policy::ModelPolicy;
-pub use settings::TrainSettings;
+pub use settings::{Engine, TrainSettings};
 pub use snapshot::{Snapshot, SnapshotError};
 
 /// Why training stopped.
@@ -112,10 +113,9 @@ pub struct Trainer {
     settings: TrainSettings,
     model: Model,
     /// Target copy of all network parameters (not log Z), where the strategy reads one.
-    target: Option<Vec<Tensor<2>>>,
-    optimizer: Optimizer,
-    log_z_optimizer: Optimizer,
-    backward_optimizer: Optimizer,
+    target: Option<Values>,
+    /// By [`NETWORK`], [`LOG_Z`] and [`BACKWARD`].
+    optimizers: [Optimizer; 3],
     history: VecDeque<Trajectories>,
     sampler: Sampler,
     streams: Streams,
@@ -126,6 +126,11 @@ pub struct Trainer {
     backward_lr: Option<Schedule>,
     epsilon: Schedule,
 }
+
+/// Positions of the optimisers: P_F, log F and a trunk they share; log Z; P_B.
+const NETWORK: usize = 0;
+const LOG_Z: usize = 1;
+const BACKWARD: usize = 2;
 
 impl Trainer {
     /// Initialises the parameters from `seed` on `device` (a plain device; autodiff is added).
@@ -138,8 +143,14 @@ impl Trainer {
         device: &Device,
     ) -> Self {
         let streams = Streams::new(seed);
-        let model =
-            Model::new(network, &mut streams.get(Purpose::Init, 0), settings.log_z_init, device);
+        let model = Model::new(
+            network,
+            &parts.env().layout(),
+            &mut streams.get(Purpose::Init, 0),
+            settings.log_z_init,
+            device,
+            settings.engine == Engine::Native && *device == Device::flex(),
+        );
         let lr = settings.lr_schedule(settings.lr);
         // A strategy without a rate of its own follows the network's schedule.
         let learned = parts.backward.source() != Source::Fixed;
@@ -150,23 +161,15 @@ impl Trainer {
             }
             None => lr,
         });
-        let target = match parts.backward.own_update() {
-            Some(own) if own.target_tau < 1.0 => {
-                let mut values = model.values();
-                values.pop();
-                Some(values)
-            }
-            _ => None,
-        };
+        let has_target = parts.backward.own_update().is_some_and(|own| own.target_tau < 1.0);
         let n = model.infos().len();
         let constants = settings.optimizer_settings();
         // Decaying log Z towards 0 would bias it.
         let without_decay = crate::optimizer::OptimizerSettings { weight_decay: 0.0, ..constants };
         Self {
-            target,
-            optimizer: Optimizer::new(&constants, n),
-            log_z_optimizer: Optimizer::new(&without_decay, n),
-            backward_optimizer: Optimizer::new(&constants, n),
+            target: has_target.then(|| model.copy_values()),
+            optimizers: [constants, without_decay, constants]
+                .map(|settings| Optimizer::new(&settings, n, model.is_native())),
             history: VecDeque::new(),
             sampler: Sampler::default(),
             streams,
@@ -204,16 +207,7 @@ impl Trainer {
 
     /// P_F and P_B as they are now, for sampling and evaluation.
     pub fn policy(&self) -> ModelPolicy<'_> {
-        let mut online = self.model.values();
-        online.pop();
-        let backward = self.target.clone();
-        ModelPolicy::new(
-            self.model.network(),
-            &*self.parts.backward,
-            online,
-            backward,
-            self.device(),
-        )
+        ModelPolicy::new(&self.model, &*self.parts.backward, self.target.as_ref())
     }
 
     fn device(&self) -> &Device {
@@ -224,19 +218,8 @@ impl Trainer {
     pub fn log_z(&self) -> Option<f64> {
         match self.parts.objective.log_z() {
             LogZ::None => None,
-            LogZ::Parameter => {
-                let value = self.model.values().pop().expect("log Z is the last parameter");
-                Some(f64::from(value.into_scalar::<f32>()))
-            }
-            LogZ::InitialFlow => {
-                let env = self.parts.env();
-                let mut row = vec![0; env.layout().width];
-                env.reset(&mut row);
-                let mut states = States::new(row.len());
-                states.push(&row);
-                let outputs = self.policy().outputs(env, &states);
-                Some(f64::from(outputs.log_flow.into_scalar::<f32>()))
-            }
+            LogZ::Parameter => Some(self.model.log_z_value()),
+            LogZ::InitialFlow => Some(self.model.log_flow_initial(self.parts.env())),
         }
     }
 
@@ -348,52 +331,42 @@ impl Trainer {
         let batch = past.as_ref().unwrap_or(current);
         let loss = self.backward_loss(own, batch);
         let groups = [Group::Trunk, Group::Backward];
-        let update = self.gradients(step, "the loss of P_B", loss, &groups)?;
+        let gradients = self.checked_gradients(step, "the loss of P_B", loss, &groups)?;
+        let loss = gradients.loss;
         let lr = self.backward_lr.map_or(0.0, |lr| lr.at(step));
-        for (i, gradient) in update.gradients {
-            let value = self.model.param(i).inner();
-            let value = self.backward_optimizer.step(i, lr, value, gradient);
-            self.model.set_param(i, value);
-        }
+        let clip = self.settings.clip_norm;
+        self.model.apply(gradients, clip, &mut self.optimizers, |_| (BACKWARD, lr));
         self.counters.grad_steps += 1;
         if let Some(target) = &mut self.target {
-            for (i, copy) in target.iter_mut().enumerate() {
-                let online = self.model.param(i).inner();
-                *copy = copy.clone() * (1.0 - own.target_tau) + online * own.target_tau;
-            }
+            self.model.lerp(target, own.target_tau);
         }
-        Ok(update.loss)
+        Ok(loss)
     }
 
     /// P_B's own loss on a batch, tracked.
-    pub fn backward_loss(&self, own: OwnUpdate, batch: &Batch) -> Tensor<1> {
-        let outputs = self.model.outputs(&batch.tokens);
+    pub fn backward_loss(&mut self, own: OwnUpdate, batch: &Batch) -> Tensor<1> {
+        let outputs = self.model.outputs(&batch.observations);
         own.loss(batch.sum_by_trajectory(batch.log_pb(&outputs)))
     }
 
     /// The objective's update. Returns the loss, the norm of its gradient and log F(s0).
     fn update_forward(&mut self, step: u64, batch: &Batch) -> Result<(f64, f64, f64), TrainError> {
-        let outputs = self.model.outputs(&batch.tokens);
+        let outputs = self.model.outputs(&batch.observations);
         let log_flow_s0 = outputs.log_flow.clone().narrow(0, 0, 1).inner();
-        let loss = self.objective_loss(batch, &outputs);
-        let update = self.gradients(step, "the loss", loss, self.forward_groups())?;
-        let lr = self.lr.at(step);
-        for (i, gradient) in update.gradients {
-            let value = self.model.param(i).inner();
-            let value = match self.model.infos()[i].group {
-                Group::LogZ => {
-                    self.log_z_optimizer.step(i, self.log_z_lr.at(step), value, gradient)
-                }
-                Group::Backward => {
-                    let lr = self.backward_lr.map_or(0.0, |lr| lr.at(step));
-                    self.backward_optimizer.step(i, lr, value, gradient)
-                }
-                Group::Trunk | Group::Forward => self.optimizer.step(i, lr, value, gradient),
-            };
-            self.model.set_param(i, value);
-        }
+        let log_flow_s0 = f64::from(log_flow_s0.into_scalar::<f32>());
+        let loss = self.objective_loss(batch, outputs);
+        let gradients = self.checked_gradients(step, "the loss", loss, self.forward_groups())?;
+        let (loss, norm) = (gradients.loss, gradients.norm);
+        let (lr, log_z_lr) = (self.lr.at(step), self.log_z_lr.at(step));
+        let backward_lr = self.backward_lr.map_or(0.0, |lr| lr.at(step));
+        let clip = self.settings.clip_norm;
+        self.model.apply(gradients, clip, &mut self.optimizers, |group| match group {
+            Group::LogZ => (LOG_Z, log_z_lr),
+            Group::Backward => (BACKWARD, backward_lr),
+            Group::Trunk | Group::Forward => (NETWORK, lr),
+        });
         self.counters.grad_steps += 1;
-        Ok((update.loss, update.norm, f64::from(log_flow_s0.into_scalar::<f32>())))
+        Ok((loss, norm, log_flow_s0))
     }
 
     /// The groups that the objective's update may change.
@@ -406,76 +379,53 @@ impl Trainer {
     }
 
     /// The objective's loss on a batch with the outputs of its states, tracked.
-    pub fn objective_loss(&self, batch: &Batch, outputs: &Outputs) -> Tensor<1> {
+    pub fn objective_loss(&mut self, batch: &Batch, outputs: Outputs) -> Tensor<1> {
         let log_pb = match self.parts.backward.source() {
             Source::Fixed => {
                 let fixed = batch.fixed_log_pb().expect("computed with the batch");
                 Tensor::from_inner(fixed)
             }
-            Source::Online => batch.log_pb(outputs),
+            Source::Online => batch.log_pb(&outputs),
             // Without a copy the target is the network itself, cut off from its gradient.
             Source::Target => match &self.target {
-                None => batch.log_pb(outputs).detach(),
+                None => batch.log_pb(&outputs).detach(),
                 Some(target) => {
-                    let outputs = self.model.network().forward(target, &batch.tokens);
+                    let outputs = self.model.outputs_of(Some(target), &batch.observations);
                     Tensor::from_inner(batch.log_pb(&outputs))
                 }
             },
         };
         let log_inflow = batch.parents.as_ref().map(|parents| {
-            let outputs = self.model.outputs(parents.tokens());
+            let outputs = self.model.outputs(parents.observations());
             parents.log_inflow(&outputs)
         });
         let scored = Scored {
             batch,
-            log_pf: batch.log_pf(outputs),
+            log_pf: batch.log_pf(&outputs),
             log_pb,
-            log_flow: outputs.log_flow.clone(),
+            log_flow: outputs.log_flow,
             log_z: (self.parts.objective.log_z() == LogZ::Parameter).then(|| self.model.log_z()),
             log_inflow,
         };
         self.parts.objective.loss(&scored)
     }
 
-    /// Gradients of a loss for the parameters of `groups` alone, clipped; one read-back.
-    fn gradients(
-        &self,
+    /// Gradients of a loss, refused if it or they are not finite.
+    fn checked_gradients(
+        &mut self,
         step: u64,
         what: &'static str,
         loss: Tensor<1>,
         groups: &[Group],
-    ) -> Result<Update, TrainError> {
-        let mut gradients: Gradients = loss.backward();
-        let mut kept = Vec::new();
-        let mut scalars = vec![loss.inner()];
-        for (i, info) in self.model.infos().iter().enumerate() {
-            if !groups.contains(&info.group) {
-                continue;
-            }
-            if let Some(gradient) = self.model.param(i).grad_remove(&mut gradients) {
-                if info.group != Group::LogZ {
-                    scalars.push(gradient.clone().square().sum());
-                }
-                kept.push((i, gradient));
-            }
-        }
-        let read: Vec<f32> =
-            Tensor::cat(scalars, 0).into_data().convert::<f32>().try_into_vec().expect("f32");
-        let loss = f64::from(read[0]);
-        let norm = read[1..].iter().map(|&square| f64::from(square)).sum::<f64>().sqrt();
-        for (what, value) in [(what, loss), ("the norm of the gradient", norm)] {
+    ) -> Result<Gradients, TrainError> {
+        let gradients = self.model.gradients(loss, groups);
+        let values = [(what, gradients.loss), ("the norm of the gradient", gradients.norm)];
+        for (what, value) in values {
             if !value.is_finite() {
                 return Err(TrainError::Diverged { step, what, value });
             }
         }
-        if let Some(limit) = self.settings.clip_norm.filter(|&limit| norm > limit) {
-            for (i, gradient) in &mut kept {
-                if self.model.infos()[*i].group != Group::LogZ {
-                    *gradient = gradient.clone() * (limit / norm);
-                }
-            }
-        }
-        Ok(Update { loss, norm, gradients: kept })
+        Ok(gradients)
     }
 
     /// Evaluates every metric under the current policy; one value per declared column.
@@ -518,11 +468,4 @@ impl Trainer {
     pub fn model_mut(&mut self) -> &mut Model {
         &mut self.model
     }
-}
-
-/// A loss with the gradients that may be applied.
-struct Update {
-    loss: f64,
-    norm: f64,
-    gradients: Vec<(usize, Tensor<2>)>,
 }

@@ -1,37 +1,31 @@
 //! A model as the policy that samplers and exact evaluation ask for logits.
 
-use burn::tensor::{Device, Tensor};
+use std::cell::RefCell;
 
 use crate::backward::{BackwardStrategy, Source};
-use crate::network::{Network, Outputs, Tokens};
+use crate::model::{Model, Values};
+use crate::native::Tape;
+use crate::network::{Observations, observe_into};
 use crate::policy::{Direction, Policy};
 use crate::{Environment, States};
 
 /// P_F of the network, and the P_B that the objective reads (fixed, online or target).
 pub struct ModelPolicy<'a> {
-    network: &'a dyn Network,
+    model: &'a Model,
     backward: &'a dyn BackwardStrategy,
-    online: Vec<Tensor<2>>,
-    target: Option<Vec<Tensor<2>>>,
-    device: &'a Device,
+    target: Option<&'a Values>,
+    ids: RefCell<Vec<i32>>,
+    tape: RefCell<Tape>,
 }
 
 impl<'a> ModelPolicy<'a> {
-    /// A policy of parameter values without autodiff (without log Z).
+    /// A policy of the current parameters, with a target copy for P_B if there is one.
     pub fn new(
-        network: &'a dyn Network,
+        model: &'a Model,
         backward: &'a dyn BackwardStrategy,
-        online: Vec<Tensor<2>>,
-        target: Option<Vec<Tensor<2>>>,
-        device: &'a Device,
+        target: Option<&'a Values>,
     ) -> Self {
-        Self { network, backward, online, target, device }
-    }
-
-    /// The network's outputs for given states, with the online parameters.
-    pub fn outputs(&self, env: &dyn Environment, states: &States) -> Outputs {
-        let tokens = Tokens::observe(env, states, self.device);
-        self.network.forward(&self.online, &tokens)
+        Self { model, backward, target, ids: RefCell::default(), tape: RefCell::default() }
     }
 }
 
@@ -46,22 +40,36 @@ impl Policy for ModelPolicy<'_> {
         if states.is_empty() {
             return;
         }
-        let logits = match (direction, self.backward.source()) {
-            (Direction::Forward, _) => self.outputs(env, states).forward,
+        let layout = env.layout();
+        let copy = match (direction, self.backward.source()) {
+            (Direction::Forward, _) => None,
             (Direction::Backward, Source::Fixed) => {
-                let n = env.layout().n_back_actions;
-                let mut legal = vec![false; n];
-                for (row, out) in states.rows().zip(out.chunks_exact_mut(n)) {
+                let mut legal = vec![false; layout.n_back_actions];
+                for (row, out) in states.rows().zip(out.chunks_exact_mut(legal.len())) {
                     env.legal_back(row, &mut legal);
                     self.backward.fixed_logits(env, row, &legal, out);
                 }
                 return;
             }
-            (Direction::Backward, Source::Online | Source::Target) => {
-                let params = self.target.as_ref().unwrap_or(&self.online);
-                let tokens = Tokens::observe(env, states, self.device);
-                self.network.forward(params, &tokens).backward
+            (Direction::Backward, Source::Online | Source::Target) => self.target,
+        };
+        let mut ids = self.ids.borrow_mut();
+        observe_into(env, states, &mut ids);
+        if let Some([_, width]) = self.model.native_forward(copy, &ids, states.len(), &self.tape) {
+            let (start, n) = match direction {
+                Direction::Forward => (0, layout.n_actions),
+                Direction::Backward => (layout.n_actions, layout.n_back_actions),
+            };
+            let tape = self.tape.borrow();
+            for (out, row) in out.chunks_exact_mut(n).zip(tape.output.chunks_exact(width)) {
+                out.copy_from_slice(&row[start..start + n]);
             }
+            return;
+        }
+        let outputs = self.model.outputs_of(copy, &Observations::new(env, states));
+        let logits = match direction {
+            Direction::Forward => outputs.forward,
+            Direction::Backward => outputs.backward,
         };
         let data = logits.into_data().convert::<f32>();
         out.copy_from_slice(data.as_slice().expect("converted to f32 above"));

@@ -7,6 +7,18 @@ use crate::KeyError;
 use crate::optimizer::{Algorithm, OptimizerSettings};
 use crate::schedule::{Schedule, Shape};
 
+/// What computes the network's passes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// Hand-written passes and optimiser, on the device `flex` and where the network has them;
+    /// else Burn.
+    #[default]
+    Native,
+    /// Burn and its autodiff, on every device: the reference.
+    Burn,
+}
+
 /// How long and how to train. Defaults are those of the papers' hypergrids.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -15,6 +27,8 @@ pub struct TrainSettings {
     pub trajectories: u64,
     /// Trajectories per iteration.
     pub batch: usize,
+    /// What computes the network's passes.
+    pub engine: Engine,
     /// Which optimiser.
     pub optimizer: Algorithm,
     /// Learning rate of the network.
@@ -59,6 +73,7 @@ impl Default for TrainSettings {
         Self {
             trajectories: 1_000_000,
             batch: 16,
+            engine: Engine::Native,
             optimizer: Algorithm::Adam,
             lr: 1e-3,
             log_z_lr: 0.1,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Counters, Trainer};
 use crate::Trajectories;
-use crate::network::ParamInfo;
+use crate::model::{ParamInfo, Values};
 use crate::optimizer::NamedTensor;
 
 /// The state of a [`Trainer`] between two iterations.
@@ -54,15 +54,16 @@ impl Trainer {
     /// The complete state.
     pub fn snapshot(&self) -> Snapshot {
         let names: Vec<String> = self.model.infos().iter().map(|info| info.name.clone()).collect();
-        let named = |values: &[burn::tensor::Tensor<2>]| {
-            names
-                .iter()
-                .zip(values)
-                .map(|(name, value)| NamedTensor::of(name, value.clone()))
-                .collect()
+        let named = |(info, values): (&ParamInfo, Vec<f32>)| NamedTensor {
+            name: info.name.clone(),
+            shape: info.shape.to_vec(),
+            values,
         };
+        let infos = self.model.infos();
+        let model = infos.iter().enumerate().map(|(i, info)| named((info, self.model.value(i))));
+        let target = self.target.as_ref().map(Values::to_host).unwrap_or_default();
         let mut optimizers = Vec::new();
-        for (prefix, optimizer) in OPTIMIZERS.iter().zip(self.optimizers()) {
+        for (prefix, optimizer) in OPTIMIZERS.iter().zip(&self.optimizers) {
             for mut tensor in optimizer.save(&names) {
                 tensor.name = format!("{prefix}/{}", tensor.name);
                 optimizers.push(tensor);
@@ -75,15 +76,11 @@ impl Trainer {
         };
         Snapshot {
             counters: self.counters,
-            model: named(&self.model.values()),
-            target: self.target.as_deref().map(named).unwrap_or_default(),
+            model: model.collect(),
+            target: infos.iter().zip(target).map(named).collect(),
             optimizers,
             state: postcard::to_stdvec(&state).expect("the state serialises"),
         }
-    }
-
-    fn optimizers(&self) -> [&crate::optimizer::Optimizer; 3] {
-        [&self.optimizer, &self.log_z_optimizer, &self.backward_optimizer]
     }
 
     /// Goes back to a snapshot.
@@ -94,9 +91,7 @@ impl Trainer {
         self.restore_model(snapshot)?;
         let names: Vec<String> = self.model.infos().iter().map(|info| info.name.clone()).collect();
         let device = self.model.device().clone();
-        let optimizers =
-            [&mut self.optimizer, &mut self.log_z_optimizer, &mut self.backward_optimizer];
-        for (prefix, optimizer) in OPTIMIZERS.iter().zip(optimizers) {
+        for (prefix, optimizer) in OPTIMIZERS.iter().zip(&mut self.optimizers) {
             let prefix = format!("{prefix}/");
             let tensors: BTreeMap<String, NamedTensor> = snapshot
                 .optimizers
@@ -128,16 +123,16 @@ impl Trainer {
     /// # Errors
     /// When the snapshot is of a different network.
     pub fn restore_model(&mut self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
-        let device = self.model.device().clone();
         let infos = self.model.infos();
         let n_target = if self.target.is_some() { infos.len() - 1 } else { 0 };
         let model = in_order(&snapshot.model, infos, "the model")?;
         let target = in_order(&snapshot.target, &infos[..n_target], "the target copy")?;
-        for (i, tensor) in model.into_iter().enumerate() {
-            self.model.set_param(i, tensor.tensor(&device));
+        if self.target.is_some() {
+            let values = target.into_iter().map(|tensor| tensor.values.clone()).collect();
+            self.target = Some(self.model.values_from(values));
         }
-        if let Some(copy) = &mut self.target {
-            *copy = target.into_iter().map(|tensor| tensor.tensor(&device)).collect();
+        for (i, tensor) in model.into_iter().enumerate() {
+            self.model.set_value(i, tensor.values.clone());
         }
         self.counters = snapshot.counters;
         Ok(())

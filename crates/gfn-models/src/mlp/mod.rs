@@ -1,8 +1,11 @@
 //! The multilayer perceptron of the papers.
 
+mod native;
+
 use burn::tensor::Tensor;
 use burn::tensor::activation::relu;
 use burn::tensor::module::linear;
+use gfn_core::native::NativeNetwork;
 use gfn_core::network::{Group, ModelAxis, Network, Outputs, ParamInit, Tokens, check_layout};
 use gfn_core::registry::Kind;
 use gfn_core::{KeyError, Layout};
@@ -147,5 +150,9 @@ impl Network for Mlp {
             })
         };
         Outputs { forward, backward, log_flow: flow.reshape([tokens.n]) }
+    }
+
+    fn native(&self) -> Option<Box<dyn NativeNetwork>> {
+        Some(Box::new(native::NativeMlp::new(self)))
     }
 }
