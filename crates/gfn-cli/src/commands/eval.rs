@@ -8,7 +8,7 @@ use crate::Registry;
 use crate::args::Eval;
 use crate::error::{DATA, Failure};
 use crate::run::metrics;
-use crate::run::table::{Table, line};
+use crate::run::table::{append_merging, line};
 
 pub fn run(registry: &Registry, args: &Eval) -> Result<(), Failure> {
     let OpenRun { spec, mut experiment, index } =
@@ -29,5 +29,5 @@ pub fn run(registry: &Registry, args: &Eval) -> Result<(), Failure> {
         line(&header) + &line(&row)
     };
     print(&text)?;
-    Table::open(&args.run.join("eval.csv"), &header)?.row(&row)
+    append_merging(&args.run.join("eval.csv"), &header, &row)
 }

@@ -57,6 +57,41 @@ impl Table {
     }
 }
 
+/// Appends a row to a table that may have other columns: those that are new are added at the
+/// end, and cells that a row does not have stay empty.
+///
+/// # Errors
+/// When the table cannot be read or replaced.
+pub fn append_merging(path: &Path, header: &[String], row: &[String]) -> Result<(), Failure> {
+    let mut columns: Vec<String> = Vec::new();
+    let mut rows: Vec<csv::StringRecord> = Vec::new();
+    if path.exists() {
+        let read = || -> Result<_, csv::Error> {
+            let mut reader = csv::Reader::from_path(path)?;
+            let columns = reader.headers()?.iter().map(str::to_owned).collect();
+            Ok((columns, reader.records().collect::<Result<_, _>>()?))
+        };
+        (columns, rows) = read().map_err(|error| {
+            Failure::usage(format!("`{}` cannot be read: {error}", path.display()))
+                .help("move that file aside")
+        })?;
+    }
+    let new: Vec<_> = header.iter().filter(|name| !columns.contains(name)).cloned().collect();
+    columns.extend(new);
+    let mut text = line(&columns);
+    for record in &rows {
+        let mut cells: Vec<String> = record.iter().map(str::to_owned).collect();
+        cells.resize(columns.len(), String::new());
+        text += &line(&cells);
+    }
+    let cell = |name: &String| {
+        let position = header.iter().position(|own| own == name);
+        position.map(|i| row[i].clone()).unwrap_or_default()
+    };
+    text += &line(&columns.iter().map(cell).collect::<Vec<_>>());
+    super::directory::write_atomically(path, text.as_bytes())
+}
+
 /// One line of CSV.
 pub fn line(cells: &[String]) -> String {
     let mut writer = csv::Writer::from_writer(Vec::new());
@@ -100,6 +135,18 @@ pub fn cut_back(path: &Path, last: u64) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_with_other_columns_are_merged() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("eval.csv");
+        let own = |cells: &[&str]| cells.iter().map(|&c| c.to_owned()).collect::<Vec<_>>();
+        append_merging(&path, &own(&["step", "tv"]), &own(&["1", "0.5"])).unwrap();
+        append_merging(&path, &own(&["step", "elbo"]), &own(&["2", "3"])).unwrap();
+        append_merging(&path, &own(&["step", "tv"]), &own(&["3", "0.1"])).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text, "step,tv,elbo\n1,0.5,\n2,,3\n3,0.1,\n");
+    }
 
     #[test]
     fn tables_are_cut_back_to_a_step() {

@@ -53,7 +53,7 @@ impl Default for EvalSettings {
             samples: 1000,
             window: 200_000,
             top_k: 100,
-            max_states: 2_000_000,
+            max_states: 3_000_000,
             seed: 0,
         }
     }
