@@ -148,6 +148,8 @@ impl Args {
             .with_ansi(colour)
             .with_target(false)
             .without_time()
+            // Nobody listening on stderr is no failure.
+            .log_internal_errors(false)
             .try_init();
     }
 }

@@ -1,8 +1,9 @@
 //! What can go wrong, what the user is told, and the exit codes.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::ops::Range;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
@@ -124,14 +125,41 @@ impl Failure {
 
     /// Writes the report to stderr.
     pub fn report(&self) {
-        if self.code == INTERRUPTED && self.place.is_none() && self.help.is_empty() {
-            eprintln!("{}", self.message);
-            return;
-        }
         let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
-        eprintln!("{}", self.render_with(&renderer));
+        say(&self.render_with(&renderer));
     }
+}
+
+/// Writes a line to stderr. Nobody listening is no failure (`eprintln!` would panic).
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// Runs `body`; a panic becomes a failure with exit code 1 that asks for a report.
+///
+/// # Errors
+/// Those of `body`, or a bug.
+pub fn catch_bugs(body: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+    let place = Arc::new(Mutex::new(String::new()));
+    let seen = place.clone();
+    std::panic::set_hook(Box::new(move |info| {
+        if let (Some(location), Ok(mut seen)) = (info.location(), seen.lock()) {
+            *seen = format!(" at {}:{}", location.file(), location.line());
+        }
+    }));
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+    let _ = std::panic::take_hook();
+    outcome.unwrap_or_else(|panic| {
+        let message = panic
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "unknown panic".to_owned());
+        let place = place.lock().map(|place| place.clone()).unwrap_or_default();
+        Err(Failure::new(BUG, format!("{message}{place}"))
+            .help("please report it with the spec; what had been saved is intact"))
+    })
 }
 
 /// The candidate closest to `word`, if it is close enough to be meant.
@@ -153,6 +181,16 @@ mod tests {
         assert_eq!(closest("sidee", ["dim", "side"]), Some("side"));
         assert_eq!(closest("tlmm", ["uniform", "naive", "tlm"]), Some("tlm"));
         assert_eq!(closest("banana", ["dim", "side"]), None);
+    }
+
+    #[test]
+    fn panics_become_bugs() {
+        let outcome = catch_bugs(|| panic!("impossible {}", 7));
+        let failure = outcome.unwrap_err();
+        assert_eq!(failure.exit_code(), BUG);
+        assert!(failure.message().starts_with("impossible 7 at "), "{}", failure.message());
+        assert!(failure.render().contains("this is a bug in gfn"));
+        assert_eq!(catch_bugs(|| Ok(())), Ok(()));
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub fn run(registry: &Registry) -> ExitCode {
         }
     };
     args.init_logging();
-    match commands::run(registry, args) {
+    match error::catch_bugs(|| commands::run(registry, args)) {
         Ok(()) => ExitCode::from(error::DONE),
         Err(failure) => {
             failure.report();

@@ -101,7 +101,7 @@ impl Progress {
                     let eta = humantime::format_duration(Duration::from_secs(left as u64));
                     line += &format!("  {rate:.1} it/s  eta {eta}");
                 }
-                eprintln!("{line}");
+                crate::error::say(&line);
             }
         }
     }

@@ -79,6 +79,9 @@ snapshot!(unknown_metric, check(SPEC.as_bytes(), &["eval.metrics=[\"distribution
 snapshot!(unknown_device, check(SPEC.as_bytes(), &["device=flexx"]));
 snapshot!(bad_name, check(SPEC.as_bytes(), &["name=../elsewhere"]));
 snapshot!(missing_table, check(SPEC.as_bytes(), &["reward.kind=table", "reward.path=no.csv"]));
+snapshot!(absurd_batch, check(SPEC.as_bytes(), &["train.batch=1000000000000"]));
+snapshot!(absurd_network, check(SPEC.as_bytes(), &["model.hidden=1000000"]));
+snapshot!(fractional_count, check(SPEC.as_bytes(), &["train.trajectories=1e6"]));
 snapshot!(zero_learning_rate, run("train", SPEC.as_bytes(), &["train.lr=0"]));
 
 #[test]
@@ -102,6 +105,28 @@ fn wrong_arguments_exit_with_2() {
         assert_eq!(output.status.code(), Some(2), "{args:?}");
         assert!(!output.stderr.is_empty());
     }
+}
+
+/// A reader that goes away is no failure, on stdout or on stderr.
+#[test]
+fn nobody_has_to_listen() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("spec.toml"), SPEC).unwrap();
+    let script = format!(
+        "'{}' train spec.toml 2>&1 | true; exit ${{PIPESTATUS[0]}}",
+        env!("CARGO_BIN_EXE_gfn")
+    );
+    let output =
+        Command::new("bash").args(["-c", &script]).current_dir(dir.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(dir.path().join("results/demo/s0/DONE").exists());
+}
+
+/// Byte-order marks and Windows line ends are no reason to refuse a spec.
+#[test]
+fn specs_from_windows_are_read() {
+    let text = format!("\u{feff}{}", SPEC.replace('\n', "\r\n"));
+    assert!(check(text.as_bytes(), &[]).starts_with("exit 0"), "{}", check(text.as_bytes(), &[]));
 }
 
 /// A build without the feature says which one to add.

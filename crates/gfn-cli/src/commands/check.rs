@@ -2,7 +2,7 @@
 
 use super::{load_spec, print};
 use crate::args::SpecArgs;
-use crate::error::Failure;
+use crate::error::{Failure, say};
 use crate::{Experiment, Registry};
 
 pub fn run(registry: &Registry, args: &SpecArgs) -> Result<(), Failure> {
@@ -21,22 +21,22 @@ pub fn run(registry: &Registry, args: &SpecArgs) -> Result<(), Failure> {
             None => "too many states to enumerate; log Z unknown".to_owned(),
         },
     };
-    eprintln!(
+    say(&format!(
         "{}: {} iterations of {} trajectories; {} parameters; {states}",
         args.spec.display(),
         spec.train.n_steps(),
         spec.train.batch,
         experiment.trainer.model().n_params()
-    );
+    ));
     if let Some(own) = experiment.trainer.parts().backward.own_update()
         && !experiment.trainer.parts().objective.needs().backward_policy
     {
-        eprintln!(
+        say(&format!(
             "note: P_B does not appear in the objective {}; it is trained (on {} batches) for \
              evaluation only",
             spec.objective.name(),
             own.batches
-        );
+        ));
     }
     print(&toml::to_string(&spec.resolved()).expect("a spec is TOML"))
 }

@@ -168,6 +168,10 @@ impl Spec {
         let name = name.unwrap_or_else(|| default_name.to_owned());
         check_name(&source, &name)?;
         let seed: Option<u64> = scalar(&source, &mut table, "seed")?;
+        if seed.is_some_and(|seed| i64::try_from(seed).is_err()) {
+            return Err(Failure::usage("the seed must be below 2^63")
+                .at(source.place(source.span_of("seed", None))));
+        }
         let device: Option<String> = scalar(&source, &mut table, "device")?;
         let device = device.unwrap_or_else(|| "flex".to_owned());
         if !registry.devices.iter().any(|entry| entry.name == device) {
@@ -301,6 +305,12 @@ fn check_eval(registry: &Registry, source: &Source, eval: &EvalSettings) -> Resu
         if value == 0 {
             return Err(Failure::usage(format!("eval.{key} must be at least 1")).at(at(key)));
         }
+    }
+    const MAX_SAMPLES: usize = 1 << 22;
+    if eval.samples > MAX_SAMPLES {
+        return Err(
+            Failure::usage(format!("eval.samples must not exceed {MAX_SAMPLES}")).at(at("samples"))
+        );
     }
     let names: Vec<&str> = registry.metrics.iter().map(|entry| entry.name).collect();
     for (i, metric) in eval.metrics.iter().enumerate() {

@@ -96,6 +96,9 @@ impl Default for TrainSettings {
     }
 }
 
+/// More trajectories than this do not fit into memory at once.
+const MAX_BATCH: usize = 1 << 22;
+
 impl TrainSettings {
     /// Checks every range.
     ///
@@ -149,6 +152,9 @@ impl TrainSettings {
             if value == 0 {
                 return Err(KeyError::new(key, "must be at least 1"));
             }
+        }
+        if self.batch > MAX_BATCH {
+            return Err(KeyError::new("batch", format!("must not exceed {MAX_BATCH}")));
         }
         Ok(())
     }

@@ -45,8 +45,13 @@ impl Kind<ModelAxis> for MlpSpec {
                 return Err(KeyError::new(key, "must be at least 1"));
             }
         }
-        if self.hidden > 1 << 16 || self.layers > 1 << 10 {
-            return Err(KeyError::new("hidden", "the network would be far too large"));
+        let trunks = if self.shared { 1.0 } else { HEADS.len() as f64 };
+        let (hidden, inputs) = (self.hidden as f64, layout.n_tokens as f64);
+        let weights = trunks * hidden * (inputs + hidden * (self.layers - 1) as f64);
+        if weights > MAX_WEIGHTS {
+            let message = format!("the network would have {weights:.1e} weights");
+            return Err(KeyError::new("hidden", message)
+                .help(format!("keep it below {MAX_WEIGHTS:.0e}: fewer layers, or narrower ones")));
         }
         Ok(Box::new(Mlp { spec: self.clone(), layout }))
     }
@@ -63,6 +68,9 @@ pub struct Mlp {
     spec: MlpSpec,
     layout: Layout,
 }
+
+/// Beyond this, parameters and optimiser states do not fit into the memory of a workstation.
+const MAX_WEIGHTS: f64 = 1e9;
 
 /// The outputs: name, and group where the trunk is shared.
 const HEADS: [(&str, Group); 3] =
