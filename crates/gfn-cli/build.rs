@@ -3,15 +3,19 @@
 use std::process::Command;
 
 fn main() {
-    println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed=../../.git/HEAD");
+    // The log of HEAD changes with every commit; the sources decide whether the tree is clean.
+    for path in ["build.rs", "../../.git/HEAD", "../../.git/logs/HEAD", "../../crates"] {
+        println!("cargo::rerun-if-changed={path}");
+    }
     let output = |program: &str, args: &[&str]| {
         let output = Command::new(program).args(args).output().ok()?;
         let text = String::from_utf8(output.stdout).ok()?;
         output.status.success().then(|| text.trim().to_owned())
     };
     let commit = output("git", &["rev-parse", "--short=12", "HEAD"]).unwrap_or_default();
-    println!("cargo::rustc-env=GFN_GIT_COMMIT={commit}");
+    let changes = output("git", &["status", "--porcelain", "--", "../../crates"]);
+    let dirty = if changes.is_some_and(|changes| !changes.is_empty()) { "-dirty" } else { "" };
+    println!("cargo::rustc-env=GFN_GIT_COMMIT={commit}{dirty}");
     let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
     println!("cargo::rustc-env=GFN_RUSTC={}", output(&rustc, &["--version"]).unwrap_or_default());
 }
