@@ -125,11 +125,15 @@ fn last_checkpoint(run: &Path) -> PathBuf {
     run.join("checkpoints").join(steps.max().unwrap().to_string())
 }
 
-/// The bytes of everything in a checkpoint but its clock.
+/// The bytes of everything in a checkpoint.
 fn checkpoint(run: &Path) -> Vec<(String, Vec<u8>)> {
     let folder = last_checkpoint(run);
-    let names = ["model.safetensors", "target.safetensors", "optimizer.safetensors", "state.bin"];
-    names.map(|name| (name.to_owned(), std::fs::read(folder.join(name)).unwrap())).to_vec()
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+    let mut files: Vec<_> = files.map(|path| (name(&path), std::fs::read(path).unwrap())).collect();
+    files.sort();
+    assert_eq!(files.len(), 5);
+    files
 }
 
 fn assert_same(a: &Path, b: &Path) {

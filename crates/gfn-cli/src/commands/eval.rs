@@ -16,7 +16,8 @@ pub fn run(registry: &Registry, args: &Eval) -> Result<(), Failure> {
     let values =
         experiment.trainer.evaluate().map_err(|error| Failure::new(DATA, error.to_string()))?;
     let header = metrics::header(&experiment.columns);
-    let row = metrics::row(&spec, &index.counters, index.wall_s, &values);
+    let wall_s = metrics::wall_s(&args.run, index.counters.step);
+    let row = metrics::row(&spec, &index.counters, wall_s, &values);
     let text = if args.json {
         let metrics = metrics::named(&experiment.columns, &values);
         let object = json!({

@@ -154,7 +154,7 @@ impl<'a> Session<'a> {
                 ))
                 .help("start anew with --fresh")
             })?;
-            earlier_s = index.wall_s;
+            earlier_s = metrics::wall_s(directory.path(), snapshot.counters.step);
             step = Some(snapshot.counters.step);
         }
         for name in ["metrics.csv", "train.csv"] {
@@ -301,7 +301,7 @@ impl<'a> Session<'a> {
         if let Some(name) = snapshot.non_finite() {
             return Err(diverged(&dir, &format!("`{name}` is not finite at iteration {step}")));
         }
-        checkpoint::write(&dir, &snapshot, self.wall_s(), score, &self.data)?;
+        checkpoint::write(&dir, &snapshot, score, &self.data)?;
         checkpoint::prune(&dir, self.spec.checkpoint.keep);
         Ok(())
     }

@@ -3,7 +3,8 @@
 //! `model.safetensors`, `target.safetensors` and `optimizer.safetensors` hold arrays that other
 //! tools can read; `state.bin` holds past batches and what metrics have gathered;
 //! `checkpoint.json` says what belongs together. A folder appears under its name only when all
-//! of it has been written, so a kill at any moment leaves the checkpoints before it intact.
+//! of it has been written, so a kill at any moment leaves the checkpoints before it intact. No
+//! file holds a clock: two runs of the same spec have the same checkpoints, byte for byte.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -29,8 +30,6 @@ pub struct Index {
     format: u32,
     /// What had been spent.
     pub counters: Counters,
-    /// Seconds of training so far, over all sessions.
-    pub wall_s: f64,
     /// The score by which `best` is chosen (lower is better), if one was measured.
     pub score: Option<f64>,
     /// SHA-256 of the data files that the run read.
@@ -56,7 +55,6 @@ type Damage = String;
 pub fn write(
     dir: &Path,
     snapshot: &Snapshot,
-    wall_s: f64,
     score: Option<f64>,
     data: &BTreeMap<String, String>,
 ) -> Result<PathBuf, Failure> {
@@ -77,14 +75,8 @@ pub fn write(
         write_synced(&partial.join(name), bytes)
     };
     let written = FILES.iter().zip(&contents).try_for_each(|(name, bytes)| put(name, bytes));
-    let index = Index {
-        format: FORMAT,
-        counters: snapshot.counters,
-        wall_s,
-        score,
-        data: data.clone(),
-        sha256,
-    };
+    let index =
+        Index { format: FORMAT, counters: snapshot.counters, score, data: data.clone(), sha256 };
     let json = serde_json::to_vec_pretty(&index).expect("an index is JSON");
     let finished =
         written.and_then(|()| write_synced(&partial.join(INDEX), &json)).and_then(|()| {
@@ -235,10 +227,9 @@ mod tests {
     #[test]
     fn round_trip_and_damage() {
         let dir = tempfile::tempdir().unwrap();
-        let path = write(dir.path(), &snapshot(), 1.5, Some(0.25), &BTreeMap::new()).unwrap();
+        let path = write(dir.path(), &snapshot(), Some(0.25), &BTreeMap::new()).unwrap();
         let checkpoint = read(&path).unwrap();
         assert_eq!(checkpoint.snapshot, snapshot());
-        assert_eq!(checkpoint.index.wall_s, 1.5);
         assert_eq!(best(dir.path()), Some(7));
 
         let model = path.join("model.safetensors");
@@ -257,7 +248,7 @@ mod tests {
         for (step, score) in [(1, 0.5), (2, 0.1), (3, 0.4), (4, 0.3)] {
             let mut snapshot = snapshot();
             snapshot.counters.step = step;
-            write(dir.path(), &snapshot, 0.0, Some(score), &BTreeMap::new()).unwrap();
+            write(dir.path(), &snapshot, Some(score), &BTreeMap::new()).unwrap();
         }
         prune(dir.path(), 1);
         assert_eq!(list(dir.path()), [2, 4]);

@@ -7,7 +7,7 @@ use gfn_core::metric::Column;
 use gfn_core::train::Counters;
 use serde_json::json;
 
-use super::table::cell;
+use super::table::{cell, last_value};
 use crate::spec::Spec;
 
 /// Names, units and definitions of the columns before the metrics.
@@ -57,6 +57,13 @@ pub fn row(spec: &Spec, counters: &Counters, wall_s: f64, values: &[Option<f64>]
     row.push(format!("{wall_s:.3}"));
     row.extend(values.iter().map(|&value| cell(value)));
     row
+}
+
+/// Seconds that a run had taken at an iteration, over all sessions, by its tables.
+pub fn wall_s(run: &Path, step: u64) -> f64 {
+    let evaluated = last_value(&run.join("metrics.csv"), "wall_s", step);
+    let logged = last_value(&run.join("train.csv"), "seconds", step);
+    evaluated.unwrap_or(0.0).max(logged.unwrap_or(0.0))
 }
 
 /// metrics.schema.json.

@@ -57,6 +57,18 @@ impl Table {
     }
 }
 
+/// The value of `column` in the last row whose `step` is at most `last`.
+pub fn last_value(path: &Path, column: &str, last: u64) -> Option<f64> {
+    let mut reader = csv::Reader::from_path(path).ok()?;
+    let headers = reader.headers().ok()?.clone();
+    let position = |name: &str| headers.iter().position(|header| header == name);
+    let (step, column) = (position("step")?, position(column)?);
+    let rows = reader.records().filter_map(Result::ok);
+    let early =
+        rows.filter(|row| row.get(step).is_some_and(|s| s.parse().is_ok_and(|s: u64| s <= last)));
+    early.last()?.get(column)?.parse().ok()
+}
+
 /// Appends a row to a table that may have other columns: those that are new are added at the
 /// end, and cells that a row does not have stay empty.
 ///
@@ -165,6 +177,10 @@ mod tests {
         table.row(&["c".into(), "6".into(), cell(None)]).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.ends_with("\nc,6,\n"));
+        assert_eq!(last_value(&path, "tv", 5), Some(0.5));
+        assert_eq!(last_value(&path, "tv", 3), Some(1.0));
+        assert_eq!(last_value(&path, "tv", 6), None);
+        assert_eq!(last_value(&path, "elbo", 6), None);
         assert!(Table::open(&path, &header[..2]).is_err());
     }
 }
