@@ -28,11 +28,17 @@ pub const DEVICES: &[DeviceEntry] = &[
         summary: "CPU, the ndarray crate",
         feature: Some("ndarray"),
         #[cfg(feature = "ndarray")]
-        open: Some(Device::ndarray),
+        open: Some(ndarray),
         #[cfg(not(feature = "ndarray"))]
         open: None,
     },
 ];
+
+#[cfg(feature = "ndarray")]
+#[expect(deprecated, reason = "offered for as long as Burn has it")]
+fn ndarray() -> Device {
+    Device::ndarray()
+}
 
 /// Why a device cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
