@@ -20,6 +20,10 @@ test *ARGS:
 test-ndarray:
     cargo test --release -p gfn-cli --features ndarray --test devices
 
+# Time the parts of training; arguments filter.
+bench *ARGS:
+    cargo bench -p gfn-cli --bench training -- {{ARGS}}
+
 # Accept changed messages.
 bless:
     INSTA_UPDATE=always cargo test --release -p gfn-cli --test messages

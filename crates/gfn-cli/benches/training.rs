@@ -1,0 +1,111 @@
+//! Where an iteration's time goes, on the papers' 20^4 hypergrid (batch 16, MLP 2×256):
+//! `cargo bench -p gfn-cli --bench training`. Compare rows of one run only; machines are noisy.
+
+use divan::Bencher;
+use gfn_cli::spec::Spec;
+use gfn_cli::{Experiment, Registry};
+use gfn_core::rng::{Purpose, Streams};
+use gfn_core::sampler::{Draw, Exploration, Sampler};
+use gfn_core::{StateGraph, Trajectories};
+
+fn main() {
+    divan::main();
+}
+
+/// A trainer that has made `warm` iterations: trajectories grow as the policy learns.
+fn experiment(engine: &str, objective: &str, backward: &str, warm: u64) -> Experiment {
+    let text = format!(
+        "[env]\nkind = 'hypergrid'\ndim = 4\nside = 20\n[objective]\nkind = '{objective}'\n\
+         [backward]\nkind = '{backward}'\n[train]\nengine = '{engine}'\n\
+         [eval]\nmetrics = ['distribution']\n"
+    );
+    let registry = Registry::builtin();
+    let spec = Spec::parse(&registry, "spec.toml", text, "bench", &[])
+        .unwrap_or_else(|failure| panic!("{}", failure.render()));
+    let mut experiment = Experiment::build(&registry, &spec)
+        .unwrap_or_else(|failure| panic!("{}", failure.render()));
+    for _ in 0..warm {
+        experiment.trainer.step().expect("training goes on");
+    }
+    experiment
+}
+
+const OBJECTIVES: [&str; 5] = ["tb", "db", "subtb", "fm", "vargrad"];
+const WARM: u64 = 300;
+
+/// A whole iteration with uniform P_B on the native engine.
+#[divan::bench(args = OBJECTIVES, max_time = 3)]
+fn iteration_native(bencher: Bencher<'_, '_>, objective: &str) {
+    let mut experiment = experiment("native", objective, "uniform", WARM);
+    bencher.bench_local(|| experiment.trainer.step().expect("training goes on"));
+}
+
+/// The same on Burn, the reference.
+#[divan::bench(args = OBJECTIVES, max_time = 3)]
+fn iteration_burn(bencher: Bencher<'_, '_>, objective: &str) {
+    let mut experiment = experiment("burn", objective, "uniform", WARM);
+    bencher.bench_local(|| experiment.trainer.step().expect("training goes on"));
+}
+
+/// A whole iteration of detailed balance with each backward strategy.
+#[divan::bench(args = ["uniform", "naive", "maxent", "tlm", "pessimistic"], max_time = 3)]
+fn iteration_by_strategy(bencher: Bencher<'_, '_>, backward: &str) {
+    let mut experiment = experiment("native", "db", backward, WARM);
+    bencher.bench_local(|| experiment.trainer.step().expect("training goes on"));
+}
+
+fn rollout(experiment: &Experiment, sampler: &mut Sampler, step: u64) -> Trajectories {
+    let draw = Draw { streams: Streams::new(0), purpose: Purpose::Test, step };
+    let policy = experiment.trainer.policy();
+    sampler.forward(&*experiment.env, &policy, Exploration::NONE, draw, 16)
+}
+
+/// Of that, sampling 16 trajectories.
+#[divan::bench(args = ["native", "burn"], max_time = 3)]
+fn part_rollout(bencher: Bencher<'_, '_>, engine: &str) {
+    let experiment = experiment(engine, "db", "uniform", WARM);
+    let (mut sampler, mut step) = (Sampler::default(), 0);
+    bencher.bench_local(|| {
+        step += 1;
+        rollout(&experiment, &mut sampler, step)
+    });
+}
+
+/// Of that, building the batch: observations, masks, P_B, upload.
+#[divan::bench(max_time = 3)]
+fn part_batch(bencher: Bencher<'_, '_>) {
+    let experiment = experiment("native", "db", "uniform", WARM);
+    let mut trajectories = rollout(&experiment, &mut Sampler::default(), 0);
+    trajectories.log_reward = vec![0.0; trajectories.len()];
+    bencher.bench_local(|| experiment.trainer.batch_of(&trajectories));
+}
+
+/// Of that, forward pass, loss and its gradients, without the optimiser.
+#[divan::bench(args = ["native", "burn"], max_time = 3)]
+fn part_gradients(bencher: Bencher<'_, '_>, engine: &str) {
+    let mut experiment = experiment(engine, "db", "uniform", WARM);
+    let mut trajectories = rollout(&experiment, &mut Sampler::default(), 0);
+    trajectories.log_reward = vec![0.0; trajectories.len()];
+    let batch = experiment.trainer.batch_of(&trajectories);
+    let trainer = &mut experiment.trainer;
+    bencher.bench_local(|| {
+        let outputs = trainer.model_mut().outputs(&batch.observations);
+        let loss = trainer.objective_loss(&batch, outputs);
+        let groups = trainer.objective_groups();
+        trainer.model_mut().gradients(loss, groups).norm
+    });
+}
+
+/// Exact evaluation: P_F of 320,000 states and dynamic programming over them.
+#[divan::bench(args = ["native", "burn"], max_time = 5)]
+fn exact_evaluation(bencher: Bencher<'_, '_>, engine: &str) {
+    let mut experiment = experiment(engine, "db", "uniform", 0);
+    bencher.bench_local(|| experiment.trainer.evaluate().expect("rewards are known"));
+}
+
+/// Enumerating the state graph.
+#[divan::bench(max_time = 3)]
+fn enumeration(bencher: Bencher<'_, '_>) {
+    let experiment = experiment("native", "db", "uniform", 0);
+    bencher.bench_local(|| StateGraph::explore(&*experiment.env, 1 << 20));
+}
