@@ -213,6 +213,18 @@ pub fn sum_of_squares(values: &[f32]) -> f64 {
     )
 }
 
+/// Adds `other` to `sum`.
+pub fn add(sum: &mut [f32], other: &[f32]) {
+    vectorised(
+        #[inline(always)]
+        || {
+            for (sum, &x) in sum.iter_mut().zip(other) {
+                *sum += x;
+            }
+        },
+    );
+}
+
 /// `target = (1 − tau) target + tau online`.
 pub fn lerp(target: &mut [f32], online: &[f32], tau: f32) {
     vectorised(

@@ -39,12 +39,60 @@ struct Native {
     network: Box<dyn NativeNetwork>,
     /// All parameters, log Z last.
     values: Vec<Vec<f32>>,
-    gradients: Vec<Vec<f32>>,
+    /// Gradients by half of the batch; the sum ends up in the first.
+    gradients: [Vec<Vec<f32>>; 2],
     /// Passes of the loss under construction, with the ids that they evaluated.
     passes: Vec<(Tensor<2>, Vec<i32>)>,
-    /// One tape per pass, kept from loss to loss.
-    tapes: Vec<Tape>,
+    /// Tapes of both halves per pass, kept from loss to loss.
+    tapes: Vec<[Tape; 2]>,
     log_z: Option<Tensor<2>>,
+}
+
+/// How many of `n` states the first of two threads evaluates. It depends on the batch alone, so
+/// results do not depend on how many threads there are.
+fn first_half(n: usize) -> usize {
+    const WORTH_A_THREAD: usize = 192;
+    if n < WORTH_A_THREAD { n } else { n.div_ceil(2) }
+}
+
+impl Native {
+    /// Runs the forward pass of the loss under construction; the outputs of all `n` states.
+    fn forward(&mut self, ids: &[i32], n: usize) -> Vec<f32> {
+        let slot = self.passes.len();
+        if self.tapes.len() == slot {
+            self.tapes.push(Default::default());
+        }
+        let [a, b] = &mut self.tapes[slot];
+        let half = first_half(n);
+        let (ids_a, ids_b) = ids.split_at(ids.len() / n.max(1) * half);
+        let (network, values) = (&*self.network, &self.values);
+        rayon::join(
+            || network.forward(values, ids_a, half, a),
+            || network.forward(values, ids_b, n - half, b),
+        );
+        let mut output = Vec::with_capacity(n * network.width());
+        output.extend_from_slice(&a.output);
+        output.extend_from_slice(&b.output);
+        output
+    }
+
+    /// Adds the gradients of one pass, given that of its outputs.
+    fn backward(&mut self, slot: usize, ids: &[i32], n: usize, output_gradient: &[f32]) {
+        let [a, b] = &mut self.tapes[slot];
+        let [gradients_a, gradients_b] = &mut self.gradients;
+        let half = first_half(n);
+        let (ids_a, ids_b) = ids.split_at(ids.len() / n.max(1) * half);
+        let (dy_a, dy_b) = output_gradient.split_at(output_gradient.len() / n.max(1) * half);
+        let (network, values) = (&*self.network, &self.values);
+        rayon::join(
+            || network.backward(values, ids_a, half, a, dy_a, gradients_a),
+            || {
+                if n > half {
+                    network.backward(values, ids_b, n - half, b, dy_b, gradients_b);
+                }
+            },
+        );
+    }
 }
 
 enum Engine {
@@ -119,7 +167,8 @@ impl Model {
                 let values: Vec<_> = inits.iter().map(|init| init.values.clone()).collect();
                 Engine::Native(Box::new(Native {
                     network: native,
-                    gradients: values.iter().map(|value| vec![0.0; value.len()]).collect(),
+                    gradients: [(); 2]
+                        .map(|()| values.iter().map(|value| vec![0.0; value.len()]).collect()),
                     values,
                     passes: Vec::new(),
                     tapes: Vec::new(),
@@ -245,14 +294,9 @@ impl Model {
                 self.network.forward(&params, observations.on(&self.device))
             }
             Engine::Native(native) => {
-                let slot = native.passes.len();
-                if native.tapes.len() == slot {
-                    native.tapes.push(Tape::default());
-                }
-                let tape = &mut native.tapes[slot];
                 let n = observations.n;
-                native.network.forward(&native.values, &observations.ids, n, tape);
-                let leaf = leaf(&tape.output, [n, native.network.width()], &self.device);
+                let output = native.forward(&observations.ids, n);
+                let leaf = leaf(output, [n, native.network.width()], &self.device);
                 native.passes.push((leaf.clone(), observations.ids.clone()));
                 split(leaf, self.n_actions, self.n_back_actions)
             }
@@ -307,7 +351,7 @@ impl Model {
             }
             Engine::Native(native) => {
                 let value = native.values.last().expect("log Z is the last");
-                let leaf = leaf(value, [1, 1], &self.device);
+                let leaf = leaf(value.clone(), [1, 1], &self.device);
                 native.log_z = Some(leaf.clone());
                 leaf.reshape([1])
             }
@@ -338,32 +382,30 @@ impl Model {
             }
             Engine::Native(native) => {
                 let loss = f64::from(loss.inner().into_scalar::<f32>());
-                for gradient in &mut native.gradients {
+                for gradient in native.gradients.iter_mut().flatten() {
                     gradient.fill(0.0);
                 }
                 let passes = std::mem::take(&mut native.passes);
-                for ((leaf, ids), tape) in passes.into_iter().zip(&mut native.tapes) {
+                for (slot, (leaf, ids)) in passes.into_iter().enumerate() {
                     let Some(gradient) = leaf.grad_remove(&mut tracked) else { continue };
                     let [n, _] = gradient.dims();
                     let data = gradient.into_data().convert::<f32>();
-                    native.network.backward(
-                        &native.values,
-                        &ids,
-                        n,
-                        tape,
-                        data.as_slice().expect("converted to f32 above"),
-                        &mut native.gradients,
-                    );
+                    let data = data.as_slice().expect("converted to f32 above");
+                    native.backward(slot, &ids, n, data);
+                }
+                let [sum, second] = &mut native.gradients;
+                for (sum, second) in sum.iter_mut().zip(second) {
+                    crate::kernels::add(sum, second);
                 }
                 let log_z = native.log_z.take().and_then(|leaf| leaf.grad_remove(&mut tracked));
-                if let (Some(gradient), Some(buffer)) = (log_z, native.gradients.last_mut()) {
+                if let (Some(gradient), Some(buffer)) = (log_z, native.gradients[0].last_mut()) {
                     buffer[0] = gradient.into_scalar::<f32>();
                 }
                 let (mut kept, mut squares) = (Vec::new(), 0.0);
                 for (i, info) in self.infos.iter().enumerate() {
                     if groups.contains(&info.group) {
                         if info.group != Group::LogZ {
-                            squares += sum_of_squares(&native.gradients[i]);
+                            squares += sum_of_squares(&native.gradients[0][i]);
                         }
                         kept.push((i, None));
                     }
@@ -378,7 +420,7 @@ impl Model {
         let (_, tensor) = gradients.kept.iter().find(|(kept, _)| *kept == i)?;
         match (tensor, &self.engine) {
             (Some(tensor), _) => Some(NamedTensor::of("", tensor.clone()).values),
-            (None, Engine::Native(native)) => Some(native.gradients[i].clone()),
+            (None, Engine::Native(native)) => Some(native.gradients[0][i].clone()),
             (None, Engine::Burn(_)) => None,
         }
     }
@@ -408,7 +450,7 @@ impl Model {
                     params.tensors[i] = tracked(i, optimizer.step(i, lr, value, gradient));
                 }
                 (Engine::Native(native), _) => {
-                    let (value, gradient) = (&mut native.values[i], &native.gradients[i]);
+                    let (value, gradient) = (&mut native.values[i], &native.gradients[0][i]);
                     optimizer.step_native(i, lr, shape, value, gradient, scale as f32);
                 }
                 (Engine::Burn(_), None) => {}
@@ -440,8 +482,8 @@ fn tracked(i: usize, tensor: Tensor<2>) -> Param<Tensor<2>> {
     Param::initialized(ParamId::from(i as u64 + 1), tensor)
 }
 
-fn leaf(values: &[f32], shape: [usize; 2], device: &Device) -> Tensor<2> {
-    let data = TensorData::new(values.to_vec(), shape);
+fn leaf(values: Vec<f32>, shape: [usize; 2], device: &Device) -> Tensor<2> {
+    let data = TensorData::new(values, shape);
     Tensor::from_inner(Tensor::from_data(data, device)).require_grad()
 }
 
