@@ -79,6 +79,18 @@ snapshot!(unknown_metric, check(SPEC.as_bytes(), &["eval.metrics=[\"distribution
 snapshot!(unknown_device, check(SPEC.as_bytes(), &["device=flexx"]));
 snapshot!(bad_name, check(SPEC.as_bytes(), &["name=../elsewhere"]));
 snapshot!(missing_table, check(SPEC.as_bytes(), &["reward.kind=table", "reward.path=no.csv"]));
+snapshot!(
+    missing_table_with_a_source,
+    check(
+        SPEC.as_bytes(),
+        &[
+            "reward.kind=table",
+            "reward.path=no.csv",
+            "reward.source=https://example.org/t.csv",
+            "reward.sha256=abc"
+        ]
+    )
+);
 snapshot!(absurd_batch, check(SPEC.as_bytes(), &["train.batch=1000000000000"]));
 snapshot!(absurd_network, check(SPEC.as_bytes(), &["model.hidden=1000000"]));
 snapshot!(fractional_count, check(SPEC.as_bytes(), &["train.trajectories=1e6"]));

@@ -93,12 +93,15 @@ impl Kind<RewardAxis> for TableSpec {
 }
 
 impl TableSpec {
+    /// What to do, and what is known of where the file comes from.
     fn remedy(&self, what: &str) -> String {
-        if self.source.is_empty() {
-            what.to_owned()
-        } else {
-            format!("{what}\nsource: {}", self.source)
+        let mut text = what.to_owned();
+        for (label, known) in [("source", &self.source), ("SHA-256", &self.sha256)] {
+            if !known.is_empty() {
+                text += &format!("\n{label}: {known}");
+            }
         }
+        text
     }
 
     fn reward(
