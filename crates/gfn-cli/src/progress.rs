@@ -84,7 +84,7 @@ impl Progress {
             Self::Lines { start, first, total } => {
                 let mut line = format!("step {step}/{total}");
                 if let Some(report) = report {
-                    line += &format!("  loss {:.4}", report.loss);
+                    line += &format!("  loss {}", short(report.loss));
                 }
                 for (column, label) in
                     [("log_z", "log_z"), ("tv_exact", "tv"), ("elbo", "elbo"), ("modes", "modes")]
@@ -115,7 +115,7 @@ impl Progress {
 }
 
 fn message(report: &Report, tv: Option<f64>) -> String {
-    let mut out = format!("loss {:.4}", report.loss);
+    let mut out = format!("loss {}", short(report.loss));
     if let Some(log_z) = report.log_z {
         out += &format!("  log Z {log_z:.3}");
     }
@@ -123,4 +123,9 @@ fn message(report: &Report, tv: Option<f64>) -> String {
         out += &format!("  TV {tv:.4}");
     }
     out
+}
+
+/// Four decimals, or two significant digits where those would all be zero.
+fn short(x: f64) -> String {
+    if x.abs() >= 1e-3 || x == 0.0 { format!("{x:.4}") } else { format!("{x:.1e}") }
 }
