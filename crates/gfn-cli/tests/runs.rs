@@ -423,7 +423,10 @@ fn a_full_disk_loses_nothing() {
 fn results_do_not_depend_on_the_number_of_threads() {
     let workspace = Workspace::new();
     let train = |out: &str, threads: &str| {
-        let mut command = workspace.command(&["train", "spec.toml", "--out", out]);
+        // Batches large enough to be cut in halves.
+        let large = ["-s", "train.batch=64", "-s", "train.trajectories=6400"];
+        let args = [&["train", "spec.toml", "--out", out], &large[..]].concat();
+        let mut command = workspace.command(&args);
         assert!(command.env("RAYON_NUM_THREADS", threads).output().unwrap().status.success());
         workspace.path(out).join("run/s3")
     };
