@@ -93,7 +93,6 @@ struct NativeAdam {
     states: Vec<Option<Moments>>,
 }
 
-#[derive(Default)]
 struct Moments {
     time: u32,
     shape: [usize; 2],

@@ -200,11 +200,6 @@ impl Trainer {
         &self.model
     }
 
-    /// The metrics, for their columns.
-    pub fn metrics(&self) -> &[Box<dyn Metric>] {
-        &self.parts.metrics
-    }
-
     /// P_F and P_B as they are now, for sampling and evaluation.
     pub fn policy(&self) -> ModelPolicy<'_> {
         ModelPolicy::new(&self.model, &*self.parts.backward, self.target.as_ref())
@@ -355,7 +350,7 @@ impl Trainer {
         let log_flow_s0 = outputs.log_flow.clone().narrow(0, 0, 1).inner();
         let log_flow_s0 = f64::from(log_flow_s0.into_scalar::<f32>());
         let loss = self.objective_loss(batch, outputs);
-        let gradients = self.checked_gradients(step, "the loss", loss, self.forward_groups())?;
+        let gradients = self.checked_gradients(step, "the loss", loss, self.objective_groups())?;
         let (loss, norm) = (gradients.loss, gradients.norm);
         let (lr, log_z_lr) = (self.lr.at(step), self.log_z_lr.at(step));
         let backward_lr = self.backward_lr.map_or(0.0, |lr| lr.at(step));
@@ -369,8 +364,8 @@ impl Trainer {
         Ok((loss, norm, log_flow_s0))
     }
 
-    /// The groups that the objective's update may change.
-    fn forward_groups(&self) -> &'static [Group] {
+    /// The groups whose parameters the objective's update may change.
+    pub fn objective_groups(&self) -> &'static [Group] {
         if self.parts.backward.source() == Source::Online {
             &[Group::Trunk, Group::Forward, Group::Backward, Group::LogZ]
         } else {
@@ -452,11 +447,6 @@ impl Trainer {
     /// A batch of the given trajectories, as the objective sees it.
     pub fn batch_of(&self, trajectories: &Trajectories) -> Batch {
         self.batch(trajectories, self.parts.objective.needs().parents)
-    }
-
-    /// The groups whose parameters the objective's update may change.
-    pub fn objective_groups(&self) -> &'static [Group] {
-        self.forward_groups()
     }
 
     /// The parts of the experiment.
