@@ -193,13 +193,19 @@ fn losses_equal_their_equations() {
         let first = trajectories.rows(i).start;
         for (t, transition) in trajectories.transitions(i).enumerate() {
             let (parent, child) = (first + t, first + t + 1);
+            let row = |state: usize| batch.rows.of_state[state] as usize;
             let mut legal = vec![false; env.layout().n_actions];
             env.legal(trajectories.states.row(parent), &mut legal);
-            residual += log_prob(&outputs.forward, parent, legal, trajectories.actions[transition]);
+            residual +=
+                log_prob(&outputs.forward, row(parent), legal, trajectories.actions[transition]);
             let mut legal = vec![false; env.layout().n_back_actions];
             env.legal_back(trajectories.states.row(child), &mut legal);
-            residual -=
-                log_prob(&outputs.backward, child, legal, trajectories.back_actions[transition]);
+            residual -= log_prob(
+                &outputs.backward,
+                row(child),
+                legal,
+                trajectories.back_actions[transition],
+            );
         }
         expected += residual * residual / trajectories.len() as f64;
     }

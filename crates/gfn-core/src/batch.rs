@@ -6,22 +6,25 @@ use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use crate::backward::{BackwardStrategy, Source};
 use crate::network::{Observations, Outputs, upload_ints};
 use crate::policy;
-use crate::{Environment, States, Trajectories};
+use crate::{Environment, NetworkRows, States, Trajectories};
 
 /// Fill value for logits of illegal actions. Not -infinity: a row without legal actions would
 /// become NaN, and NaN times zero poisons gradients.
 const ILLEGAL: f32 = -1e9;
 
-/// Packed trajectories on a device: one network row per state, no padding.
+/// Packed trajectories on a device, without padding.
 ///
-/// `n` states, `m` transitions, `b` trajectories. Transition arrays are in trajectory order.
+/// `n` network rows, `m` transitions, `b` trajectories. Transition arrays are in trajectory order;
+/// network rows in that of [`rows`](Self::rows).
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// Observations of all `n` states.
+    /// Which states the network rows are.
+    pub rows: NetworkRows,
+    /// Observations of all `n` network rows.
     pub observations: Observations,
-    /// State of each transition's start, `[m]`.
+    /// Network row of each transition's start, `[m]`.
     pub source: Tensor<1, Int>,
-    /// State of each transition's end, `[m]`.
+    /// Network row of each transition's end, `[m]`.
     pub child: Tensor<1, Int>,
     /// Trajectory of each transition, `[m]`.
     pub trajectory: Tensor<1, Int>,
@@ -55,20 +58,22 @@ pub struct Parents {
 }
 
 impl Batch {
-    /// Uploads trajectories with their rewards.
+    /// Uploads trajectories with their rewards; `rows` says which of their states the network
+    /// evaluates.
     ///
     /// A strategy with a fixed P_B has its log-probabilities computed here, on the host.
     pub fn new(
         env: &dyn Environment,
         strategy: &dyn BackwardStrategy,
         trajectories: &Trajectories,
+        rows: NetworkRows,
         with_parents: bool,
         device: &Device,
     ) -> Self {
         let layout = env.layout();
         let (b, m) = (trajectories.len(), trajectories.n_transitions());
         let (na, nb) = (layout.n_actions, layout.n_back_actions);
-        let mut source = Vec::with_capacity(m);
+        let (mut source, mut child) = (Vec::with_capacity(m), Vec::with_capacity(m));
         let mut trajectory = Vec::with_capacity(m);
         let mut ends = vec![0.0f32; m];
         let mut legal = vec![false; na.max(nb)];
@@ -80,15 +85,16 @@ impl Batch {
         for i in 0..b {
             let first = trajectories.rows(i).start;
             for (t, transition) in trajectories.transitions(i).enumerate() {
-                source.push((first + t) as i32);
+                source.push(rows.of_state[first + t] as i32);
+                child.push(rows.of_state[first + t + 1] as i32);
                 trajectory.push(i as i32);
                 env.legal(trajectories.states.row(first + t), &mut legal[..na]);
                 illegal_forward.extend(legal[..na].iter().map(|&legal| !legal));
-                let child = trajectories.states.row(first + t + 1);
-                env.legal_back(child, &mut legal[..nb]);
+                let end = trajectories.states.row(first + t + 1);
+                env.legal_back(end, &mut legal[..nb]);
                 illegal_backward.extend(legal[..nb].iter().map(|&legal| !legal));
                 if fixed {
-                    strategy.fixed_logits(env, child, &legal[..nb], &mut logits);
+                    strategy.fixed_logits(env, end, &legal[..nb], &mut logits);
                     policy::log_softmax(&logits, &legal[..nb], &mut log_probs);
                     let back_action = trajectories.back_actions[transition] as usize;
                     fixed_log_pb.push(log_probs[back_action] as f32);
@@ -96,7 +102,10 @@ impl Batch {
             }
             ends[trajectories.offsets[i + 1] as usize - 1] = 1.0;
         }
-        let child: Vec<i32> = source.iter().map(|&row| row + 1).collect();
+        let mut evaluated = States::with_capacity(layout.width, rows.states.len());
+        for &state in &rows.states {
+            evaluated.push(trajectories.states.row(state as usize));
+        }
         let floats = |values: Vec<f32>| {
             let n = values.len();
             Tensor::<1>::from_data(TensorData::new(values, [n]), device)
@@ -108,7 +117,8 @@ impl Batch {
             Tensor::<2, Bool>::from_data(TensorData::new(values, [m, columns]), device)
         };
         Self {
-            observations: Observations::new(env, &trajectories.states),
+            observations: Observations::new(env, &evaluated),
+            rows,
             source: upload_ints(source, device),
             child: upload_ints(child, device),
             trajectory: upload_ints(trajectory, device),
@@ -248,7 +258,7 @@ pub struct Scored<'a> {
     /// log P_B of every transition, `[m]`; tracked only if the strategy trains P_B through the
     /// objective.
     pub log_pb: Tensor<1>,
-    /// log F of every state, `[n]`, as the network says (terminal states included).
+    /// log F of every network row, `[n]`, as the network says (not R at terminal states).
     pub log_flow: Tensor<1>,
     /// The parameter log Z, `[1]`, for objectives that learn it.
     ///

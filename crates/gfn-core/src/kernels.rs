@@ -1,8 +1,7 @@
 //! The arithmetic of native networks on the CPU: matrix products and elementwise loops, compiled
 //! for several instruction sets (up to AVX-512) and chosen at run time.
 //!
-//! Every result is the same for any number of threads: matrix products split their output, never
-//! a sum.
+//! All of it runs on the calling thread: batches are cut into parts, one thread each, further up.
 
 use gemm::Parallelism;
 use pulp::{Arch, Simd, WithSimd};
@@ -54,9 +53,6 @@ impl<'a> Mat<'a> {
     }
 }
 
-/// Products below this many multiplications are not worth a second thread.
-const PARALLEL: usize = 64 << 20;
-
 /// `out = keep · out + a b`, with `out` row-major.
 ///
 /// # Panics
@@ -69,7 +65,6 @@ pub fn matmul(out: &mut [f32], keep: bool, a: Mat<'_>, b: Mat<'_>) {
     if m == 0 || n == 0 {
         return;
     }
-    let threads = if m * n * k < PARALLEL { Parallelism::None } else { Parallelism::Rayon(0) };
     // SAFETY: `Mat::new` and the asserts above keep every access inside its slice, and `out` is
     // borrowed mutably, so it overlaps neither operand.
     unsafe {
@@ -92,7 +87,7 @@ pub fn matmul(out: &mut [f32], keep: bool, a: Mat<'_>, b: Mat<'_>) {
             false,
             false,
             false,
-            threads,
+            Parallelism::None,
         );
     }
 }

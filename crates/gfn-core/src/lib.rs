@@ -47,4 +47,4 @@ pub use registry::{Entry, KeyError};
 pub use reward::{Modes, Reward, RewardError};
 pub use rng::{Purpose, Streams};
 pub use states::States;
-pub use trajectories::Trajectories;
+pub use trajectories::{NetworkRows, Trajectories};

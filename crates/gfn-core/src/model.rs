@@ -5,16 +5,18 @@
 //! on them as ever, and the gradients of those leaves go through the hand-written backward pass.
 //! Objectives therefore exist once, and know nothing of engines.
 
-use std::cell::RefCell;
+use std::sync::Mutex;
 
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::rngs::ChaCha8Rng;
+use rayon::prelude::*;
 
 use crate::kernels::sum_of_squares;
-use crate::native::{NativeNetwork, Tape};
+use crate::native::{NativeNetwork, Tape, Weights};
 use crate::network::{Group, Network, Observations, Outputs, ParamInit};
 use crate::optimizer::{NamedTensor, Optimizer};
+use crate::sampler::parts_of_batch;
 use crate::{Environment, Layout};
 
 /// What is known of a parameter besides its value.
@@ -38,61 +40,99 @@ struct Params {
 struct Native {
     network: Box<dyn NativeNetwork>,
     /// All parameters, log Z last.
-    values: Vec<Vec<f32>>,
-    /// Gradients by half of the batch; the sum ends up in the first.
-    gradients: [Vec<Vec<f32>>; 2],
-    /// Passes of the loss under construction, with the ids that they evaluated.
-    passes: Vec<(Tensor<2>, Vec<i32>)>,
-    /// Tapes of both halves per pass, kept from loss to loss.
-    tapes: Vec<[Tape; 2]>,
+    weights: Weights,
+    /// Gradients by part of the batch; the sum ends up in the first.
+    gradients: Vec<Vec<Vec<f32>>>,
+    /// Passes of the loss under construction: outputs, and tapes by part.
+    passes: Vec<(Tensor<2>, Vec<Tape>)>,
+    /// Tapes to use again.
+    spare: Mutex<Vec<Tape>>,
     log_z: Option<Tensor<2>>,
 }
 
-/// How many of `n` states the first of two threads evaluates. It depends on the batch alone, so
+/// Into how many parts `n` states are cut, one thread each. It depends on the batch alone, so
 /// results do not depend on how many threads there are.
-fn first_half(n: usize) -> usize {
-    const WORTH_A_THREAD: usize = 192;
-    if n < WORTH_A_THREAD { n } else { n.div_ceil(2) }
+fn parts_of_states(n: usize) -> usize {
+    match n {
+        ..192 => 1,
+        192..768 => 2,
+        768..3072 => 4,
+        3072..12288 => 8,
+        _ => 16,
+    }
 }
 
 impl Native {
-    /// Runs the forward pass of the loss under construction; the outputs of all `n` states.
-    fn forward(&mut self, ids: &[i32], n: usize) -> Vec<f32> {
-        let slot = self.passes.len();
-        if self.tapes.len() == slot {
-            self.tapes.push(Default::default());
+    /// `n` empty tapes.
+    fn tapes(&self, n: usize) -> Vec<Tape> {
+        let mut spare = self.spare.lock().expect("no thread panics with it");
+        let kept = spare.len().saturating_sub(n);
+        let mut tapes = spare.split_off(kept);
+        tapes.resize_with(n, Tape::default);
+        for tape in &mut tapes {
+            tape.clear();
         }
-        let [a, b] = &mut self.tapes[slot];
-        let half = first_half(n);
-        let (ids_a, ids_b) = ids.split_at(ids.len() / n.max(1) * half);
-        let (network, values) = (&*self.network, &self.values);
-        rayon::join(
-            || network.forward(values, ids_a, half, a),
-            || network.forward(values, ids_b, n - half, b),
-        );
-        let mut output = Vec::with_capacity(n * network.width());
-        output.extend_from_slice(&a.output);
-        output.extend_from_slice(&b.output);
-        output
+        tapes
+    }
+
+    /// The current values, or a copy.
+    fn weights_of<'a>(&'a self, copy: Option<&'a Values>) -> &'a Weights {
+        match copy {
+            Some(Values::Native(weights)) => weights,
+            _ => &self.weights,
+        }
+    }
+
+    fn give_back(&self, tapes: Vec<Tape>) {
+        self.spare.lock().expect("no thread panics with it").extend(tapes);
+    }
+
+    /// Evaluates `n` states in parts, side by side.
+    fn forward(&self, weights: &Weights, ids: &[i32], n: usize) -> Vec<Tape> {
+        let n_parts = parts_of_states(n);
+        let mut tapes = self.tapes(n_parts);
+        let n_active = ids.len() / n.max(1);
+        tapes.par_iter_mut().enumerate().for_each(|(i, tape)| {
+            let (start, end) = (n * i / n_parts, n * (i + 1) / n_parts);
+            let ids = &ids[start * n_active..end * n_active];
+            self.network.forward(weights, ids, end - start, tape);
+        });
+        tapes
     }
 
     /// Adds the gradients of one pass, given that of its outputs.
-    fn backward(&mut self, slot: usize, ids: &[i32], n: usize, output_gradient: &[f32]) {
-        let [a, b] = &mut self.tapes[slot];
-        let [gradients_a, gradients_b] = &mut self.gradients;
-        let half = first_half(n);
-        let (ids_a, ids_b) = ids.split_at(ids.len() / n.max(1) * half);
-        let (dy_a, dy_b) = output_gradient.split_at(output_gradient.len() / n.max(1) * half);
-        let (network, values) = (&*self.network, &self.values);
-        rayon::join(
-            || network.backward(values, ids_a, half, a, dy_a, gradients_a),
-            || {
-                if n > half {
-                    network.backward(values, ids_b, n - half, b, dy_b, gradients_b);
-                }
-            },
-        );
+    fn backward(&mut self, tapes: &mut [Tape], output_gradient: &[f32]) {
+        let (network, weights) = (&*self.network, &self.weights);
+        let mut rest = output_gradient;
+        let mut work = Vec::with_capacity(tapes.len());
+        for (tape, gradients) in tapes.iter_mut().zip(&mut self.gradients) {
+            let (own, after) = rest.split_at(tape.rows * network.width());
+            rest = after;
+            work.push((tape, own, gradients));
+        }
+        work.into_par_iter().for_each(|(tape, output_gradient, gradients)| {
+            network.backward(weights, tape, output_gradient, gradients);
+        });
     }
+
+    /// Sets the gradients of the first parts to zero.
+    fn clear_gradients(&mut self, n_parts: usize) {
+        let empty = || self.weights.values.iter().map(|value| vec![0.0; value.len()]).collect();
+        let kept = self.gradients.len();
+        self.gradients.resize_with(n_parts.max(kept), empty);
+        for gradient in self.gradients[..n_parts.min(kept)].iter_mut().flatten() {
+            gradient.fill(0.0);
+        }
+    }
+}
+
+/// The outputs of all parts, one after the other.
+fn joined(tapes: &[Tape]) -> Vec<f32> {
+    let mut output = Vec::with_capacity(tapes.iter().map(|tape| tape.output.len()).sum());
+    for tape in tapes {
+        output.extend_from_slice(&tape.output);
+    }
+    output
 }
 
 enum Engine {
@@ -126,14 +166,14 @@ pub enum Values {
     /// Tensors without autodiff.
     Burn(Vec<Tensor<2>>),
     /// Row-major slices.
-    Native(Vec<Vec<f32>>),
+    Native(Weights),
 }
 
 impl Values {
     /// The values on the host, row-major.
     pub fn to_host(&self) -> Vec<Vec<f32>> {
         match self {
-            Values::Native(values) => values.clone(),
+            Values::Native(weights) => weights.values.clone(),
             Values::Burn(values) => {
                 values.iter().map(|value| NamedTensor::of("", value.clone()).values).collect()
             }
@@ -164,14 +204,15 @@ impl Model {
         });
         let engine = match network.native().filter(|_| native) {
             Some(native) => {
-                let values: Vec<_> = inits.iter().map(|init| init.values.clone()).collect();
+                let values = inits.iter().map(|init| init.values.clone()).collect();
+                let mut weights = Weights { values, prepared: Vec::new() };
+                native.prepare(&mut weights);
                 Engine::Native(Box::new(Native {
                     network: native,
-                    gradients: [(); 2]
-                        .map(|()| values.iter().map(|value| vec![0.0; value.len()]).collect()),
-                    values,
+                    weights,
+                    gradients: Vec::new(),
                     passes: Vec::new(),
-                    tapes: Vec::new(),
+                    spare: Mutex::default(),
                     log_z: None,
                 }))
             }
@@ -218,7 +259,7 @@ impl Model {
     /// The value of parameter `i`, on the host.
     pub fn value(&self, i: usize) -> Vec<f32> {
         match &self.engine {
-            Engine::Native(native) => native.values[i].clone(),
+            Engine::Native(native) => native.weights.values[i].clone(),
             Engine::Burn(params) => NamedTensor::of("", params.tensors[i].val().inner()).values,
         }
     }
@@ -231,7 +272,10 @@ impl Model {
         let shape = self.infos[i].shape;
         assert_eq!(value.len(), shape[0] * shape[1]);
         match &mut self.engine {
-            Engine::Native(native) => native.values[i] = value,
+            Engine::Native(native) => {
+                native.weights.values[i] = value;
+                native.network.prepare(&mut native.weights);
+            }
             Engine::Burn(params) => {
                 let data = TensorData::new(value, shape);
                 params.tensors[i] = tracked(i, Tensor::from_data(data, &self.device));
@@ -248,7 +292,11 @@ impl Model {
     pub fn copy_values(&self) -> Values {
         let n = self.infos.len() - 1;
         match &self.engine {
-            Engine::Native(native) => Values::Native(native.values[..n].to_vec()),
+            Engine::Native(native) => {
+                let mut weights = native.weights.clone();
+                weights.values.truncate(n);
+                Values::Native(weights)
+            }
             Engine::Burn(params) => {
                 Values::Burn(params.tensors[..n].iter().map(|p| p.val().inner()).collect())
             }
@@ -258,7 +306,11 @@ impl Model {
     /// Copies made from host values, in the order of the parameters.
     pub fn values_from(&self, values: Vec<Vec<f32>>) -> Values {
         match &self.engine {
-            Engine::Native(_) => Values::Native(values),
+            Engine::Native(native) => {
+                let mut weights = Weights { values, prepared: Vec::new() };
+                native.network.prepare(&mut weights);
+                Values::Native(weights)
+            }
             Engine::Burn(_) => {
                 let upload = |(value, info): (Vec<f32>, &ParamInfo)| {
                     Tensor::from_data(TensorData::new(value, info.shape), &self.device)
@@ -272,9 +324,10 @@ impl Model {
     pub fn lerp(&self, copy: &mut Values, tau: f64) {
         match (copy, &self.engine) {
             (Values::Native(copy), Engine::Native(native)) => {
-                for (copy, value) in copy.iter_mut().zip(&native.values) {
+                for (copy, value) in copy.values.iter_mut().zip(&native.weights.values) {
                     crate::kernels::lerp(copy, value, tau as f32);
                 }
+                native.network.prepare(copy);
             }
             (Values::Burn(copy), Engine::Burn(params)) => {
                 for (copy, param) in copy.iter_mut().zip(&params.tensors) {
@@ -294,22 +347,48 @@ impl Model {
                 self.network.forward(&params, observations.on(&self.device))
             }
             Engine::Native(native) => {
-                let n = observations.n;
-                let output = native.forward(&observations.ids, n);
-                let leaf = leaf(output, [n, native.network.width()], &self.device);
-                native.passes.push((leaf.clone(), observations.ids.clone()));
-                split(leaf, self.n_actions, self.n_back_actions)
+                let tapes = native.forward(&native.weights, &observations.ids, observations.n);
+                self.outputs_on(tapes)
             }
         }
     }
 
+    /// Empty tapes for a rollout of `n` trajectories whose activations
+    /// [`outputs_on`](Self::outputs_on) can use again; none if the engine is Burn.
+    pub fn recorders(&self, n: usize) -> Option<Vec<Tape>> {
+        match &self.engine {
+            Engine::Native(native) => Some(native.tapes(parts_of_batch(n))),
+            Engine::Burn(_) => None,
+        }
+    }
+
+    /// Takes back tapes that are not needed any more.
+    pub fn give_back(&self, tapes: Vec<Tape>) {
+        if let Engine::Native(native) = &self.engine {
+            native.give_back(tapes);
+        }
+    }
+
+    /// The outputs of all rows that were evaluated onto `tapes` **with the current values**, as
+    /// [`outputs`](Self::outputs) would compute them again.
+    ///
+    /// # Panics
+    /// On the Burn engine, which has no tapes.
+    pub fn outputs_on(&mut self, tapes: Vec<Tape>) -> Outputs {
+        let Engine::Native(native) = &mut self.engine else { panic!("tapes are native") };
+        let n = tapes.iter().map(|tape| tape.rows).sum();
+        let leaf = leaf(joined(&tapes), [n, native.network.width()], &self.device);
+        native.passes.push((leaf.clone(), tapes));
+        split(leaf, self.n_actions, self.n_back_actions)
+    }
+
     /// Evaluates states without gradients, with the current values or a copy.
     pub fn outputs_of(&self, copy: Option<&Values>, observations: &Observations) -> Outputs {
-        if let Engine::Native(_) = &self.engine {
-            let tape = RefCell::new(Tape::default());
+        if let Engine::Native(native) = &self.engine {
             let n = observations.n;
-            let shape = self.native_forward(copy, &observations.ids, n, &tape).expect("native");
-            let data = TensorData::new(tape.into_inner().output, shape);
+            let tapes = native.forward(native.weights_of(copy), &observations.ids, n);
+            let data = TensorData::new(joined(&tapes), [n, native.network.width()]);
+            native.give_back(tapes);
             let output = Tensor::from_data(data, &self.device);
             return split(output, self.n_actions, self.n_back_actions);
         }
@@ -325,22 +404,34 @@ impl Model {
         self.network.forward(values, observations.on(&self.device))
     }
 
-    /// Runs the native forward pass into `tape`; the shape of its output, or none if the engine
-    /// is Burn.
-    pub fn native_forward(
+    /// Evaluates `n` states natively without tensors: `use_rows` gets consecutive rows of the
+    /// output, each of [`NativeNetwork::width`] columns. With a tape, which is then appended to,
+    /// all is done on this thread. False if the engine is Burn.
+    pub(crate) fn native_rows(
         &self,
         copy: Option<&Values>,
         ids: &[i32],
         n: usize,
-        tape: &RefCell<Tape>,
-    ) -> Option<[usize; 2]> {
-        let Engine::Native(native) = &self.engine else { return None };
-        let values = match copy {
-            Some(Values::Native(values)) => values,
-            _ => &native.values,
-        };
-        native.network.forward(values, ids, n, &mut tape.borrow_mut());
-        Some([n, native.network.width()])
+        record: Option<&mut Tape>,
+        mut use_rows: impl FnMut(usize, &[f32]),
+    ) -> bool {
+        let Engine::Native(native) = &self.engine else { return false };
+        let (weights, width) = (native.weights_of(copy), native.network.width());
+        match record {
+            Some(tape) => {
+                let start = tape.output.len();
+                native.network.forward(weights, ids, n, tape);
+                use_rows(width, &tape.output[start..]);
+            }
+            None => {
+                let tapes = native.forward(weights, ids, n);
+                for tape in &tapes {
+                    use_rows(width, &tape.output);
+                }
+                native.give_back(tapes);
+            }
+        }
+        true
     }
 
     /// The parameter log Z, `[1]`, tracked.
@@ -350,7 +441,7 @@ impl Model {
                 params.tensors.last().expect("log Z is the last").val().reshape([1])
             }
             Engine::Native(native) => {
-                let value = native.values.last().expect("log Z is the last");
+                let value = native.weights.values.last().expect("log Z is the last");
                 let leaf = leaf(value.clone(), [1, 1], &self.device);
                 native.log_z = Some(leaf.clone());
                 leaf.reshape([1])
@@ -382,20 +473,21 @@ impl Model {
             }
             Engine::Native(native) => {
                 let loss = f64::from(loss.inner().into_scalar::<f32>());
-                for gradient in native.gradients.iter_mut().flatten() {
-                    gradient.fill(0.0);
-                }
                 let passes = std::mem::take(&mut native.passes);
-                for (slot, (leaf, ids)) in passes.into_iter().enumerate() {
-                    let Some(gradient) = leaf.grad_remove(&mut tracked) else { continue };
-                    let [n, _] = gradient.dims();
-                    let data = gradient.into_data().convert::<f32>();
-                    let data = data.as_slice().expect("converted to f32 above");
-                    native.backward(slot, &ids, n, data);
+                let n_parts = passes.iter().map(|(_, tapes)| tapes.len()).max().unwrap_or(0);
+                native.clear_gradients(n_parts.max(1));
+                for (leaf, mut tapes) in passes {
+                    if let Some(gradient) = leaf.grad_remove(&mut tracked) {
+                        let data = gradient.into_data().convert::<f32>();
+                        native.backward(&mut tapes, data.as_slice().expect("converted to f32"));
+                    }
+                    native.give_back(tapes);
                 }
-                let [sum, second] = &mut native.gradients;
-                for (sum, second) in sum.iter_mut().zip(second) {
-                    crate::kernels::add(sum, second);
+                let (sum, others) = native.gradients.split_at_mut(1);
+                for other in &others[..n_parts.max(1) - 1] {
+                    for (sum, other) in sum[0].iter_mut().zip(other) {
+                        crate::kernels::add(sum, other);
+                    }
                 }
                 let log_z = native.log_z.take().and_then(|leaf| leaf.grad_remove(&mut tracked));
                 if let (Some(gradient), Some(buffer)) = (log_z, native.gradients[0].last_mut()) {
@@ -450,18 +542,24 @@ impl Model {
                     params.tensors[i] = tracked(i, optimizer.step(i, lr, value, gradient));
                 }
                 (Engine::Native(native), _) => {
-                    let (value, gradient) = (&mut native.values[i], &native.gradients[0][i]);
+                    let value = &mut native.weights.values[i];
+                    let gradient = &native.gradients[0][i];
                     optimizer.step_native(i, lr, shape, value, gradient, scale as f32);
                 }
                 (Engine::Burn(_), None) => {}
             }
+        }
+        if let Engine::Native(native) = &mut self.engine {
+            native.network.prepare(&mut native.weights);
         }
     }
 
     /// Forgets passes whose loss was never differentiated.
     pub fn clear(&mut self) {
         if let Engine::Native(native) = &mut self.engine {
-            native.passes.clear();
+            for (_, tapes) in std::mem::take(&mut native.passes) {
+                native.give_back(tapes);
+            }
             native.log_z = None;
         }
     }

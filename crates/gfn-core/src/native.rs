@@ -1,17 +1,41 @@
 //! Networks in plain Rust for the CPU: what training and rollouts run on where a network offers
 //! it. The Burn version of the same network is the reference that it is tested against.
 
-/// What a forward pass leaves for the backward pass. Buffers are kept from pass to pass.
+/// Parameter values, with what a network derives from them.
+#[derive(Clone, Debug, Default)]
+pub struct Weights {
+    /// The values of the parameters, row-major, in the order in which the network declares them.
+    pub values: Vec<Vec<f32>>,
+    /// What [`NativeNetwork::prepare`] has made of them.
+    pub prepared: Vec<Vec<f32>>,
+}
+
+/// What forward passes leave for the backward pass: the concatenation of all rows that were
+/// evaluated since [`clear`](Self::clear). Buffers are kept from pass to pass.
 #[derive(Debug, Default)]
 pub struct Tape {
-    /// The outputs, `[n, width]`: logits of P_F, logits of P_B, log F.
+    /// Number of rows evaluated.
+    pub rows: usize,
+    /// Their observations, `n_active` ids each.
+    pub ids: Vec<i32>,
+    /// The outputs, `[rows, width]`: logits of P_F, logits of P_B, log F.
     pub output: Vec<f32>,
-    /// Activations of the hidden layers, in the network's own order.
-    pub hidden: Vec<Vec<f32>>,
-    /// Scratch of the backward pass.
-    pub scratch: [Vec<f32>; 2],
-    /// Scratch of both passes: output weights side by side.
-    pub merged: Vec<f32>,
+    /// What the network needs again, in its own order.
+    pub kept: Vec<Vec<f32>>,
+    /// Scratch of both passes.
+    pub scratch: Vec<Vec<f32>>,
+}
+
+impl Tape {
+    /// Forgets all rows and keeps the memory.
+    pub fn clear(&mut self) {
+        self.rows = 0;
+        self.ids.clear();
+        self.output.clear();
+        for kept in &mut self.kept {
+            kept.clear();
+        }
+    }
 }
 
 /// A network whose passes are written by hand.
@@ -19,19 +43,18 @@ pub trait NativeNetwork: Send + Sync {
     /// Columns of the output: `n_actions + n_back_actions + 1`.
     fn width(&self) -> usize;
 
-    /// Evaluates `n` observations of `n_active` ids each (negative: no token).
-    ///
-    /// `params` are the values of the network's parameters, row-major, in the order in which it
-    /// declares them.
-    fn forward(&self, params: &[Vec<f32>], ids: &[i32], n: usize, tape: &mut Tape);
+    /// Derives from new values what passes would otherwise compute again and again.
+    fn prepare(&self, _weights: &mut Weights) {}
 
-    /// Adds the gradients of the parameters to `gradients`, given that of the output `[n, width]`
-    /// for the pass that `tape` holds.
+    /// Evaluates `n` observations of `n_active` ids each (negative: no token) and appends them to
+    /// `tape`.
+    fn forward(&self, weights: &Weights, ids: &[i32], n: usize, tape: &mut Tape);
+
+    /// Adds the gradients of the parameters to `gradients`, given that of the outputs
+    /// `[rows, width]` of all rows of `tape`.
     fn backward(
         &self,
-        params: &[Vec<f32>],
-        ids: &[i32],
-        n: usize,
+        weights: &Weights,
         tape: &mut Tape,
         output_gradient: &[f32],
         gradients: &mut [Vec<f32>],

@@ -2,14 +2,17 @@
 //!
 //! Rows advance in lockstep so that the policy sees one batch per step; finished trajectories
 //! drop out of the batch. Every trajectory draws from its own random stream, so what is drawn
-//! for one does not depend on the others.
+//! for one does not depend on the others. A batch may be cut into parts that walk side by side,
+//! one policy each.
 
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
+use rayon::prelude::*;
 
 use crate::policy::{Direction, Policy};
 use crate::rng::{Purpose, Streams};
-use crate::{Environment, States, Trajectories};
+use crate::trajectories::offers_choice_back;
+use crate::{Environment, NetworkRows, States, Trajectories};
 
 /// How the behaviour differs from the policy. It changes which action is drawn, never what the
 /// objectives see as its log-probability.
@@ -37,16 +40,37 @@ pub struct Draw {
     pub step: u64,
 }
 
+/// Into how many parts a batch of `n` trajectories should be cut. It depends on the batch alone,
+/// so results do not depend on how many threads there are.
+pub fn parts_of_batch(n: usize) -> usize {
+    match n {
+        ..16 => 1,
+        16..64 => 2,
+        64..256 => 4,
+        256..1024 => 8,
+        _ => 16,
+    }
+}
+
 /// Draws trajectories; keeps its buffers from batch to batch.
 #[derive(Debug, Default)]
 pub struct Sampler {
+    parts: Vec<Part>,
+}
+
+/// Trajectories that walk in lockstep.
+#[derive(Debug, Default)]
+struct Part {
     walks: Vec<Walk>,
     active: Vec<usize>,
     batch: States,
     logits: Vec<f32>,
-    mask: Vec<bool>,
+    /// Legal actions of every active row, one after the other.
+    masks: Vec<bool>,
     weights: Vec<f64>,
     legal: Vec<usize>,
+    /// Walk and position of every row that the policy was asked for, in order.
+    asked: Vec<(u32, u32)>,
 }
 
 /// One trajectory in the making.
@@ -56,6 +80,15 @@ struct Walk {
     taken: Vec<u32>,
     returned: Vec<u32>,
     rng: Option<ChaCha8Rng>,
+}
+
+/// What all trajectories of a batch have in common.
+#[derive(Clone, Copy)]
+struct Walking<'a> {
+    env: &'a dyn Environment,
+    direction: Direction,
+    exploration: Exploration,
+    draw: Draw,
 }
 
 impl Sampler {
@@ -71,13 +104,37 @@ impl Sampler {
         draw: Draw,
         n: usize,
     ) -> Trajectories {
-        let mut start = vec![0; env.layout().width];
-        env.reset(&mut start);
-        let mut starts = States::with_capacity(start.len(), n);
-        for _ in 0..n {
-            starts.push(&start);
-        }
-        self.walk(env, policy, Direction::Forward, exploration, draw, &starts)
+        let walking = Walking { env, direction: Direction::Forward, exploration, draw };
+        self.parts.resize_with(self.parts.len().max(1), Part::default);
+        self.parts[0].walk(walking, policy, &initial_states(env, n), 0, false);
+        self.collect(walking, 1)
+    }
+
+    /// Samples `n` trajectories from s0 with P_F, one part per policy side by side.
+    ///
+    /// Also returns the rows that the policies were asked for, part after part: all states but
+    /// those that no network needs to evaluate, see [`NetworkRows`].
+    pub fn forward_in_parts<P: Policy + Send>(
+        &mut self,
+        env: &dyn Environment,
+        policies: &mut [P],
+        exploration: Exploration,
+        draw: Draw,
+        n: usize,
+    ) -> (Trajectories, NetworkRows) {
+        let walking = Walking { env, direction: Direction::Forward, exploration, draw };
+        let (n_parts, starts) = (policies.len(), initial_states(env, n));
+        self.parts.resize_with(self.parts.len().max(n_parts), Part::default);
+        self.parts[..n_parts].par_iter_mut().zip(policies).enumerate().for_each(
+            |(i, (part, policy))| {
+                let range = n * i / n_parts..n * (i + 1) / n_parts;
+                let first = range.start;
+                part.walk(walking, &*policy, &starts.slice(range), first, true);
+            },
+        );
+        let trajectories = self.collect(walking, n_parts);
+        let rows = self.network_rows(env, &trajectories, n_parts);
+        (trajectories, rows)
     }
 
     /// Samples one trajectory that ends in each row of `terminals`, with P_B.
@@ -90,80 +147,19 @@ impl Sampler {
         draw: Draw,
         terminals: &States,
     ) -> Trajectories {
-        self.walk(env, policy, Direction::Backward, Exploration::NONE, draw, terminals)
+        let exploration = Exploration::NONE;
+        let walking = Walking { env, direction: Direction::Backward, exploration, draw };
+        self.parts.resize_with(self.parts.len().max(1), Part::default);
+        self.parts[0].walk(walking, policy, terminals, 0, false);
+        self.collect(walking, 1)
     }
 
-    fn walk(
-        &mut self,
-        env: &dyn Environment,
-        policy: &dyn Policy,
-        direction: Direction,
-        exploration: Exploration,
-        draw: Draw,
-        starts: &States,
-    ) -> Trajectories {
-        let layout = env.layout();
-        let (n, width) = (starts.len(), layout.width);
-        let n_actions = match direction {
-            Direction::Forward => layout.n_actions,
-            Direction::Backward => layout.n_back_actions,
-        };
-        self.walks.resize_with(n.max(self.walks.len()), Walk::default);
-        for (i, (walk, start)) in self.walks.iter_mut().zip(starts.rows()).enumerate() {
-            walk.rows.clear();
-            walk.rows.extend_from_slice(start);
-            walk.taken.clear();
-            walk.returned.clear();
-            walk.rng = Some(draw.streams.at(draw.purpose, draw.step, i as u64));
-        }
-        self.mask.resize(n_actions, false);
-        self.active.clear();
-        self.active.extend(0..n);
-        if self.batch.width() != width {
-            self.batch = States::new(width);
-        }
-        while !self.active.is_empty() {
-            self.batch.clear();
-            for &i in &self.active {
-                let rows = &self.walks[i].rows;
-                self.batch.push(&rows[rows.len() - width..]);
-            }
-            self.logits.resize(self.active.len() * n_actions, 0.0);
-            policy.logits(env, direction, &self.batch, &mut self.logits);
-
-            let mut kept = 0;
-            for slot in 0..self.active.len() {
-                let i = self.active[slot];
-                let row = self.batch.row_mut(slot);
-                match direction {
-                    Direction::Forward => env.legal(row, &mut self.mask),
-                    Direction::Backward => env.legal_back(row, &mut self.mask),
-                }
-                self.legal.clear();
-                self.legal.extend((0..n_actions).filter(|&action| self.mask[action]));
-                if self.legal.is_empty() {
-                    continue; // the walk has arrived
-                }
-                let walk = &mut self.walks[i];
-                let rng = walk.rng.as_mut().expect("every walk has its stream");
-                let logits = &self.logits[slot * n_actions..(slot + 1) * n_actions];
-                let action = draw_action(logits, &self.legal, exploration, rng, &mut self.weights);
-                let inverse = match direction {
-                    Direction::Forward => env.step(row, action),
-                    Direction::Backward => env.unstep(row, action),
-                };
-                walk.rows.extend_from_slice(row);
-                walk.taken.push(action as u32);
-                walk.returned.push(inverse as u32);
-                self.active[kept] = i;
-                kept += 1;
-            }
-            self.active.truncate(kept);
-        }
-
+    /// The trajectories of the first parts.
+    fn collect(&mut self, walking: Walking<'_>, n_parts: usize) -> Trajectories {
+        let width = walking.env.layout().width;
         let mut trajectories = Trajectories::new(width);
-        for walk in &mut self.walks[..n] {
-            match direction {
+        for walk in self.parts[..n_parts].iter_mut().flat_map(|part| &mut part.walks) {
+            match walking.direction {
                 Direction::Forward => {
                     trajectories.push(&walk.rows, &walk.taken, &walk.returned);
                 }
@@ -177,6 +173,160 @@ impl Sampler {
             }
         }
         trajectories
+    }
+
+    /// The network row of every state, from the order in which the policies were asked.
+    fn network_rows(
+        &self,
+        env: &dyn Environment,
+        trajectories: &Trajectories,
+        n_parts: usize,
+    ) -> NetworkRows {
+        const NONE: u32 = u32::MAX;
+        let mut rows = NetworkRows {
+            states: Vec::with_capacity(trajectories.states.len()),
+            of_state: vec![NONE; trajectories.states.len()],
+        };
+        let mut mask = vec![false; env.layout().n_back_actions];
+        let mut before = 0;
+        for part in &self.parts[..n_parts] {
+            let first_row = rows.states.len() as u32;
+            for &(walk, position) in &part.asked {
+                let state = trajectories.rows(before + walk as usize).start + position as usize;
+                rows.of_state[state] = rows.states.len() as u32;
+                rows.states.push(state as u32);
+            }
+            for i in before..before + part.walks.len() {
+                let states = trajectories.rows(i);
+                rows.of_state[states.start] = first_row;
+                let last = states.end - 1;
+                if rows.of_state[last] == NONE {
+                    let row = trajectories.states.row(last);
+                    debug_assert!(!offers_choice_back(env, row, &mut mask));
+                    rows.of_state[last] = rows.of_state[last - 1];
+                }
+            }
+            before += part.walks.len();
+        }
+        rows
+    }
+}
+
+fn initial_states(env: &dyn Environment, n: usize) -> States {
+    let mut start = vec![0; env.layout().width];
+    env.reset(&mut start);
+    let mut starts = States::with_capacity(start.len(), n);
+    for _ in 0..n {
+        starts.push(&start);
+    }
+    starts
+}
+
+impl Part {
+    /// Walks from every row of `starts` until no action is legal. `first` is the number of the
+    /// first trajectory in its batch. With `all_rows` the policy is asked for every state that
+    /// [`NetworkRows`] lists, that is also for terminal states with a choice backwards.
+    fn walk(
+        &mut self,
+        walking: Walking<'_>,
+        policy: &dyn Policy,
+        starts: &States,
+        first: usize,
+        all_rows: bool,
+    ) {
+        let Walking { env, direction, exploration, draw } = walking;
+        let layout = env.layout();
+        let (n, width) = (starts.len(), layout.width);
+        let n_actions = match direction {
+            Direction::Forward => layout.n_actions,
+            Direction::Backward => layout.n_back_actions,
+        };
+        self.walks.resize_with(n, Walk::default);
+        for (i, (walk, start)) in self.walks.iter_mut().zip(starts.rows()).enumerate() {
+            walk.rows.clear();
+            walk.rows.extend_from_slice(start);
+            walk.taken.clear();
+            walk.returned.clear();
+            walk.rng = Some(draw.streams.at(draw.purpose, draw.step, (first + i) as u64));
+        }
+        self.asked.clear();
+        if self.batch.width() != width {
+            self.batch = States::new(width);
+        }
+        let legal = |row: &[i32], mask: &mut [bool]| {
+            match direction {
+                Direction::Forward => env.legal(row, mask),
+                Direction::Backward => env.legal_back(row, mask),
+            }
+            mask.contains(&true)
+        };
+        self.masks.clear();
+        self.masks.resize(n * n_actions, false);
+        self.active.clear();
+        for (i, start) in starts.rows().enumerate() {
+            let slot = self.active.len();
+            if legal(start, &mut self.masks[slot * n_actions..(slot + 1) * n_actions]) {
+                self.active.push(i);
+            }
+        }
+        let mut position = 0;
+        while !self.active.is_empty() {
+            // All walks forward start in the same state: one row answers for all.
+            let shared = position == 0 && direction == Direction::Forward;
+            let asked = if shared { &self.active[..1] } else { &self.active[..] };
+            self.batch.clear();
+            for &i in asked {
+                let rows = &self.walks[i].rows;
+                self.batch.push(&rows[rows.len() - width..]);
+                self.asked.push((i as u32, position));
+            }
+            self.logits.resize(asked.len() * n_actions, 0.0);
+            policy.logits(env, direction, &self.batch, &mut self.logits);
+
+            let mut kept = 0;
+            for slot in 0..self.active.len() {
+                let i = self.active[slot];
+                let mask = &self.masks[slot * n_actions..(slot + 1) * n_actions];
+                self.legal.clear();
+                self.legal.extend((0..n_actions).filter(|&action| mask[action]));
+                let walk = &mut self.walks[i];
+                let rng = walk.rng.as_mut().expect("every walk has its stream");
+                let slot = if shared { 0 } else { slot };
+                let logits = &self.logits[slot * n_actions..(slot + 1) * n_actions];
+                let action = draw_action(logits, &self.legal, exploration, rng, &mut self.weights);
+                let start = walk.rows.len();
+                walk.rows.extend_from_within(start - width..);
+                let row = &mut walk.rows[start..];
+                let inverse = match direction {
+                    Direction::Forward => env.step(row, action),
+                    Direction::Backward => env.unstep(row, action),
+                };
+                walk.taken.push(action as u32);
+                walk.returned.push(inverse as u32);
+                if legal(row, &mut self.masks[kept * n_actions..(kept + 1) * n_actions]) {
+                    self.active[kept] = i;
+                    kept += 1;
+                }
+            }
+            self.active.truncate(kept);
+            position += 1;
+        }
+
+        if all_rows {
+            self.batch.clear();
+            let mut mask = vec![false; layout.n_back_actions];
+            for (i, walk) in self.walks.iter().enumerate() {
+                let row = &walk.rows[walk.rows.len() - width..];
+                if offers_choice_back(env, row, &mut mask) {
+                    self.batch.push(row);
+                    self.asked.push((i as u32, walk.taken.len() as u32));
+                }
+            }
+            if !self.batch.is_empty() {
+                self.logits.resize(self.batch.len() * n_actions, 0.0);
+                policy.logits(env, direction, &self.batch, &mut self.logits);
+            }
+        }
     }
 }
 

@@ -13,13 +13,14 @@ use crate::backward::{BackwardStrategy, Order, OwnUpdate, Source};
 use crate::batch::{Batch, Scored};
 use crate::metric::{EvalContext, Metric, MetricContext, Observed};
 use crate::model::{Gradients, Model, Values};
+use crate::native::Tape;
 use crate::network::{Group, Network, Outputs};
 use crate::objective::{LogZ, Objective};
 use crate::optimizer::Optimizer;
 use crate::rng::{Purpose, Streams};
 use crate::sampler::{Draw, Exploration, Sampler};
 use crate::schedule::Schedule;
-use crate::{Environment, Reward, RewardError, Trajectories};
+use crate::{Environment, NetworkRows, Reward, RewardError, Trajectories};
 
 pub use policy::ModelPolicy;
 pub use settings::{Engine, TrainSettings};
@@ -118,6 +119,8 @@ pub struct Trainer {
     optimizers: [Optimizer; 3],
     history: VecDeque<Trajectories>,
     sampler: Sampler,
+    /// Activations of the rollout, until the first update of the iteration has used them.
+    recorded: Option<Vec<Tape>>,
     streams: Streams,
     eval_streams: Streams,
     counters: Counters,
@@ -172,6 +175,7 @@ impl Trainer {
                 .map(|settings| Optimizer::new(&settings, n, model.is_native())),
             history: VecDeque::new(),
             sampler: Sampler::default(),
+            recorded: None,
             streams,
             eval_streams: Streams::new(eval_seed),
             counters: Counters::default(),
@@ -227,7 +231,7 @@ impl Trainer {
         let step = self.counters.step;
         let exploration =
             Exploration { epsilon: self.epsilon.at(step), temperature: self.settings.temperature };
-        let trajectories = self.sample(step, exploration)?;
+        let (trajectories, rows) = self.sample(step, exploration)?;
         let log_z = match self.parts.objective.log_z() {
             // Reading log F(s0) costs a network pass; the batch below contains it.
             LogZ::InitialFlow | LogZ::None => None,
@@ -237,7 +241,7 @@ impl Trainer {
         let own = self.parts.backward.own_update();
         let own_batch = own.map(|own| self.own_batch(step, own, &trajectories));
         let needs = self.parts.objective.needs();
-        let batch = self.batch(&trajectories, needs.parents);
+        let batch = self.batch(&trajectories, rows, needs.parents);
         let mut backward_loss = None;
         if let (Some(own), Some(past)) = (own, &own_batch)
             && own.order == Order::BackwardFirst
@@ -273,26 +277,53 @@ impl Trainer {
         })
     }
 
-    /// Samples the training batch of `step` and computes its rewards.
-    fn sample(&mut self, step: u64, exploration: Exploration) -> Result<Trajectories, TrainError> {
-        let mut sampler = std::mem::take(&mut self.sampler);
+    /// Samples the training batch of `step` and computes its rewards. The activations stay in
+    /// `recorded`: the update that comes first evaluates the same states with the same parameters.
+    fn sample(
+        &mut self,
+        step: u64,
+        exploration: Exploration,
+    ) -> Result<(Trajectories, NetworkRows), TrainError> {
         let draw = Draw { streams: self.streams, purpose: Purpose::Rollout, step };
         let n = self.settings.batch_at(step);
-        let mut trajectories =
-            sampler.forward(self.parts.env(), &self.policy(), exploration, draw, n);
-        self.sampler = sampler;
+        let (model, backward) = (&self.model, &*self.parts.backward);
+        let mut policies = match model.recorders(n) {
+            Some(tapes) => tapes
+                .into_iter()
+                .map(|tape| ModelPolicy::recording(model, backward, tape))
+                .collect(),
+            None => vec![ModelPolicy::new(model, backward, None)],
+        };
+        let env = &*self.parts.context.env;
+        let (mut trajectories, rows) =
+            self.sampler.forward_in_parts(env, &mut policies, exploration, draw, n);
+        self.recorded = policies.into_iter().map(ModelPolicy::into_tape).collect();
         let mut log_reward = vec![0.0; trajectories.len()];
         self.parts.reward().log_reward(&trajectories.terminals(), &mut log_reward)?;
         trajectories.log_reward = log_reward;
         self.counters.trajectories += trajectories.len() as u64;
         self.counters.reward_calls += trajectories.len() as u64;
         self.counters.env_steps += trajectories.n_transitions() as u64;
-        Ok(trajectories)
+        Ok((trajectories, rows))
     }
 
-    fn batch(&self, trajectories: &Trajectories, parents: bool) -> Batch {
+    fn forget_recorded(&mut self) {
+        if let Some(tapes) = self.recorded.take() {
+            self.model.give_back(tapes);
+        }
+    }
+
+    /// The outputs of a batch for a loss: recorded in the rollout, if they still hold.
+    fn outputs(&mut self, batch: &Batch) -> Outputs {
+        match self.recorded.take() {
+            Some(tapes) => self.model.outputs_on(tapes),
+            None => self.model.outputs(&batch.observations),
+        }
+    }
+
+    fn batch(&self, trajectories: &Trajectories, rows: NetworkRows, parents: bool) -> Batch {
         let device = self.device().clone();
-        Batch::new(self.parts.env(), &*self.parts.backward, trajectories, parents, &device)
+        Batch::new(self.parts.env(), &*self.parts.backward, trajectories, rows, parents, &device)
     }
 
     /// The batch that P_B's own loss is computed on: none stands for the current one.
@@ -322,9 +353,17 @@ impl Trainer {
         past: &Option<Trajectories>,
         current: &Batch,
     ) -> Result<f64, TrainError> {
-        let past = past.as_ref().map(|past| self.batch(past, false));
+        let past = past.as_ref().map(|past| {
+            let rows = NetworkRows::packed(self.parts.env(), past);
+            self.batch(past, rows, false)
+        });
+        if past.is_some() {
+            // The recorded activations are of another batch.
+            self.forget_recorded();
+        }
         let batch = past.as_ref().unwrap_or(current);
-        let loss = self.backward_loss(own, batch);
+        let outputs = self.outputs(batch);
+        let loss = own.loss(batch.sum_by_trajectory(batch.log_pb(&outputs)));
         let groups = [Group::Trunk, Group::Backward];
         let gradients = self.checked_gradients(step, "the loss of P_B", loss, &groups)?;
         let loss = gradients.loss;
@@ -346,7 +385,7 @@ impl Trainer {
 
     /// The objective's update. Returns the loss, the norm of its gradient and log F(s0).
     fn update_forward(&mut self, step: u64, batch: &Batch) -> Result<(f64, f64, f64), TrainError> {
-        let outputs = self.model.outputs(&batch.observations);
+        let outputs = self.outputs(batch);
         let log_flow_s0 = outputs.log_flow.clone().narrow(0, 0, 1).inner();
         let log_flow_s0 = f64::from(log_flow_s0.into_scalar::<f32>());
         let loss = self.objective_loss(batch, outputs);
@@ -446,7 +485,8 @@ impl Trainer {
 
     /// A batch of the given trajectories, as the objective sees it.
     pub fn batch_of(&self, trajectories: &Trajectories) -> Batch {
-        self.batch(trajectories, self.parts.objective.needs().parents)
+        let rows = NetworkRows::packed(self.parts.env(), trajectories);
+        self.batch(trajectories, rows, self.parts.objective.needs().parents)
     }
 
     /// The parts of the experiment.

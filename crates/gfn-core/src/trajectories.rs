@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::States;
+use crate::{Environment, States};
 
 /// A batch of trajectories s0 → … → x.
 ///
@@ -76,4 +76,49 @@ impl Trajectories {
         self.back_actions.extend_from_slice(back_actions);
         self.offsets.push(self.actions.len() as u32);
     }
+}
+
+/// Which states of a batch of trajectories a network evaluates, and in which order.
+///
+/// States that all trajectories share (s0) need one row only. A terminal state with a single
+/// legal backward action needs none: log P_B is 0 there, and log F is log R. Such a state borrows
+/// the row of its parent, whose outputs then do not matter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetworkRows {
+    /// The state (row of [`Trajectories::states`]) of each network row.
+    pub states: Vec<u32>,
+    /// The network row of each state.
+    pub of_state: Vec<u32>,
+}
+
+impl NetworkRows {
+    /// Rows in the order of the trajectories.
+    pub fn packed(env: &dyn Environment, trajectories: &Trajectories) -> Self {
+        let mut rows = Self::default();
+        let mut mask = vec![false; env.layout().n_back_actions];
+        for i in 0..trajectories.len() {
+            for state in trajectories.rows(i) {
+                let row = rows.states.len() as u32;
+                let is_first = state == trajectories.rows(i).start;
+                let is_last = state + 1 == trajectories.rows(i).end;
+                if is_first && i > 0 {
+                    rows.of_state.push(0);
+                } else if is_last
+                    && !offers_choice_back(env, trajectories.states.row(state), &mut mask)
+                {
+                    rows.of_state.push(rows.of_state[state - 1]);
+                } else {
+                    rows.states.push(state as u32);
+                    rows.of_state.push(row);
+                }
+            }
+        }
+        rows
+    }
+}
+
+/// Whether a state has two or more legal backward actions.
+pub(crate) fn offers_choice_back(env: &dyn Environment, row: &[i32], mask: &mut [bool]) -> bool {
+    env.legal_back(row, mask);
+    mask.iter().filter(|&&legal| legal).count() > 1
 }

@@ -1,12 +1,13 @@
 //! Sub-trajectory balance, SubTB(λ) (Madan et al. 2023, arXiv:2209.12782).
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{LogZ, Objective, ObjectiveAxis, Penalty, check_log_reward_min};
 use crate::KeyError;
 use crate::batch::Scored;
+use crate::network::upload_ints;
 use crate::registry::Kind;
 
 /// How sub-trajectories are weighted. A sub-trajectory of `l` transitions has weight λ^(l−1).
@@ -71,11 +72,10 @@ impl Kind<ObjectiveAxis> for SubTrajectoryBalance {
 }
 
 impl SubTrajectoryBalance {
-    /// Weights of the pairs (i, j), i < j, of every trajectory, padded to `width` states:
-    /// `[b, width, width]`, summing to 1.
-    fn weights(&self, lens: &[usize], width: usize) -> Vec<f32> {
-        let b = lens.len();
-        let by_length: Vec<f64> = (0..width)
+    /// All sub-trajectories s_i → s_j of trajectories with `lens` transitions.
+    fn pairs(&self, lens: &[usize]) -> Pairs {
+        let longest = lens.iter().max().copied().unwrap_or(0);
+        let by_length: Vec<f64> = (0..longest)
             .map(|l| match self.weighting {
                 Weighting::GeometricWithin | Weighting::Geometric => self.lambda.powi(l as i32),
                 Weighting::EqualWithin | Weighting::Equal => 1.0,
@@ -85,21 +85,40 @@ impl SubTrajectoryBalance {
         let total =
             |n: usize| -> f64 { (1..=n).map(|l| (n - l + 1) as f64 * by_length[l - 1]).sum() };
         let batch_total: f64 = lens.iter().map(|&n| total(n)).sum();
-        let mut weights = vec![0.0f32; b * width * width];
+        let n_pairs = lens.iter().map(|n| n * (n + 1) / 2).sum();
+        let mut pairs = Pairs {
+            start: Vec::with_capacity(n_pairs),
+            end: Vec::with_capacity(n_pairs),
+            weight: Vec::with_capacity(n_pairs),
+        };
         for (i, &n) in lens.iter().enumerate() {
             let norm = match self.weighting {
-                Weighting::GeometricWithin | Weighting::EqualWithin => total(n) * b as f64,
+                Weighting::GeometricWithin | Weighting::EqualWithin => total(n) * lens.len() as f64,
                 Weighting::Geometric | Weighting::Equal => batch_total,
             };
+            let row = i * (longest + 1);
             for start in 0..n {
-                let row = (i * width + start) * width;
                 for end in start + 1..=n {
-                    weights[row + end] = (by_length[end - start - 1] / norm) as f32;
+                    // Weights that vanish (λ = 0) would be multiplied for nothing.
+                    let weight = by_length[end - start - 1];
+                    if weight > 0.0 {
+                        pairs.start.push((row + start) as i32);
+                        pairs.end.push((row + end) as i32);
+                        pairs.weight.push((weight / norm) as f32);
+                    }
                 }
             }
         }
-        weights
+        pairs
     }
+}
+
+/// Sub-trajectories by the positions of their ends in a layout of `[b, longest + 1]` states, with
+/// weights that sum to 1. A list, as a padded square is mostly padding.
+struct Pairs {
+    start: Vec<i32>,
+    end: Vec<i32>,
+    weight: Vec<f32>,
 }
 
 impl Objective for SubTrajectoryBalance {
@@ -118,22 +137,24 @@ impl Objective for SubTrajectoryBalance {
                 slots[i * (width - 1) + t] = offsets[i] as i32 + t as i32;
             }
         }
-        let slots = Tensor::<1, Int>::from_data(TensorData::new(slots, [b * (width - 1)]), &device);
+        let slots = upload_ints(slots, &device);
         let padded = |values: Tensor<1>| {
             let values = Tensor::cat(vec![values, Tensor::zeros([1], &device)], 0);
             values.select(0, slots.clone()).reshape([b, width - 1])
         };
-        let first: Vec<i32> = (0..b).map(|i| (offsets[i] as usize + i) as i32).collect();
-        let first = Tensor::<1, Int>::from_data(TensorData::new(first, [b]), &device);
-        let initial = scored.log_flow.clone().select(0, first).reshape([b, 1]);
+        let first = offsets[..b].iter().map(|&offset| offset as i32).collect();
+        let initial =
+            scored.log_flow_source().select(0, upload_ints(first, &device)).reshape([b, 1]);
         let ratio = padded(scored.log_pf.clone() - scored.log_pb.clone()).cumsum(1);
         let flows = padded(scored.log_flow_child(self.log_reward_min));
         let v = Tensor::cat(vec![initial, flows - ratio], 1);
 
-        let residual = v.clone().unsqueeze_dim::<3>(2) - v.unsqueeze_dim::<3>(1);
-        let weights = TensorData::new(self.weights(&lens, width), [b, width, width]);
-        let weights = Tensor::<3>::from_data(weights, &device);
-        (self.penalty.of(residual) * weights).sum()
+        let v = v.reshape([b * width]);
+        let Pairs { start, end, weight } = self.pairs(&lens);
+        let weight = TensorData::new(weight, [start.len()]);
+        let residual = v.clone().select(0, upload_ints(start, &device))
+            - v.select(0, upload_ints(end, &device));
+        (self.penalty.of(residual) * Tensor::<1>::from_data(weight, &device)).sum()
     }
 
     fn log_z(&self) -> LogZ {
@@ -155,18 +176,21 @@ mod tests {
         ] {
             for lambda in [0.0, 0.5, 1.0, 1.9] {
                 let subtb = SubTrajectoryBalance { lambda, weighting, ..Default::default() };
-                let sum: f64 = subtb.weights(&[1, 3, 2], 4).iter().map(|&w| f64::from(w)).sum();
+                let sum: f64 = subtb.pairs(&[1, 3, 2]).weight.iter().map(|&w| f64::from(w)).sum();
                 assert!((sum - 1.0).abs() < 1e-6, "{weighting:?} {lambda}: {sum}");
             }
         }
-        // Two transitions: lengths 1, 1, 2 with weights 1, 1, λ over 2 + λ.
+        // Two transitions: lengths 1, 2, 1 with weights 1, λ, 1 over 2 + λ.
         let subtb = SubTrajectoryBalance { lambda: 0.5, ..Default::default() };
-        let weights = subtb.weights(&[2], 3);
-        assert!((weights[1] - 0.4).abs() < 1e-7);
-        assert!((weights[5] - 0.4).abs() < 1e-7);
-        assert!((weights[2] - 0.2).abs() < 1e-7);
-        // λ = 0 keeps single transitions only.
+        let pairs = subtb.pairs(&[2]);
+        assert_eq!((pairs.start, pairs.end), (vec![0, 0, 1], vec![1, 2, 2]));
+        for (weight, expected) in pairs.weight.iter().zip([0.4, 0.2, 0.4]) {
+            assert!((weight - expected).abs() < 1e-7);
+        }
+        // λ = 0 keeps single transitions only; the second trajectory starts at the fourth slot.
         let db = SubTrajectoryBalance { lambda: 0.0, ..Default::default() };
-        assert_eq!(db.weights(&[2], 3), [0.0, 0.5, 0.0, 0.0, 0.0, 0.5, 0.0, 0.0, 0.0]);
+        let pairs = db.pairs(&[2, 1]);
+        assert_eq!((pairs.start, pairs.end), (vec![0, 1, 3], vec![1, 2, 4]));
+        assert_eq!(pairs.weight, [0.25, 0.25, 0.5]);
     }
 }

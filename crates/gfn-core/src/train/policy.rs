@@ -15,7 +15,8 @@ pub struct ModelPolicy<'a> {
     backward: &'a dyn BackwardStrategy,
     target: Option<&'a Values>,
     ids: RefCell<Vec<i32>>,
-    tape: RefCell<Tape>,
+    /// Where every evaluation of P_F is kept for the loss, if it is.
+    record: Option<RefCell<Tape>>,
 }
 
 impl<'a> ModelPolicy<'a> {
@@ -25,7 +26,21 @@ impl<'a> ModelPolicy<'a> {
         backward: &'a dyn BackwardStrategy,
         target: Option<&'a Values>,
     ) -> Self {
-        Self { model, backward, target, ids: RefCell::default(), tape: RefCell::default() }
+        Self { model, backward, target, ids: RefCell::default(), record: None }
+    }
+
+    /// P_F that keeps what it evaluates on a native tape.
+    pub(super) fn recording(
+        model: &'a Model,
+        backward: &'a dyn BackwardStrategy,
+        tape: Tape,
+    ) -> Self {
+        Self { record: Some(RefCell::new(tape)), ..Self::new(model, backward, None) }
+    }
+
+    /// The tape, if one was recorded.
+    pub(super) fn into_tape(self) -> Option<Tape> {
+        self.record.map(RefCell::into_inner)
     }
 }
 
@@ -55,15 +70,21 @@ impl Policy for ModelPolicy<'_> {
         };
         let mut ids = self.ids.borrow_mut();
         observe_into(env, states, &mut ids);
-        if let Some([_, width]) = self.model.native_forward(copy, &ids, states.len(), &self.tape) {
-            let (start, n) = match direction {
-                Direction::Forward => (0, layout.n_actions),
-                Direction::Backward => (layout.n_actions, layout.n_back_actions),
-            };
-            let tape = self.tape.borrow();
-            for (out, row) in out.chunks_exact_mut(n).zip(tape.output.chunks_exact(width)) {
+        let (start, n) = match direction {
+            Direction::Forward => (0, layout.n_actions),
+            Direction::Backward => (layout.n_actions, layout.n_back_actions),
+        };
+        let mut record = self.record.as_ref().map(RefCell::borrow_mut);
+        let mut done = 0;
+        let use_rows = |width: usize, rows: &[f32]| {
+            let rows = rows.chunks_exact(width);
+            let out = &mut out[done..];
+            done += rows.len() * n;
+            for (out, row) in out.chunks_exact_mut(n).zip(rows) {
                 out.copy_from_slice(&row[start..start + n]);
             }
+        };
+        if self.model.native_rows(copy, &ids, states.len(), record.as_deref_mut(), use_rows) {
             return;
         }
         let outputs = self.model.outputs_of(copy, &Observations::new(env, states));

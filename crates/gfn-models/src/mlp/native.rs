@@ -6,7 +6,7 @@ use std::ops::Range;
 use gfn_core::kernels::{
     Mat, add_bias, add_bias_relu, matmul, relu_gradient, scatter_rows, sum_into_bias, sum_rows,
 };
-use gfn_core::native::{NativeNetwork, Tape};
+use gfn_core::native::{NativeNetwork, Tape, Weights};
 
 use super::{HEADS, Mlp};
 
@@ -75,39 +75,49 @@ impl NativeNetwork for NativeMlp {
         self.width
     }
 
-    fn forward(&self, params: &[Vec<f32>], ids: &[i32], n: usize, tape: &mut Tape) {
-        let (hidden, layers) = (self.hidden, self.layers);
-        tape.hidden.resize_with(self.parts.len() * layers, Vec::new);
-        tape.output.resize(n * self.width, 0.0);
+    fn prepare(&self, weights: &mut Weights) {
+        weights.prepared.resize_with(self.parts.len(), Vec::new);
+        for (part, merged) in self.parts.iter().zip(&mut weights.prepared) {
+            self.merge(part, &weights.values, merged);
+        }
+    }
+
+    fn forward(&self, weights: &Weights, ids: &[i32], n: usize, tape: &mut Tape) {
+        let (hidden, layers, start) = (self.hidden, self.layers, tape.rows);
+        tape.rows += n;
+        tape.ids.extend_from_slice(ids);
+        tape.kept.resize_with(self.parts.len() * layers, Vec::new);
+        tape.scratch.resize_with(1, Vec::new);
+        tape.output.resize(tape.rows * self.width, 0.0);
+        let output = &mut tape.output[start * self.width..];
         for (p, part) in self.parts.iter().enumerate() {
             for layer in 0..layers {
-                let (weight, bias) =
-                    (&params[part.trunk + 2 * layer], &params[part.trunk + 2 * layer + 1]);
-                let (before, rest) = tape.hidden.split_at_mut(p * layers + layer);
-                let out = &mut rest[0];
-                out.resize(n * hidden, 0.0);
+                let index = part.trunk + 2 * layer;
+                let (weight, bias) = (&weights.values[index], &weights.values[index + 1]);
+                let (before, rest) = tape.kept.split_at_mut(p * layers + layer);
+                rest[0].resize(tape.rows * hidden, 0.0);
+                let out = &mut rest[0][start * hidden..];
                 if layer == 0 {
                     sum_rows(out, weight, ids, self.n_active, hidden);
                 } else {
-                    let input = &before[p * layers + layer - 1];
+                    let input = &before[p * layers + layer - 1][start * hidden..];
                     let input = Mat::new(input, n, hidden);
                     matmul(out, false, input, Mat::new(weight, hidden, hidden));
                 }
                 add_bias_relu(out, bias);
             }
-            let top = Mat::new(&tape.hidden[p * layers + layers - 1], n, hidden);
+            let top = Mat::new(&tape.kept[p * layers + layers - 1][start * hidden..], n, hidden);
             let columns = part.columns.len();
-            self.merge(part, params, &mut tape.merged);
-            let (weight, bias) = tape.merged.split_at(hidden * columns);
+            let (weight, bias) = weights.prepared[p].split_at(hidden * columns);
             if columns == self.width {
-                matmul(&mut tape.output, false, top, Mat::new(weight, hidden, columns));
-                add_bias(&mut tape.output, bias);
+                matmul(output, false, top, Mat::new(weight, hidden, columns));
+                add_bias(output, bias);
             } else {
                 let out = &mut tape.scratch[0];
                 out.resize(n * columns, 0.0);
                 matmul(out, false, top, Mat::new(weight, hidden, columns));
                 add_bias(out, bias);
-                let rows = tape.output.chunks_exact_mut(self.width);
+                let rows = output.chunks_exact_mut(self.width);
                 for (row, out) in rows.zip(out.chunks_exact(columns)) {
                     row[part.columns.clone()].copy_from_slice(out);
                 }
@@ -117,35 +127,35 @@ impl NativeNetwork for NativeMlp {
 
     fn backward(
         &self,
-        params: &[Vec<f32>],
-        ids: &[i32],
-        n: usize,
+        weights: &Weights,
         tape: &mut Tape,
         output_gradient: &[f32],
         gradients: &mut [Vec<f32>],
     ) {
-        let (hidden, layers) = (self.hidden, self.layers);
+        let (hidden, layers, n) = (self.hidden, self.layers, tape.rows);
+        tape.scratch.resize_with(3, Vec::new);
+        let [gradient, below, own_columns] = &mut tape.scratch[..] else {
+            unreachable!("resized above")
+        };
         for (p, part) in self.parts.iter().enumerate() {
             let columns = part.columns.len();
-            let mut own_columns = Vec::new();
             let output_gradient = if columns == self.width {
                 output_gradient
             } else {
+                own_columns.clear();
                 let rows = output_gradient.chunks_exact(self.width);
                 own_columns.extend(rows.flat_map(|row| &row[part.columns.clone()]).copied());
                 // A loss that does not read this part has no gradient for its trunk.
                 if own_columns.iter().all(|&g| g == 0.0) {
                     continue;
                 }
-                &own_columns
+                &own_columns[..]
             };
-            self.merge(part, params, &mut tape.merged);
-            let [gradient, below] = &mut tape.scratch;
             gradient.resize(n * hidden, 0.0);
             below.resize((n * hidden).max(hidden * columns), 0.0);
 
             // Output layers: one product, then split by head.
-            let top = &tape.hidden[p * layers + layers - 1];
+            let top = &tape.kept[p * layers + layers - 1];
             let dy = Mat::new(output_gradient, n, columns);
             let merged = &mut below[..hidden * columns];
             matmul(merged, false, Mat::new(top, n, hidden).t(), dy);
@@ -165,21 +175,21 @@ impl NativeNetwork for NativeMlp {
                 }
                 start += size;
             }
-            let weight = Mat::new(&tape.merged[..hidden * columns], hidden, columns);
+            let weight = Mat::new(&weights.prepared[p][..hidden * columns], hidden, columns);
             matmul(gradient, false, dy, weight.t());
             for layer in (0..layers).rev() {
-                relu_gradient(gradient, &tape.hidden[p * layers + layer]);
+                relu_gradient(gradient, &tape.kept[p * layers + layer]);
                 let index = part.trunk + 2 * layer;
                 sum_into_bias(&mut gradients[index + 1], &gradient[..n * hidden]);
                 if layer == 0 {
                     let dx = &gradient[..n * hidden];
-                    scatter_rows(&mut gradients[index], dx, ids, self.n_active, hidden);
+                    scatter_rows(&mut gradients[index], dx, &tape.ids, self.n_active, hidden);
                     break;
                 }
-                let input = Mat::new(&tape.hidden[p * layers + layer - 1], n, hidden);
+                let input = Mat::new(&tape.kept[p * layers + layer - 1], n, hidden);
                 let dy = Mat::new(gradient, n, hidden);
                 matmul(&mut gradients[index], true, input.t(), dy);
-                let weight = Mat::new(&params[index], hidden, hidden);
+                let weight = Mat::new(&weights.values[index], hidden, hidden);
                 matmul(below, false, dy, weight.t());
                 std::mem::swap(gradient, below);
             }

@@ -1,0 +1,101 @@
+//! The arithmetic under a training step, against the machine's limit:
+//! `cargo bench -p gfn-cli --bench kernels`. One operation of a matrix product is
+//! a multiplication with its addition; twice the printed rate is FLOP/s.
+
+use divan::Bencher;
+use divan::counter::ItemsCount;
+use gfn_core::kernels::{AdamStep, Mat, adam, matmul, sum_rows};
+
+fn main() {
+    divan::main();
+}
+
+const HIDDEN: usize = 256;
+
+fn filled(n: usize) -> Vec<f32> {
+    (0..n).map(|i| (i as f32 * 0.37).sin()).collect()
+}
+
+/// The machine's rate on one thread: a product large enough to be computed at full speed.
+#[divan::bench(args = [256, 512, 1024])]
+fn limit(bencher: Bencher<'_, '_>, n: usize) {
+    let (a, b, mut out) = (filled(n * n), filled(n * n), vec![0.0; n * n]);
+    bencher
+        .counter(ItemsCount::new(n * n * n))
+        .bench_local(|| matmul(&mut out, false, Mat::new(&a, n, n), Mat::new(&b, n, n)));
+}
+
+const ROWS: [usize; 9] = [1, 2, 4, 8, 16, 64, 128, 256, 1024];
+
+/// A hidden layer of the papers' MLP over that many states.
+#[divan::bench(args = ROWS)]
+fn layer(bencher: Bencher<'_, '_>, rows: usize) {
+    let (x, weight) = (filled(rows * HIDDEN), filled(HIDDEN * HIDDEN));
+    let mut out = vec![0.0; rows * HIDDEN];
+    bencher.counter(ItemsCount::new(rows * HIDDEN * HIDDEN)).bench_local(|| {
+        matmul(&mut out, false, Mat::new(&x, rows, HIDDEN), Mat::new(&weight, HIDDEN, HIDDEN));
+    });
+}
+
+/// The gradient of that layer's weight.
+#[divan::bench(args = ROWS)]
+fn weight_gradient(bencher: Bencher<'_, '_>, rows: usize) {
+    let (x, dy) = (filled(rows * HIDDEN), filled(rows * HIDDEN));
+    let mut out = vec![0.0; HIDDEN * HIDDEN];
+    bencher.counter(ItemsCount::new(rows * HIDDEN * HIDDEN)).bench_local(|| {
+        matmul(&mut out, true, Mat::new(&x, rows, HIDDEN).t(), Mat::new(&dy, rows, HIDDEN));
+    });
+}
+
+/// The gradient of that layer's input.
+#[divan::bench(args = ROWS)]
+fn input_gradient(bencher: Bencher<'_, '_>, rows: usize) {
+    let (dy, weight) = (filled(rows * HIDDEN), filled(HIDDEN * HIDDEN));
+    let mut out = vec![0.0; rows * HIDDEN];
+    bencher.counter(ItemsCount::new(rows * HIDDEN * HIDDEN)).bench_local(|| {
+        let weight = Mat::new(&weight, HIDDEN, HIDDEN).t();
+        matmul(&mut out, false, Mat::new(&dy, rows, HIDDEN), weight);
+    });
+}
+
+/// The merged output layer: ten columns.
+#[divan::bench(args = ROWS)]
+fn heads(bencher: Bencher<'_, '_>, rows: usize) {
+    let (x, weight) = (filled(rows * HIDDEN), filled(HIDDEN * 10));
+    let mut out = vec![0.0; rows * 10];
+    bencher.counter(ItemsCount::new(rows * HIDDEN * 10)).bench_local(|| {
+        matmul(&mut out, false, Mat::new(&x, rows, HIDDEN), Mat::new(&weight, HIDDEN, 10));
+    });
+}
+
+/// The sparse first layer: four active tokens of 80.
+#[divan::bench(args = ROWS)]
+fn first_layer(bencher: Bencher<'_, '_>, rows: usize) {
+    let weight = filled(80 * HIDDEN);
+    let ids: Vec<i32> = (0..rows * 4).map(|i| (i * 37 % 80) as i32).collect();
+    let mut out = vec![0.0; rows * HIDDEN];
+    bencher
+        .counter(ItemsCount::new(rows * 4 * HIDDEN))
+        .bench_local(|| sum_rows(&mut out, &weight, &ids, 4, HIDDEN));
+}
+
+/// One Adam step over the parameters of the papers' MLP.
+#[divan::bench]
+fn adam_step(bencher: Bencher<'_, '_>) {
+    let n = 80 * HIDDEN + HIDDEN * HIDDEN + HIDDEN * 10;
+    let (mut value, gradient) = (filled(n), filled(n));
+    let (mut m, mut v) = (vec![0.0; n], vec![0.0; n]);
+    let step = AdamStep {
+        lr: 1e-3,
+        beta1: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-8,
+        l2: 0.0,
+        correction1: 1.0,
+        correction2: 1.0,
+        scale: 1.0,
+    };
+    bencher
+        .counter(ItemsCount::new(n))
+        .bench_local(|| adam(step, &mut value, &gradient, &mut m, &mut v));
+}
