@@ -89,8 +89,7 @@ fn part_gradients(bencher: Bencher<'_, '_>, engine: &str) {
     let batch = experiment.trainer.batch_of(&trajectories);
     let trainer = &mut experiment.trainer;
     bencher.bench_local(|| {
-        let outputs = trainer.model_mut().outputs(&batch.observations);
-        let loss = trainer.objective_loss(&batch, outputs);
+        let loss = trainer.objective_loss(&batch);
         let groups = trainer.objective_groups();
         trainer.model_mut().gradients(loss, groups).norm
     });

@@ -39,8 +39,7 @@ fn sample(experiment: &Experiment, n: usize) -> Trajectories {
 }
 
 fn loss(trainer: &mut Trainer, batch: &Batch) -> Tensor<1> {
-    let outputs = trainer.model_mut().outputs(&batch.observations);
-    trainer.objective_loss(batch, outputs)
+    trainer.objective_loss(batch)
 }
 
 fn loss_value(trainer: &mut Trainer, batch: &Batch) -> f64 {

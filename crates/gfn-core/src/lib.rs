@@ -26,6 +26,8 @@ pub mod backward;
 #[cfg(feature = "train")]
 pub mod batch;
 #[cfg(feature = "train")]
+pub mod choices;
+#[cfg(feature = "train")]
 pub mod kernels;
 #[cfg(feature = "train")]
 pub mod model;
@@ -37,6 +39,8 @@ pub mod network;
 pub mod objective;
 #[cfg(feature = "train")]
 pub mod optimizer;
+#[cfg(feature = "train")]
+pub mod scored;
 #[cfg(feature = "train")]
 pub mod train;
 

@@ -5,17 +5,19 @@
 //! on them as ever, and the gradients of those leaves go through the hand-written backward pass.
 //! Objectives therefore exist once, and know nothing of engines.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::rngs::ChaCha8Rng;
 use rayon::prelude::*;
 
+use crate::choices::Choices;
 use crate::kernels::sum_of_squares;
 use crate::native::{NativeNetwork, Tape, Weights};
 use crate::network::{Group, Network, Observations, Outputs, ParamInit};
 use crate::optimizer::{NamedTensor, Optimizer};
+use crate::policy::Direction;
 use crate::sampler::parts_of_batch;
 use crate::{Environment, Layout};
 
@@ -43,11 +45,22 @@ struct Native {
     weights: Weights,
     /// Gradients by part of the batch; the sum ends up in the first.
     gradients: Vec<Vec<Vec<f32>>>,
-    /// Passes of the loss under construction: outputs, and tapes by part.
-    passes: Vec<(Tensor<2>, Vec<Tape>)>,
+    /// Passes of the loss under construction.
+    passes: Vec<Pass>,
     /// Tapes to use again.
     spare: Mutex<Vec<Tape>>,
-    log_z: Option<Tensor<2>>,
+    log_z: Option<Tensor<1>>,
+}
+
+/// States evaluated for a loss, and what of them has become leaves of Burn's graph.
+struct Pass {
+    /// By part.
+    tapes: Vec<Tape>,
+    /// The outputs of all parts.
+    output: Vec<f32>,
+    /// log-probabilities, with the column at which their logits start.
+    log_probs: Vec<(Tensor<1>, Arc<Choices>, usize)>,
+    log_flow: Option<Tensor<1>>,
 }
 
 /// Into how many parts `n` states are cut, one thread each. It depends on the batch alone, so
@@ -158,6 +171,14 @@ pub struct Gradients {
     pub norm: f64,
     /// Which parameters have one; tensors on the Burn engine, buffers of the model on the native.
     kept: Vec<(usize, Option<Tensor<2>>)>,
+}
+
+/// States that were evaluated for a loss, on the model's engine.
+pub enum Evaluated {
+    /// Tracked outputs.
+    Burn(Box<Outputs>),
+    /// Which of the native passes under construction.
+    Native(usize),
 }
 
 /// The values of all network parameters at some time, on the model's engine.
@@ -338,17 +359,17 @@ impl Model {
         }
     }
 
-    /// Evaluates states with gradients to the parameters, for a loss that
-    /// [`gradients`](Self::gradients) is called on next.
-    pub fn outputs(&mut self, observations: &Observations) -> Outputs {
+    /// Evaluates states for a loss that [`gradients`](Self::gradients) is called on next.
+    pub fn evaluate(&mut self, observations: &Observations) -> Evaluated {
         match &mut self.engine {
             Engine::Burn(params) => {
                 let params: Vec<_> = params.tensors.iter().map(Param::val).collect();
-                self.network.forward(&params, observations.on(&self.device))
+                let tokens = observations.on(&self.device);
+                Evaluated::Burn(Box::new(self.network.forward(&params, tokens)))
             }
             Engine::Native(native) => {
                 let tapes = native.forward(&native.weights, &observations.ids, observations.n);
-                self.outputs_on(tapes)
+                self.evaluated_on(tapes)
             }
         }
     }
@@ -369,17 +390,126 @@ impl Model {
         }
     }
 
-    /// The outputs of all rows that were evaluated onto `tapes` **with the current values**, as
-    /// [`outputs`](Self::outputs) would compute them again.
+    /// The rows that were evaluated onto `tapes` **with the current values**, as
+    /// [`evaluate`](Self::evaluate) would evaluate them again.
     ///
     /// # Panics
     /// On the Burn engine, which has no tapes.
-    pub fn outputs_on(&mut self, tapes: Vec<Tape>) -> Outputs {
+    pub fn evaluated_on(&mut self, tapes: Vec<Tape>) -> Evaluated {
         let Engine::Native(native) = &mut self.engine else { panic!("tapes are native") };
-        let n = tapes.iter().map(|tape| tape.rows).sum();
-        let leaf = leaf(joined(&tapes), [n, native.network.width()], &self.device);
-        native.passes.push((leaf.clone(), tapes));
-        split(leaf, self.n_actions, self.n_back_actions)
+        let output = joined(&tapes);
+        native.passes.push(Pass { tapes, output, log_probs: Vec::new(), log_flow: None });
+        Evaluated::Native(native.passes.len() - 1)
+    }
+
+    /// First column of a direction's logits in a merged row.
+    fn column(&self, direction: Direction) -> usize {
+        match direction {
+            Direction::Forward => 0,
+            Direction::Backward => self.n_actions,
+        }
+    }
+
+    /// log-probabilities of choices made at evaluated states, `[m]`, tracked.
+    pub fn log_probs(
+        &mut self,
+        evaluated: &Evaluated,
+        direction: Direction,
+        choices: &Arc<Choices>,
+    ) -> Tensor<1> {
+        let column = self.column(direction);
+        match (evaluated, &mut self.engine) {
+            (Evaluated::Burn(outputs), _) => choices.log_probs(match direction {
+                Direction::Forward => outputs.forward.clone(),
+                Direction::Backward => outputs.backward.clone(),
+            }),
+            (Evaluated::Native(pass), Engine::Native(native)) => {
+                let pass = &mut native.passes[*pass];
+                let width = native.network.width();
+                let values = choices.log_probs_on_host(&pass.output, width, column);
+                let leaf = leaf(values, &self.device);
+                pass.log_probs.push((leaf.clone(), choices.clone(), column));
+                leaf
+            }
+            (Evaluated::Native(_), Engine::Burn(_)) => unreachable!("one engine per model"),
+        }
+    }
+
+    /// The same, cut off from its gradients.
+    pub fn detached_log_probs(
+        &self,
+        evaluated: &Evaluated,
+        direction: Direction,
+        choices: &Choices,
+    ) -> Tensor<1> {
+        match (evaluated, &self.engine) {
+            (Evaluated::Burn(outputs), _) => choices.log_probs(match direction {
+                Direction::Forward => outputs.forward.clone().detach(),
+                Direction::Backward => outputs.backward.clone().detach(),
+            }),
+            (Evaluated::Native(pass), Engine::Native(native)) => {
+                let (output, width) = (&native.passes[*pass].output, native.network.width());
+                let values = choices.log_probs_on_host(output, width, self.column(direction));
+                Tensor::from_inner(upload(values, &self.device))
+            }
+            (Evaluated::Native(_), Engine::Burn(_)) => unreachable!("one engine per model"),
+        }
+    }
+
+    /// log F of evaluated states, `[n]`, tracked.
+    pub fn log_flow(&mut self, evaluated: &Evaluated) -> Tensor<1> {
+        match (evaluated, &mut self.engine) {
+            (Evaluated::Burn(outputs), _) => outputs.log_flow.clone(),
+            (Evaluated::Native(pass), Engine::Native(native)) => {
+                let pass = &mut native.passes[*pass];
+                let rows = pass.output.chunks_exact(native.network.width());
+                let leaf = leaf(rows.map(|row| row[row.len() - 1]).collect(), &self.device);
+                pass.log_flow = Some(leaf.clone());
+                leaf
+            }
+            (Evaluated::Native(_), Engine::Burn(_)) => unreachable!("one engine per model"),
+        }
+    }
+
+    /// log F of the first evaluated state.
+    pub fn first_log_flow(&self, evaluated: &Evaluated) -> f64 {
+        match (evaluated, &self.engine) {
+            (Evaluated::Burn(outputs), _) => {
+                let first = outputs.log_flow.clone().narrow(0, 0, 1).inner();
+                f64::from(first.into_scalar::<f32>())
+            }
+            (Evaluated::Native(pass), Engine::Native(native)) => {
+                f64::from(native.passes[*pass].output[native.network.width() - 1])
+            }
+            (Evaluated::Native(_), Engine::Burn(_)) => unreachable!("one engine per model"),
+        }
+    }
+
+    /// log-probabilities of choices with a copy of the values, `[m]`, without gradients.
+    pub fn log_probs_of(
+        &self,
+        copy: &Values,
+        observations: &Observations,
+        direction: Direction,
+        choices: &Choices,
+    ) -> Tensor<1> {
+        match &self.engine {
+            Engine::Native(native) => {
+                let weights = native.weights_of(Some(copy));
+                let tapes = native.forward(weights, &observations.ids, observations.n);
+                let (width, column) = (native.network.width(), self.column(direction));
+                let values = choices.log_probs_on_host(&joined(&tapes), width, column);
+                native.give_back(tapes);
+                upload(values, &self.device)
+            }
+            Engine::Burn(_) => {
+                let outputs = self.outputs_of(Some(copy), observations);
+                choices.log_probs(match direction {
+                    Direction::Forward => outputs.forward,
+                    Direction::Backward => outputs.backward,
+                })
+            }
+        }
     }
 
     /// Evaluates states without gradients, with the current values or a copy.
@@ -442,9 +572,9 @@ impl Model {
             }
             Engine::Native(native) => {
                 let value = native.weights.values.last().expect("log Z is the last");
-                let leaf = leaf(value.clone(), [1, 1], &self.device);
+                let leaf = leaf(value.clone(), &self.device);
                 native.log_z = Some(leaf.clone());
-                leaf.reshape([1])
+                leaf
             }
         }
     }
@@ -474,14 +604,31 @@ impl Model {
             Engine::Native(native) => {
                 let loss = f64::from(loss.inner().into_scalar::<f32>());
                 let passes = std::mem::take(&mut native.passes);
-                let n_parts = passes.iter().map(|(_, tapes)| tapes.len()).max().unwrap_or(0);
+                let n_parts = passes.iter().map(|pass| pass.tapes.len()).max().unwrap_or(0);
                 native.clear_gradients(n_parts.max(1));
-                for (leaf, mut tapes) in passes {
-                    if let Some(gradient) = leaf.grad_remove(&mut tracked) {
-                        let data = gradient.into_data().convert::<f32>();
-                        native.backward(&mut tapes, data.as_slice().expect("converted to f32"));
+                for mut pass in passes {
+                    let width = native.network.width();
+                    let mut output_gradient = vec![0.0; pass.output.len()];
+                    let mut reached = false;
+                    for (leaf, choices, column) in pass.log_probs {
+                        let Some(upstream) = leaf.grad_remove(&mut tracked) else { continue };
+                        reached = true;
+                        let upstream = on_host(upstream);
+                        let gradient = &mut output_gradient;
+                        choices.add_gradient(&pass.output, width, column, &upstream, gradient);
                     }
-                    native.give_back(tapes);
+                    let log_flow = pass.log_flow.and_then(|leaf| leaf.grad_remove(&mut tracked));
+                    if let Some(upstream) = log_flow {
+                        reached = true;
+                        let rows = output_gradient.chunks_exact_mut(width);
+                        for (row, upstream) in rows.zip(on_host(upstream)) {
+                            row[width - 1] += upstream;
+                        }
+                    }
+                    if reached {
+                        native.backward(&mut pass.tapes, &output_gradient);
+                    }
+                    native.give_back(pass.tapes);
                 }
                 let (sum, others) = native.gradients.split_at_mut(1);
                 for other in &others[..n_parts.max(1) - 1] {
@@ -557,8 +704,8 @@ impl Model {
     /// Forgets passes whose loss was never differentiated.
     pub fn clear(&mut self) {
         if let Engine::Native(native) = &mut self.engine {
-            for (_, tapes) in std::mem::take(&mut native.passes) {
-                native.give_back(tapes);
+            for pass in std::mem::take(&mut native.passes) {
+                native.give_back(pass.tapes);
             }
             native.log_z = None;
         }
@@ -580,9 +727,17 @@ fn tracked(i: usize, tensor: Tensor<2>) -> Param<Tensor<2>> {
     Param::initialized(ParamId::from(i as u64 + 1), tensor)
 }
 
-fn leaf(values: Vec<f32>, shape: [usize; 2], device: &Device) -> Tensor<2> {
-    let data = TensorData::new(values, shape);
-    Tensor::from_inner(Tensor::from_data(data, device)).require_grad()
+fn leaf(values: Vec<f32>, device: &Device) -> Tensor<1> {
+    Tensor::from_inner(upload(values, device)).require_grad()
+}
+
+fn upload(values: Vec<f32>, device: &Device) -> Tensor<1> {
+    let n = values.len();
+    Tensor::from_data(TensorData::new(values, [n]), device)
+}
+
+fn on_host(tensor: Tensor<1>) -> Vec<f32> {
+    NamedTensor::of("", tensor.reshape([1, -1])).values
 }
 
 /// The three outputs of a merged row.

@@ -10,16 +10,18 @@ use burn::tensor::{Device, Tensor};
 use rand::RngExt;
 
 use crate::backward::{BackwardStrategy, Order, OwnUpdate, Source};
-use crate::batch::{Batch, Scored};
+use crate::batch::Batch;
 use crate::metric::{EvalContext, Metric, MetricContext, Observed};
-use crate::model::{Gradients, Model, Values};
+use crate::model::{Evaluated, Gradients, Model, Values};
 use crate::native::Tape;
-use crate::network::{Group, Network, Outputs};
+use crate::network::{Group, Network};
 use crate::objective::{LogZ, Objective};
 use crate::optimizer::Optimizer;
 use crate::rng::{Purpose, Streams};
 use crate::sampler::{Draw, Exploration, Sampler};
+use crate::policy::Direction;
 use crate::schedule::Schedule;
+use crate::scored::{LogPb, Scored};
 use crate::{Environment, NetworkRows, Reward, RewardError, Trajectories};
 
 pub use policy::ModelPolicy;
@@ -313,11 +315,11 @@ impl Trainer {
         }
     }
 
-    /// The outputs of a batch for a loss: recorded in the rollout, if they still hold.
-    fn outputs(&mut self, batch: &Batch) -> Outputs {
+    /// Evaluates a batch for a loss, or takes what the rollout recorded, if it still holds.
+    fn evaluate_batch(&mut self, batch: &Batch) -> Evaluated {
         match self.recorded.take() {
-            Some(tapes) => self.model.outputs_on(tapes),
-            None => self.model.outputs(&batch.observations),
+            Some(tapes) => self.model.evaluated_on(tapes),
+            None => self.model.evaluate(&batch.observations),
         }
     }
 
@@ -362,8 +364,8 @@ impl Trainer {
             self.forget_recorded();
         }
         let batch = past.as_ref().unwrap_or(current);
-        let outputs = self.outputs(batch);
-        let loss = own.loss(batch.sum_by_trajectory(batch.log_pb(&outputs)));
+        let evaluated = self.evaluate_batch(batch);
+        let loss = self.backward_loss_of(own, batch, &evaluated);
         let groups = [Group::Trunk, Group::Backward];
         let gradients = self.checked_gradients(step, "the loss of P_B", loss, &groups)?;
         let loss = gradients.loss;
@@ -379,16 +381,25 @@ impl Trainer {
 
     /// P_B's own loss on a batch, tracked.
     pub fn backward_loss(&mut self, own: OwnUpdate, batch: &Batch) -> Tensor<1> {
-        let outputs = self.model.outputs(&batch.observations);
-        own.loss(batch.sum_by_trajectory(batch.log_pb(&outputs)))
+        let evaluated = self.model.evaluate(&batch.observations);
+        self.backward_loss_of(own, batch, &evaluated)
+    }
+
+    fn backward_loss_of(
+        &mut self,
+        own: OwnUpdate,
+        batch: &Batch,
+        evaluated: &Evaluated,
+    ) -> Tensor<1> {
+        let log_pb = self.model.log_probs(evaluated, Direction::Backward, &batch.backward);
+        own.loss(batch.sum_by_trajectory(log_pb))
     }
 
     /// The objective's update. Returns the loss, the norm of its gradient and log F(s0).
     fn update_forward(&mut self, step: u64, batch: &Batch) -> Result<(f64, f64, f64), TrainError> {
-        let outputs = self.outputs(batch);
-        let log_flow_s0 = outputs.log_flow.clone().narrow(0, 0, 1).inner();
-        let log_flow_s0 = f64::from(log_flow_s0.into_scalar::<f32>());
-        let loss = self.objective_loss(batch, outputs);
+        let evaluated = self.evaluate_batch(batch);
+        let log_flow_s0 = self.model.first_log_flow(&evaluated);
+        let loss = self.objective_loss_of(batch, evaluated);
         let gradients = self.checked_gradients(step, "the loss", loss, self.objective_groups())?;
         let (loss, norm) = (gradients.loss, gradients.norm);
         let (lr, log_z_lr) = (self.lr.at(step), self.log_z_lr.at(step));
@@ -412,35 +423,32 @@ impl Trainer {
         }
     }
 
-    /// The objective's loss on a batch with the outputs of its states, tracked.
-    pub fn objective_loss(&mut self, batch: &Batch, outputs: Outputs) -> Tensor<1> {
-        let log_pb = match self.parts.backward.source() {
-            Source::Fixed => {
+    /// The objective's loss on a batch, tracked.
+    pub fn objective_loss(&mut self, batch: &Batch) -> Tensor<1> {
+        let evaluated = self.model.evaluate(&batch.observations);
+        self.objective_loss_of(batch, evaluated)
+    }
+
+    fn objective_loss_of(&mut self, batch: &Batch, evaluated: Evaluated) -> Tensor<1> {
+        let log_pb = match (self.parts.backward.source(), &self.target) {
+            (Source::Fixed, _) => {
                 let fixed = batch.fixed_log_pb().expect("computed with the batch");
-                Tensor::from_inner(fixed)
+                LogPb::Given(Tensor::from_inner(fixed))
             }
-            Source::Online => batch.log_pb(&outputs),
+            (Source::Online, _) => LogPb::Online,
             // Without a copy the target is the network itself, cut off from its gradient.
-            Source::Target => match &self.target {
-                None => batch.log_pb(&outputs).detach(),
-                Some(target) => {
-                    let outputs = self.model.outputs_of(Some(target), &batch.observations);
-                    Tensor::from_inner(batch.log_pb(&outputs))
-                }
-            },
+            (Source::Target, None) => LogPb::Detached,
+            (Source::Target, Some(_)) if !self.parts.objective.needs().backward_policy => {
+                LogPb::Detached
+            }
+            (Source::Target, Some(target)) => {
+                let (observations, choices) = (&batch.observations, &batch.backward);
+                let direction = Direction::Backward;
+                let log_pb = self.model.log_probs_of(target, observations, direction, choices);
+                LogPb::Given(Tensor::from_inner(log_pb))
+            }
         };
-        let log_inflow = batch.parents.as_ref().map(|parents| {
-            let outputs = self.model.outputs(parents.observations());
-            parents.log_inflow(&outputs)
-        });
-        let scored = Scored {
-            batch,
-            log_pf: batch.log_pf(&outputs),
-            log_pb,
-            log_flow: outputs.log_flow,
-            log_z: (self.parts.objective.log_z() == LogZ::Parameter).then(|| self.model.log_z()),
-            log_inflow,
-        };
+        let scored = Scored::new(batch, &mut self.model, evaluated, log_pb);
         self.parts.objective.loss(&scored)
     }
 

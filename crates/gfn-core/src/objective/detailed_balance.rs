@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{LogZ, Objective, ObjectiveAxis, Penalty, check_log_reward_min};
 use crate::KeyError;
-use crate::batch::Scored;
+use crate::scored::Scored;
 use crate::registry::Kind;
 
 /// Mean over all transitions of (log F(s) + log P_F(s'|s) − log F(s') − log P_B(s|s'))², with
@@ -35,8 +35,8 @@ impl Kind<ObjectiveAxis> for DetailedBalance {
 
 impl Objective for DetailedBalance {
     fn loss(&self, scored: &Scored<'_>) -> Tensor<1> {
-        let forward = scored.log_flow_source() + scored.log_pf.clone();
-        let backward = scored.log_flow_child(self.log_reward_min) + scored.log_pb.clone();
+        let forward = scored.log_flow_source() + scored.log_pf();
+        let backward = scored.log_flow_child(self.log_reward_min) + scored.log_pb();
         self.penalty.of(forward - backward).mean()
     }
 

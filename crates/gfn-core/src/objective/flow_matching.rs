@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{LogZ, Needs, Objective, ObjectiveAxis, Penalty, check_log_reward_min};
 use crate::KeyError;
-use crate::batch::Scored;
+use crate::scored::Scored;
 use crate::registry::Kind;
 
 /// Mean over all visited states but s0 of (log inflow − log outflow)².
@@ -38,7 +38,7 @@ impl Kind<ObjectiveAxis> for FlowMatching {
 
 impl Objective for FlowMatching {
     fn loss(&self, scored: &Scored<'_>) -> Tensor<1> {
-        let inflow = scored.log_inflow.clone().expect("asked for in `needs`");
+        let inflow = scored.log_inflow();
         let outflow = scored.log_flow_child(self.log_reward_min);
         self.penalty.of(inflow - outflow).mean()
     }

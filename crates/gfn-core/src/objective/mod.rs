@@ -7,12 +7,12 @@ mod sub_trajectory_balance;
 mod trajectory_balance;
 mod vargrad;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::KeyError;
-use crate::batch::Scored;
+use crate::scored::Scored;
 use crate::registry::{Axis, Entry};
 
 pub use detailed_balance::DetailedBalance;
@@ -100,6 +100,36 @@ impl Penalty {
     }
 }
 
+impl Penalty {
+    /// The penalty of one residual, and its derivative.
+    pub fn at(self, residual: f64) -> (f64, f64) {
+        match self {
+            Penalty::Squared => (residual * residual, 2.0 * residual),
+            Penalty::Huber => {
+                let clipped = residual.clamp(-1.0, 1.0);
+                (clipped * (residual - clipped * 0.5), clipped)
+            }
+        }
+    }
+}
+
+/// A loss whose gradient is given by hand: `compute` returns the loss of `values`, `[n]`, and its
+/// derivatives. It runs on the host, in double precision, whatever the device: for losses that
+/// tensor operations would compute many times slower.
+pub fn loss_by_hand(
+    values: Tensor<1>,
+    compute: impl FnOnce(&[f32]) -> (f64, Vec<f32>),
+) -> Tensor<1> {
+    let device = values.device();
+    let here = values.clone().detach();
+    let data = here.clone().inner().into_data().convert::<f32>();
+    let (loss, gradient) = compute(data.as_slice().expect("converted to f32 above"));
+    let n = gradient.len();
+    let gradient = Tensor::from_data(TensorData::new(gradient, [n]), &device);
+    // The difference is exactly 0, and its gradient is the one given.
+    ((values - here) * gradient).sum() + loss
+}
+
 /// Checks `log_reward_min`, which several objectives share.
 pub(crate) fn check_log_reward_min(min: Option<f64>) -> Result<(), KeyError> {
     match min {
@@ -108,5 +138,27 @@ pub(crate) fn check_log_reward_min(min: Option<f64>) -> Result<(), KeyError> {
                 .help("the policy-gradient paper's code clips at -12; leave the key out for none"))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn penalties_have_the_derivatives_that_they_say() {
+        for penalty in [Penalty::Squared, Penalty::Huber] {
+            for residual in [-2.5, -0.7, 0.0, 0.3, 1.8f64] {
+                let h = 1e-6;
+                let (value, derivative) = penalty.at(residual);
+                let numeric =
+                    (penalty.at(residual + h).0 - penalty.at(residual - h).0) / (2.0 * h);
+                assert!((derivative - numeric).abs() < 1e-6);
+                let device = burn::tensor::Device::flex();
+                let tensor = Tensor::<1>::from_data([residual as f32], &device);
+                let of_tensor = f64::from(penalty.of(tensor).into_scalar::<f32>());
+                assert!((value - of_tensor).abs() < 1e-5);
+            }
+        }
     }
 }

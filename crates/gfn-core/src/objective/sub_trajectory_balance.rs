@@ -1,12 +1,12 @@
 //! Sub-trajectory balance, SubTB(λ) (Madan et al. 2023, arXiv:2209.12782).
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{LogZ, Objective, ObjectiveAxis, Penalty, check_log_reward_min};
+use super::{LogZ, Objective, ObjectiveAxis, Penalty, check_log_reward_min, loss_by_hand};
 use crate::KeyError;
-use crate::batch::Scored;
+use crate::scored::Scored;
 use crate::network::upload_ints;
 use crate::registry::Kind;
 
@@ -72,8 +72,8 @@ impl Kind<ObjectiveAxis> for SubTrajectoryBalance {
 }
 
 impl SubTrajectoryBalance {
-    /// All sub-trajectories s_i → s_j of trajectories with `lens` transitions.
-    fn pairs(&self, lens: &[usize]) -> Pairs {
+    /// Weight of a sub-trajectory by its length − 1, for every trajectory of `lens` transitions.
+    fn weights(&self, lens: &[usize]) -> Vec<Vec<f64>> {
         let longest = lens.iter().max().copied().unwrap_or(0);
         let by_length: Vec<f64> = (0..longest)
             .map(|l| match self.weighting {
@@ -85,76 +85,64 @@ impl SubTrajectoryBalance {
         let total =
             |n: usize| -> f64 { (1..=n).map(|l| (n - l + 1) as f64 * by_length[l - 1]).sum() };
         let batch_total: f64 = lens.iter().map(|&n| total(n)).sum();
-        let n_pairs = lens.iter().map(|n| n * (n + 1) / 2).sum();
-        let mut pairs = Pairs {
-            start: Vec::with_capacity(n_pairs),
-            end: Vec::with_capacity(n_pairs),
-            weight: Vec::with_capacity(n_pairs),
-        };
-        for (i, &n) in lens.iter().enumerate() {
+        let normalised = |&n: &usize| {
             let norm = match self.weighting {
-                Weighting::GeometricWithin | Weighting::EqualWithin => total(n) * lens.len() as f64,
+                Weighting::GeometricWithin | Weighting::EqualWithin => {
+                    total(n) * lens.len() as f64
+                }
                 Weighting::Geometric | Weighting::Equal => batch_total,
             };
-            let row = i * (longest + 1);
-            for start in 0..n {
-                for end in start + 1..=n {
-                    // Weights that vanish (λ = 0) would be multiplied for nothing.
-                    let weight = by_length[end - start - 1];
-                    if weight > 0.0 {
-                        pairs.start.push((row + start) as i32);
-                        pairs.end.push((row + end) as i32);
-                        pairs.weight.push((weight / norm) as f32);
-                    }
-                }
-            }
-        }
-        pairs
+            by_length[..n].iter().map(|weight| weight / norm).collect()
+        };
+        lens.iter().map(normalised).collect()
     }
-}
-
-/// Sub-trajectories by the positions of their ends in a layout of `[b, longest + 1]` states, with
-/// weights that sum to 1. A list, as a padded square is mostly padding.
-struct Pairs {
-    start: Vec<i32>,
-    end: Vec<i32>,
-    weight: Vec<f32>,
 }
 
 impl Objective for SubTrajectoryBalance {
     fn loss(&self, scored: &Scored<'_>) -> Tensor<1> {
-        let offsets = &scored.batch.offsets;
-        let lens: Vec<usize> = offsets.windows(2).map(|w| (w[1] - w[0]) as usize).collect();
-        let (b, width) = (lens.len(), lens.iter().max().copied().unwrap_or(0) + 1);
-        let device = scored.log_pf.device();
-
-        // With C_t = Σ_{u<t} (log P_F − log P_B) and v_t = log F(s_t) − C_t, the residual of
-        // s_i → s_j is v_i − v_j. Column 0 of the padded layout is s0, column t the t-th child.
-        let padding = offsets[b] as i32;
-        let mut slots = vec![padding; b * (width - 1)];
-        for (i, &n) in lens.iter().enumerate() {
-            for t in 0..n {
-                slots[i * (width - 1) + t] = offsets[i] as i32 + t as i32;
-            }
-        }
-        let slots = upload_ints(slots, &device);
-        let padded = |values: Tensor<1>| {
-            let values = Tensor::cat(vec![values, Tensor::zeros([1], &device)], 0);
-            values.select(0, slots.clone()).reshape([b, width - 1])
-        };
+        let offsets = scored.batch.offsets.clone();
+        let b = scored.batch.len();
         let first = offsets[..b].iter().map(|&offset| offset as i32).collect();
-        let initial =
-            scored.log_flow_source().select(0, upload_ints(first, &device)).reshape([b, 1]);
-        let ratio = padded(scored.log_pf.clone() - scored.log_pb.clone()).cumsum(1);
-        let flows = padded(scored.log_flow_child(self.log_reward_min));
-        let v = Tensor::cat(vec![initial, flows - ratio], 1);
-
-        let v = v.reshape([b * width]);
-        let Pairs { start, end, weight } = self.pairs(&lens);
-        let weight = TensorData::new(weight, [start.len()]);
-        let residual = v.clone().select(0, upload_ints(start, &device))
-            - v.select(0, upload_ints(end, &device));
-        (self.penalty.of(residual) * Tensor::<1>::from_data(weight, &device)).sum()
+        let initial = scored.log_flow_source().select(0, upload_ints(first, scored.batch.device()));
+        let ratio = scored.log_pf() - scored.log_pb();
+        let flow = scored.log_flow_child(self.log_reward_min);
+        let m = scored.batch.n_transitions();
+        loss_by_hand(Tensor::cat(vec![ratio, flow, initial], 0), |values| {
+            let (ratio, rest) = values.split_at(m);
+            let (flow, initial) = rest.split_at(m);
+            let lens: Vec<usize> = offsets.windows(2).map(|w| (w[1] - w[0]) as usize).collect();
+            let (mut loss, mut gradient) = (0.0, vec![0.0f32; values.len()]);
+            for (i, weights) in self.weights(&lens).iter().enumerate() {
+                let range = offsets[i] as usize..offsets[i + 1] as usize;
+                // With C_t = Σ_{u<t} (log P_F − log P_B) and v_t = log F(s_t) − C_t, the residual
+                // of s_i → s_j is v_i − v_j.
+                let mut v = vec![f64::from(initial[i])];
+                let mut sum = 0.0;
+                for (&ratio, &flow) in ratio[range.clone()].iter().zip(&flow[range.clone()]) {
+                    sum += f64::from(ratio);
+                    v.push(f64::from(flow) - sum);
+                }
+                let mut of_v = vec![0.0; v.len()];
+                for start in 0..lens[i] {
+                    for end in start + 1..v.len() {
+                        let (penalty, derivative) = self.penalty.at(v[start] - v[end]);
+                        let weight = weights[end - start - 1];
+                        loss += weight * penalty;
+                        of_v[start] += weight * derivative;
+                        of_v[end] -= weight * derivative;
+                    }
+                }
+                gradient[2 * m + i] = of_v[0] as f32;
+                // C_t holds every ratio before t.
+                let mut after = 0.0;
+                for t in (0..lens[i]).rev() {
+                    after += of_v[t + 1];
+                    gradient[range.start + t] = -after as f32;
+                    gradient[m + range.start + t] = of_v[t + 1] as f32;
+                }
+            }
+            (loss, gradient)
+        })
     }
 
     fn log_z(&self) -> LogZ {
@@ -176,21 +164,22 @@ mod tests {
         ] {
             for lambda in [0.0, 0.5, 1.0, 1.9] {
                 let subtb = SubTrajectoryBalance { lambda, weighting, ..Default::default() };
-                let sum: f64 = subtb.pairs(&[1, 3, 2]).weight.iter().map(|&w| f64::from(w)).sum();
-                assert!((sum - 1.0).abs() < 1e-6, "{weighting:?} {lambda}: {sum}");
+                let lens = [1, 3, 2];
+                let weights = subtb.weights(&lens);
+                let of_length = |(n, weights): (usize, &Vec<f64>)| -> f64 {
+                    weights.iter().enumerate().map(|(l, w)| (n - l) as f64 * w).sum()
+                };
+                let sum: f64 = lens.into_iter().zip(&weights).map(of_length).sum();
+                assert!((sum - 1.0).abs() < 1e-12, "{weighting:?} {lambda}: {sum}");
             }
         }
-        // Two transitions: lengths 1, 2, 1 with weights 1, λ, 1 over 2 + λ.
+        // Two transitions: two sub-trajectories of weight 1 and one of weight λ, over 2 + λ.
         let subtb = SubTrajectoryBalance { lambda: 0.5, ..Default::default() };
-        let pairs = subtb.pairs(&[2]);
-        assert_eq!((pairs.start, pairs.end), (vec![0, 0, 1], vec![1, 2, 2]));
-        for (weight, expected) in pairs.weight.iter().zip([0.4, 0.2, 0.4]) {
-            assert!((weight - expected).abs() < 1e-7);
-        }
-        // λ = 0 keeps single transitions only; the second trajectory starts at the fourth slot.
+        let weights = subtb.weights(&[2]);
+        assert!((weights[0][0] - 0.4).abs() < 1e-12);
+        assert!((weights[0][1] - 0.2).abs() < 1e-12);
+        // λ = 0 keeps single transitions only.
         let db = SubTrajectoryBalance { lambda: 0.0, ..Default::default() };
-        let pairs = db.pairs(&[2, 1]);
-        assert_eq!((pairs.start, pairs.end), (vec![0, 1, 3], vec![1, 2, 4]));
-        assert_eq!(pairs.weight, [0.25, 0.25, 0.5]);
+        assert_eq!(db.weights(&[2, 1]), [vec![0.25, 0.0], vec![0.5]]);
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{LogZ, Objective, ObjectiveAxis, Penalty, check_log_reward_min};
 use crate::KeyError;
-use crate::batch::Scored;
+use crate::scored::Scored;
 use crate::registry::Kind;
 
 /// Mean over trajectories of (log Z + Σ log P_F − log R(x) − Σ log P_B)².
@@ -34,7 +34,7 @@ impl Kind<ObjectiveAxis> for TrajectoryBalance {
 
 impl Objective for TrajectoryBalance {
     fn loss(&self, scored: &Scored<'_>) -> Tensor<1> {
-        let log_z = scored.log_z.clone().expect("`log_z` says that it is a parameter");
+        let log_z = scored.log_z();
         let residual = log_z - scored.log_weight(self.log_reward_min);
         self.penalty.of(residual).mean()
     }
