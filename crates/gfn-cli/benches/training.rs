@@ -1,12 +1,21 @@
 //! Where an iteration's time goes, on the papers' 20^4 hypergrid (batch 16, MLP 2×256):
 //! `cargo bench -p gfn-cli --bench training`. Compare rows of one run only; machines are noisy.
 
+use std::sync::Arc;
+
+use burn::tensor::Device;
 use divan::Bencher;
 use gfn_cli::spec::Spec;
 use gfn_cli::{Experiment, Registry};
+use gfn_core::choices::Choices;
+use gfn_core::model::Model;
+use gfn_core::network::{Group, Observations};
+use gfn_core::optimizer::{Algorithm, Optimizer, OptimizerSettings};
+use gfn_core::registry::Kind;
 use gfn_core::rng::{Purpose, Streams};
 use gfn_core::sampler::{Draw, Exploration, Sampler};
-use gfn_core::{StateGraph, Trajectories};
+use gfn_core::{Direction, Layout, StateGraph, Trajectories};
+use gfn_models::transformer::TransformerSpec;
 
 fn main() {
     divan::main();
@@ -107,4 +116,46 @@ fn exact_evaluation(bencher: Bencher<'_, '_>, engine: &str) {
 fn enumeration(bencher: Bencher<'_, '_>) {
     let experiment = experiment("native", "db", "uniform", 0);
     bencher.bench_local(|| StateGraph::explore(&*experiment.env, 1 << 20));
+}
+
+/// Forward, backward and Adam of a transformer (3 × 64 × 8 heads, feed-forward 256) on 256
+/// sequences of 15 synthetic tokens.
+#[divan::bench(args = ["native", "burn"], max_time = 5)]
+fn transformer_step(bencher: Bencher<'_, '_>, engine: &str) {
+    let layout = Layout {
+        width: 1,
+        n_actions: 64,
+        n_back_actions: 14,
+        n_tokens: 256,
+        n_active: 14,
+        max_len: 14,
+    };
+    let spec = TransformerSpec { feed_forward: 256, ..Default::default() };
+    let network = spec.build(layout).expect("legal settings");
+    let (streams, device) = (Streams::new(0), Device::flex());
+    let mut rng = streams.get(Purpose::Init, 0);
+    let mut model = Model::new(network, &layout, &mut rng, 0.0, &device, engine == "native");
+    let n = model.infos().len();
+    let settings = OptimizerSettings {
+        algorithm: Algorithm::Adam,
+        momentum: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-8,
+        weight_decay: 0.0,
+    };
+    let mut adam = [Optimizer::new(&settings, n, model.is_native())];
+    let ids = (0..256 * 14).map(|i| (i * 37) % 256).collect();
+    let observations = Observations::from_ids(ids, 256, &layout);
+    let mut choices = Choices::with_capacity(64, 256, &device);
+    for row in 0..256 {
+        choices.push(row, &[true; 64], row % 64);
+    }
+    let choices = Arc::new(choices);
+    let groups = [Group::Trunk, Group::Forward];
+    bencher.bench_local(|| {
+        let evaluated = model.evaluate(&observations);
+        let loss = model.log_probs(&evaluated, Direction::Forward, &choices).mean().neg();
+        let gradients = model.gradients(loss, &groups);
+        model.apply(gradients, None, &mut adam, |_| (0, 1e-3));
+    });
 }

@@ -16,9 +16,11 @@ fn experiment(objective: &str, backward: &str, model: &str) -> Experiment {
 }
 
 fn on_engine(engine: &str, objective: &str, backward: &str, model: &str) -> Experiment {
+    // `model` is either of an MLP, or names the transformer itself.
+    let kind = if model.contains("kind") { "" } else { "kind = 'mlp'\nhidden = 16" };
     let text = format!(
         "[env]\nkind = 'hypergrid'\ndim = 2\nside = 4\n\
-         [model]\nkind = 'mlp'\nhidden = 16\nzero_init_backward = false\n{model}\n\
+         [model]\n{kind}\nzero_init_backward = false\n{model}\n\
          [objective]\n{objective}\n[backward]\nkind = '{backward}'\n\
          [train]\nengine = '{engine}'\n"
     );
@@ -62,6 +64,11 @@ fn gradients(trainer: &mut Trainer, batch: &Batch) -> Vec<Option<Vec<f32>>> {
     gradients_of(trainer, loss)
 }
 
+const TRANSFORMERS: [&str; 2] = [
+    "kind = 'transformer'\nwidth = 8\nheads = 2\nlayers = 2\nfeed_forward = 12",
+    "kind = 'transformer'\nwidth = 12\nheads = 3\nlayers = 2\nfeed_forward = 4\nnorm = 'pre'",
+];
+
 const OBJECTIVES: [&str; 9] = [
     "kind = 'tb'",
     "kind = 'tb'\npenalty = 'huber'\nlog_reward_min = -3.0",
@@ -77,9 +84,15 @@ const OBJECTIVES: [&str; 9] = [
 #[test]
 fn objectives_agree_with_finite_differences() {
     for objective in OBJECTIVES {
-        for (backward, model) in
-            [("uniform", ""), ("naive", ""), ("naive", "shared = false"), ("tlm", "")]
-        {
+        let [post, pre] = TRANSFORMERS;
+        for (backward, model) in [
+            ("uniform", ""),
+            ("naive", ""),
+            ("naive", "shared = false"),
+            ("tlm", ""),
+            ("naive", post),
+            ("tlm", pre),
+        ] {
             if objective.contains("fm") && backward == "naive" {
                 continue;
             }
@@ -230,7 +243,8 @@ fn naive_trains_p_b_and_fixed_strategies_leave_it() {
 /// The hand-written passes against Burn's autodiff: same loss, same gradients.
 #[test]
 fn native_and_burn_agree() {
-    let models = ["", "shared = false", "layers = 1", "layers = 3\nshared = false"];
+    let [post, pre] = TRANSFORMERS;
+    let models = ["", "shared = false", "layers = 1", "layers = 3\nshared = false", post, pre];
     for objective in OBJECTIVES {
         for backward in ["uniform", "naive", "tlm", "pessimistic"] {
             if objective.contains("fm") && backward == "naive" {
@@ -277,10 +291,10 @@ fn native_and_burn_agree_on_padded_observations() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("table.csv");
     std::fs::write(&path, "object,value\nAA,1\nAC,2\nCA,3\nCC,4\n").unwrap();
-    let build = |engine: &str| {
+    let build = |engine: &str, model: &str| {
         let text = format!(
             "[env]\nkind = 'sequence'\nlength = 2\nsymbols = ['A', 'C']\n\
-             [reward]\nkind = 'table'\npath = '{}'\n[model]\nkind = 'mlp'\nhidden = 8\n\
+             [reward]\nkind = 'table'\npath = '{}'\n[model]\n{model}\n\
              [objective]\nkind = 'db'\n[backward]\nkind = 'naive'\n[train]\nengine = '{engine}'\n",
             path.display()
         );
@@ -288,9 +302,11 @@ fn native_and_burn_agree_on_padded_observations() {
         let spec = Spec::parse(&registry, "spec.toml", text, "test", &[]).unwrap();
         Experiment::build(&registry, &spec).unwrap()
     };
-    let (mut native, mut burn) = (build("native"), build("burn"));
-    for _ in 0..20 {
-        let (a, b) = (native.trainer.step().unwrap(), burn.trainer.step().unwrap());
-        assert!((a.loss - b.loss).abs() < 1e-4 * b.loss.abs().max(1.0));
+    for model in ["kind = 'mlp'\nhidden = 8", TRANSFORMERS[0], TRANSFORMERS[1]] {
+        let (mut native, mut burn) = (build("native", model), build("burn", model));
+        for _ in 0..20 {
+            let (a, b) = (native.trainer.step().unwrap(), burn.trainer.step().unwrap());
+            assert!((a.loss - b.loss).abs() < 1e-4 * b.loss.abs().max(1.0), "{model}");
+        }
     }
 }

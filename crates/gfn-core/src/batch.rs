@@ -80,11 +80,7 @@ impl Batch {
                 let (start, end) = (first + t, first + t + 1);
                 let row = |state: usize| rows.of_state[state] as usize;
                 env.legal(trajectories.states.row(start), &mut legal[..na]);
-                forward.push(
-                    row(start),
-                    &legal[..na],
-                    trajectories.actions[transition] as usize,
-                );
+                forward.push(row(start), &legal[..na], trajectories.actions[transition] as usize);
                 let child = trajectories.states.row(end);
                 let back_action = trajectories.back_actions[transition] as usize;
                 env.legal_back(child, &mut legal[..nb]);
@@ -179,7 +175,8 @@ impl Batch {
     pub fn sum_by_trajectory(&self, values: Tensor<1>) -> Tensor<1> {
         let trajectory = self.trajectory.get_or_init(|| {
             let lens = self.offsets.windows(2).map(|w| (w[1] - w[0]) as usize);
-            let of_transition = lens.enumerate().flat_map(|(i, n)| std::iter::repeat_n(i as i32, n));
+            let of_transition =
+                lens.enumerate().flat_map(|(i, n)| std::iter::repeat_n(i as i32, n));
             upload_ints(of_transition.collect(), &self.device)
         });
         let zeros = Tensor::zeros([self.len()], &values.device());

@@ -65,14 +65,13 @@ struct Pass {
 
 /// Into how many parts `n` states are cut, one thread each. It depends on the batch alone, so
 /// results do not depend on how many threads there are.
-fn parts_of_states(n: usize) -> usize {
-    match n {
-        ..192 => 1,
-        192..768 => 2,
-        768..3072 => 4,
-        3072..12288 => 8,
-        _ => 16,
+fn parts_of_states(n: usize, per_thread: usize) -> usize {
+    let mut parts = 1;
+    // More parts need more buffers for gradients: their number grows with the root of the work.
+    while parts < 16 && n >= 2 * per_thread * parts * parts {
+        parts *= 2;
     }
+    parts
 }
 
 impl Native {
@@ -102,7 +101,7 @@ impl Native {
 
     /// Evaluates `n` states in parts, side by side.
     fn forward(&self, weights: &Weights, ids: &[i32], n: usize) -> Vec<Tape> {
-        let n_parts = parts_of_states(n);
+        let n_parts = parts_of_states(n, self.network.rows_per_thread());
         let mut tapes = self.tapes(n_parts);
         let n_active = ids.len() / n.max(1);
         tapes.par_iter_mut().enumerate().for_each(|(i, tape)| {

@@ -43,6 +43,11 @@ pub trait NativeNetwork: Send + Sync {
     /// Columns of the output: `n_actions + n_back_actions + 1`.
     fn width(&self) -> usize;
 
+    /// How many states are worth a thread.
+    fn rows_per_thread(&self) -> usize {
+        96
+    }
+
     /// Derives from new values what passes would otherwise compute again and again.
     fn prepare(&self, _weights: &mut Weights) {}
 

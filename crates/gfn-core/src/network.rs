@@ -54,11 +54,19 @@ pub struct Observations {
 impl Observations {
     /// Observes every row of `states`.
     pub fn new(env: &dyn Environment, states: &States) -> Self {
-        let layout = env.layout();
         let mut ids = Vec::new();
         observe_into(env, states, &mut ids);
+        Self::from_ids(ids, states.len(), &env.layout())
+    }
+
+    /// Observations of `n` states from their token ids.
+    ///
+    /// # Panics
+    /// When there are not `n * n_active` ids.
+    pub fn from_ids(ids: Vec<i32>, n: usize, layout: &Layout) -> Self {
+        assert_eq!(ids.len(), n * layout.n_active);
         let (n_active, n_tokens) = (layout.n_active, layout.n_tokens);
-        Self { ids, n: states.len(), n_active, n_tokens, uploaded: OnceCell::new() }
+        Self { ids, n, n_active, n_tokens, uploaded: OnceCell::new() }
     }
 
     /// The observations on a device; uploaded once.

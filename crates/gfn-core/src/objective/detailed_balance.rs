@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{LogZ, Objective, ObjectiveAxis, Penalty, check_log_reward_min};
 use crate::KeyError;
-use crate::scored::Scored;
 use crate::registry::Kind;
+use crate::scored::Scored;
 
 /// Mean over all transitions of (log F(s) + log P_F(s'|s) − log F(s') − log P_B(s|s'))², with
 /// F = R at terminal states.

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{LogZ, Needs, Objective, ObjectiveAxis, Penalty, check_log_reward_min};
 use crate::KeyError;
-use crate::scored::Scored;
 use crate::registry::Kind;
+use crate::scored::Scored;
 
 /// Mean over all visited states but s0 of (log inflow − log outflow)².
 ///

@@ -12,8 +12,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::KeyError;
-use crate::scored::Scored;
 use crate::registry::{Axis, Entry};
+use crate::scored::Scored;
 
 pub use detailed_balance::DetailedBalance;
 pub use flow_matching::FlowMatching;
@@ -151,8 +151,7 @@ mod tests {
             for residual in [-2.5, -0.7, 0.0, 0.3, 1.8f64] {
                 let h = 1e-6;
                 let (value, derivative) = penalty.at(residual);
-                let numeric =
-                    (penalty.at(residual + h).0 - penalty.at(residual - h).0) / (2.0 * h);
+                let numeric = (penalty.at(residual + h).0 - penalty.at(residual - h).0) / (2.0 * h);
                 assert!((derivative - numeric).abs() < 1e-6);
                 let device = burn::tensor::Device::flex();
                 let tensor = Tensor::<1>::from_data([residual as f32], &device);

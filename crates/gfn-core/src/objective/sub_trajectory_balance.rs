@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{LogZ, Objective, ObjectiveAxis, Penalty, check_log_reward_min, loss_by_hand};
 use crate::KeyError;
-use crate::scored::Scored;
 use crate::network::upload_ints;
 use crate::registry::Kind;
+use crate::scored::Scored;
 
 /// How sub-trajectories are weighted. A sub-trajectory of `l` transitions has weight λ^(l−1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -87,9 +87,7 @@ impl SubTrajectoryBalance {
         let batch_total: f64 = lens.iter().map(|&n| total(n)).sum();
         let normalised = |&n: &usize| {
             let norm = match self.weighting {
-                Weighting::GeometricWithin | Weighting::EqualWithin => {
-                    total(n) * lens.len() as f64
-                }
+                Weighting::GeometricWithin | Weighting::EqualWithin => total(n) * lens.len() as f64,
                 Weighting::Geometric | Weighting::Equal => batch_total,
             };
             by_length[..n].iter().map(|weight| weight / norm).collect()

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{LogZ, Objective, ObjectiveAxis, Penalty, check_log_reward_min};
 use crate::KeyError;
-use crate::scored::Scored;
 use crate::registry::Kind;
+use crate::scored::Scored;
 
 /// Mean over trajectories of (log Z + Σ log P_F − log R(x) − Σ log P_B)².
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{LogZ, Needs, Objective, ObjectiveAxis, Penalty, check_log_reward_min};
 use crate::KeyError;
-use crate::scored::Scored;
 use crate::registry::Kind;
+use crate::scored::Scored;
 
 /// Mean over trajectories of (w − w̄)² with w = log R + Σ log P_B − Σ log P_F and w̄ its mean over
 /// the batch: trajectory balance with log Z estimated by the batch.

@@ -1,0 +1,279 @@
+//! A transformer encoder over the tokens of an observation.
+
+mod attention;
+mod native;
+mod norm;
+
+use burn::tensor::activation::{relu, softmax};
+use burn::tensor::module::linear;
+use burn::tensor::{Int, Tensor, TensorData};
+use gfn_core::native::NativeNetwork;
+use gfn_core::network::{Group, ModelAxis, Network, Outputs, ParamInit, Tokens, check_layout};
+use gfn_core::registry::Kind;
+use gfn_core::{KeyError, Layout};
+use rand::RngExt;
+use rand::rngs::ChaCha8Rng;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Where layers are normalised.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NormPlace {
+    /// After each residual sum, as in the first transformers and the papers.
+    #[default]
+    Post,
+    /// Before attention and feed-forward, and once after the last layer.
+    Pre,
+}
+
+/// Settings of [`Transformer`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TransformerSpec {
+    /// Number of features per token; a multiple of `heads`.
+    pub width: usize,
+    /// Number of layers, at least 1.
+    pub layers: usize,
+    /// Number of attention heads.
+    pub heads: usize,
+    /// Width of the hidden layer of the feed-forward part.
+    pub feed_forward: usize,
+    /// Where layers are normalised.
+    pub norm: NormPlace,
+    /// Whether the output layer of P_B starts at zero, so that P_B starts uniform.
+    pub zero_init_backward: bool,
+}
+
+impl Default for TransformerSpec {
+    fn default() -> Self {
+        Self {
+            width: 64,
+            layers: 3,
+            heads: 8,
+            feed_forward: 64,
+            norm: NormPlace::Post,
+            zero_init_backward: true,
+        }
+    }
+}
+
+/// Beyond this, attention over all pairs of tokens is not what anybody wants to wait for.
+const MAX_TOKENS: usize = 1024;
+
+impl Kind<ModelAxis> for TransformerSpec {
+    const NAME: &'static str = "transformer";
+    const SUMMARY: &'static str =
+        "transformer encoder over observed tokens, heads on a first token";
+
+    fn build(&self, layout: Layout) -> Result<Box<dyn Network>, KeyError> {
+        check_layout(&layout)?;
+        let sizes = [
+            ("width", self.width),
+            ("layers", self.layers),
+            ("heads", self.heads),
+            ("feed_forward", self.feed_forward),
+        ];
+        for (key, value) in sizes {
+            if value == 0 {
+                return Err(KeyError::new(key, "must be at least 1"));
+            }
+            if value > 1 << 14 {
+                return Err(KeyError::new(key, format!("{value} is more than fits into memory")));
+            }
+        }
+        if !self.width.is_multiple_of(self.heads) {
+            let message = format!("{} is not a multiple of heads = {}", self.width, self.heads);
+            return Err(KeyError::new("width", message)
+                .help("every head sees width / heads features; the papers use 64 and 8"));
+        }
+        if layout.n_active >= MAX_TOKENS {
+            let message = format!("{} tokens per state are too many", layout.n_active);
+            return Err(KeyError::new("kind", message).help("use `mlp`"));
+        }
+        Ok(Box::new(Transformer { spec: self.clone(), layout }))
+    }
+}
+
+/// A transformer encoder (Vaswani et al. 2017, arXiv:1706.03762) with ReLU, without dropout.
+///
+/// The tokens of an observation, in their slots, follow a first token of its own; an empty slot
+/// has an embedding too. Sinusoidal positions are added. P_F, P_B and log F are linear in the
+/// features of the first token. Weights and biases start uniform in ±1/√fan_in, embeddings
+/// uniform with unit variance.
+pub struct Transformer {
+    spec: TransformerSpec,
+    layout: Layout,
+}
+
+/// Parameters per layer, by their position in it.
+const PER_LAYER: usize = 12;
+const ATTENTION_IN: usize = 0;
+const ATTENTION_OUT: usize = 2;
+const NORM_1: usize = 4;
+const EXPAND: usize = 6;
+const CONTRACT: usize = 8;
+const NORM_2: usize = 10;
+
+/// Added to variances before the square root.
+const EPSILON: f32 = 1e-5;
+
+const HEADS: [(&str, Group); 3] =
+    [("forward", Group::Forward), ("backward", Group::Backward), ("flow", Group::Forward)];
+
+impl Transformer {
+    /// Tokens per state, the first one included.
+    fn n_positions(&self) -> usize {
+        self.layout.n_active + 1
+    }
+
+    fn head_sizes(&self) -> [usize; 3] {
+        [self.layout.n_actions, self.layout.n_back_actions, 1]
+    }
+
+    /// sin and cos of position / 10000^(2i / width), interleaved: `[n_positions, width]`.
+    fn positions(&self) -> Vec<f32> {
+        let width = self.spec.width;
+        let at = |position: usize, feature: usize| {
+            let exponent = (feature - feature % 2) as f64 / width as f64;
+            let angle = position as f64 / 10000f64.powf(exponent);
+            (if feature.is_multiple_of(2) { angle.sin() } else { angle.cos() }) as f32
+        };
+        (0..self.n_positions()).flat_map(|p| (0..width).map(move |f| at(p, f))).collect()
+    }
+
+    /// Index of the first parameter after the layers.
+    fn after_layers(&self) -> usize {
+        1 + PER_LAYER * self.spec.layers
+    }
+
+    /// Index of the first head's weight.
+    fn first_head(&self) -> usize {
+        self.after_layers() + if self.spec.norm == NormPlace::Pre { 2 } else { 0 }
+    }
+
+    /// Multi-head self-attention of `[n, t, width]`.
+    fn attention(&self, layer: &[Tensor<2>], x: Tensor<3>) -> Tensor<3> {
+        let [n, t, width] = x.dims();
+        let heads = self.spec.heads;
+        let size = width / heads;
+        let qkv = project(x, layer, ATTENTION_IN);
+        let [q, k, v] = [0, 1, 2].map(|i| {
+            let part = qkv.clone().narrow(2, i * width, width);
+            part.reshape([n, t, heads, size]).swap_dims(1, 2)
+        });
+        let scores = q.matmul(k.swap_dims(2, 3)) * (1.0 / (size as f64).sqrt());
+        let mixed = softmax(scores, 3).matmul(v).swap_dims(1, 2).reshape([n, t, width]);
+        project(mixed, layer, ATTENTION_OUT)
+    }
+
+    fn feed_forward(&self, layer: &[Tensor<2>], x: Tensor<3>) -> Tensor<3> {
+        project(relu(project(x, layer, EXPAND)), layer, CONTRACT)
+    }
+}
+
+/// A linear map by the weight and bias at `index`.
+fn project(x: Tensor<3>, layer: &[Tensor<2>], index: usize) -> Tensor<3> {
+    let [_, size] = layer[index].dims();
+    linear(x, layer[index].clone(), Some(layer[index + 1].clone().reshape([size])))
+}
+
+/// Layer normalisation by the gain and bias at `index`.
+fn normalise(x: Tensor<3>, layer: &[Tensor<2>], index: usize) -> Tensor<3> {
+    let centred = x.clone() - x.mean_dim(2);
+    let variance = centred.clone().square().mean_dim(2);
+    let gain = layer[index].clone().unsqueeze::<3>();
+    centred / (variance + EPSILON).sqrt() * gain + layer[index + 1].clone().unsqueeze::<3>()
+}
+
+impl Network for Transformer {
+    fn init(&self, rng: &mut ChaCha8Rng) -> Vec<ParamInit> {
+        let TransformerSpec { width, layers, feed_forward, zero_init_backward, .. } = self.spec;
+        let mut params = Vec::new();
+        let mut add = |name: String, group: Group, shape: [usize; 2], bound: f32| {
+            let n = shape[0] * shape[1];
+            let values = match bound {
+                0.0 => vec![0.0; n],
+                _ => (0..n).map(|_| rng.random_range(-bound..bound)).collect(),
+            };
+            params.push(ParamInit { name, group, shape, values });
+        };
+        add("embedding".into(), Group::Trunk, [self.layout.n_tokens + 2, width], 3f32.sqrt());
+        let scale = |fan_in: usize| 1.0 / (fan_in as f32).sqrt();
+        for i in 0..layers {
+            let mut linear = |name: &str, fan_in: usize, fan_out: usize| {
+                let (name, bound) = (format!("layers.{i}.{name}"), scale(fan_in));
+                add(format!("{name}.weight"), Group::Trunk, [fan_in, fan_out], bound);
+                add(format!("{name}.bias"), Group::Trunk, [1, fan_out], bound);
+            };
+            linear("attention.in", width, 3 * width);
+            linear("attention.out", width, width);
+            add(format!("layers.{i}.norm1.weight"), Group::Trunk, [1, width], 0.0);
+            add(format!("layers.{i}.norm1.bias"), Group::Trunk, [1, width], 0.0);
+            let mut linear = |name: &str, fan_in: usize, fan_out: usize| {
+                let (name, bound) = (format!("layers.{i}.{name}"), scale(fan_in));
+                add(format!("{name}.weight"), Group::Trunk, [fan_in, fan_out], bound);
+                add(format!("{name}.bias"), Group::Trunk, [1, fan_out], bound);
+            };
+            linear("feed_forward.in", width, feed_forward);
+            linear("feed_forward.out", feed_forward, width);
+            add(format!("layers.{i}.norm2.weight"), Group::Trunk, [1, width], 0.0);
+            add(format!("layers.{i}.norm2.bias"), Group::Trunk, [1, width], 0.0);
+        }
+        if self.spec.norm == NormPlace::Pre {
+            add("norm.weight".into(), Group::Trunk, [1, width], 0.0);
+            add("norm.bias".into(), Group::Trunk, [1, width], 0.0);
+        }
+        for ((name, group), size) in HEADS.into_iter().zip(self.head_sizes()) {
+            let zero = zero_init_backward && group == Group::Backward;
+            let bound = if zero { 0.0 } else { scale(width) };
+            add(format!("{name}.head.weight"), group, [width, size], bound);
+            add(format!("{name}.head.bias"), group, [1, size], bound);
+        }
+        for param in &mut params {
+            if param.name.contains("norm") && param.name.ends_with("weight") {
+                param.values.fill(1.0);
+            }
+        }
+        params
+    }
+
+    fn forward(&self, params: &[Tensor<2>], tokens: &Tokens) -> Outputs {
+        let TransformerSpec { width, layers, norm, .. } = self.spec;
+        let (n, t) = (tokens.n, self.n_positions());
+        let embedding = params[0].clone();
+        let device = embedding.device();
+        let first = Tensor::<1, Int>::full([n], self.layout.n_tokens as i64 + 1, &device);
+        let first = embedding.clone().select(0, first).reshape([n, 1, width]);
+        let rest = embedding.select(0, tokens.ids.clone()).reshape([n, t - 1, width]);
+        let positions = TensorData::new(self.positions(), [1, t, width]);
+        let mut x = Tensor::cat(vec![first, rest], 1) + Tensor::<3>::from_data(positions, &device);
+        for layer in params[1..][..PER_LAYER * layers].chunks_exact(PER_LAYER) {
+            x = match norm {
+                NormPlace::Post => {
+                    let attended = x.clone() + self.attention(layer, x);
+                    let x = normalise(attended, layer, NORM_1);
+                    normalise(x.clone() + self.feed_forward(layer, x), layer, NORM_2)
+                }
+                NormPlace::Pre => {
+                    let x = x.clone() + self.attention(layer, normalise(x, layer, NORM_1));
+                    x.clone() + self.feed_forward(layer, normalise(x, layer, NORM_2))
+                }
+            };
+        }
+        if norm == NormPlace::Pre {
+            x = normalise(x, params, self.after_layers());
+        }
+        let x = x.narrow(1, 0, 1).reshape([n, width]);
+        let heads = &params[self.first_head()..];
+        let [forward, backward, flow] = std::array::from_fn(|h| {
+            let bias = heads[2 * h + 1].clone().reshape([self.head_sizes()[h]]);
+            linear(x.clone(), heads[2 * h].clone(), Some(bias))
+        });
+        Outputs { forward, backward, log_flow: flow.reshape([n]) }
+    }
+
+    fn native(&self) -> Option<Box<dyn NativeNetwork>> {
+        Some(Box::new(native::NativeTransformer::new(self)))
+    }
+}
