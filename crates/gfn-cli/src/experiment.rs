@@ -87,10 +87,8 @@ impl Experiment {
             return Err(spec.key_failure("train", &gfn_core::KeyError::new("batch", message)));
         }
         let network = spec.model.build(layout).map_err(at("model"))?;
-        let device = gfn_models::device::open(&spec.device).map_err(|error| {
-            Failure::usage(error.to_string())
-                .help("for example: cargo build --release --features ndarray")
-        })?;
+        let device = gfn_models::device::open(&spec.device)
+            .map_err(|error| Failure::usage(error.to_string()).help(error.remedy()))?;
 
         let metric_context = MetricContext {
             env: env.clone(),

@@ -35,6 +35,34 @@ fn pairs() -> Vec<(&'static str, &'static str)> {
     objectives.flat_map(|o| strategies.clone().into_iter().map(move |s| (o, s))).collect()
 }
 
+/// The same promise for a transformer: one pair per way of training P_B.
+#[test]
+fn transformers_reach_the_target() {
+    for (objective, backward, norm) in
+        [("tb", "naive", "post"), ("db", "tlm", "pre"), ("subtb", "uniform", "post")]
+    {
+        let env = "kind = 'hypergrid'\ndim = 2\nside = 3";
+        let network = format!(
+            "kind = 'transformer'\nwidth = 16\nheads = 2\nlayers = 2\nfeed_forward = 32\n\
+             norm = '{norm}'"
+        );
+        let text = spec(env, "kind = 'hypergrid'", objective, backward)
+            .replace("kind = 'mlp'\nhidden = 64", &network)
+            .replace("lr = 3e-3", "lr = 1e-3");
+        let mut experiment = build(&text).unwrap_or_else(|failure| panic!("{}", failure.render()));
+        let tv = experiment.columns.iter().position(|c| c.name == "tv_exact").unwrap();
+        let trainer = &mut experiment.trainer;
+        let mut last = f64::INFINITY;
+        while last >= LIMIT && trainer.counters().step < trainer.n_steps() {
+            for _ in 0..CHECK_EVERY {
+                trainer.step().unwrap();
+            }
+            last = trainer.evaluate().unwrap()[tv].unwrap();
+        }
+        assert!(last < LIMIT, "{objective} {backward} {norm}: tv {last}");
+    }
+}
+
 fn every_pair_reaches_the_target(env: &str, reward: &str) {
     let mut trained = 0;
     for (objective, backward) in pairs() {

@@ -65,7 +65,7 @@ fn gradients(trainer: &mut Trainer, batch: &Batch) -> Vec<Option<Vec<f32>>> {
 }
 
 const TRANSFORMERS: [&str; 2] = [
-    "kind = 'transformer'\nwidth = 8\nheads = 2\nlayers = 2\nfeed_forward = 12",
+    "kind = 'transformer'\nwidth = 16\nheads = 2\nlayers = 2\nfeed_forward = 12",
     "kind = 'transformer'\nwidth = 12\nheads = 3\nlayers = 2\nfeed_forward = 4\nnorm = 'pre'",
 ];
 

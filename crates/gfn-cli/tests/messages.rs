@@ -92,6 +92,10 @@ snapshot!(
     )
 );
 snapshot!(absurd_batch, check(SPEC.as_bytes(), &["train.batch=1000000000000"]));
+snapshot!(
+    transformer_heads_do_not_divide,
+    check(SPEC.as_bytes(), &["model.kind=transformer", "model.heads=7"])
+);
 snapshot!(absurd_network, check(SPEC.as_bytes(), &["model.hidden=1000000"]));
 snapshot!(fractional_count, check(SPEC.as_bytes(), &["train.trajectories=1e6"]));
 snapshot!(zero_learning_rate, run("train", SPEC.as_bytes(), &["train.lr=0"]));

@@ -48,8 +48,27 @@ impl Attention {
         qkv: &[f32],
         scratch: &mut Vec<f32>,
     ) {
-        let Self { t, heads, size } = self;
-        let (width, padded) = (self.width(), self.padded());
+        match (self.size, self.padded()) {
+            (8, 16) => self.forward_of::<8, 16>(out, weights, qkv, scratch),
+            (8, _) => self.forward_of::<8, 0>(out, weights, qkv, scratch),
+            (16, _) => self.forward_of::<16, 0>(out, weights, qkv, scratch),
+            _ => self.forward_of::<0, 0>(out, weights, qkv, scratch),
+        }
+    }
+
+    /// [`forward`](Self::forward) for features per head and padded keys that are known when
+    /// compiling; 0 stands for any.
+    fn forward_of<const SIZE: usize, const PADDED: usize>(
+        self,
+        out: &mut [f32],
+        weights: &mut [f32],
+        qkv: &[f32],
+        scratch: &mut Vec<f32>,
+    ) {
+        let Self { t, heads, .. } = self;
+        let width = self.width();
+        let size = if SIZE == 0 { self.size } else { SIZE };
+        let padded = if PADDED == 0 { self.padded() } else { PADDED };
         let scale = 1.0 / (size as f32).sqrt();
         scratch.clear();
         scratch.resize(self.scratch_len(), 0.0);
@@ -66,18 +85,13 @@ impl Attention {
                         for i in 0..t {
                             let q = &qkv[i * 3 * width + head * size..][..size];
                             let row = &mut weights[(head * t + i) * padded..][..padded];
-                            row.fill(0.0);
-                            for (c, &q) in q.iter().enumerate() {
-                                let q = q * scale;
-                                add_scaled(row, &keys[c * padded..][..padded], q);
-                            }
+                            let keys = keys.chunks_exact(padded);
+                            accumulate::<PADDED>(row, q.iter().map(|&q| q * scale).zip(keys));
                             soften(row, t);
                             let out = &mut out[i * width + head * size..][..size];
-                            out.fill(0.0);
-                            for (j, &weight) in row[..t].iter().enumerate() {
-                                let start = j * 3 * width + 2 * width + head * size;
-                                add_scaled(out, &qkv[start..][..size], weight);
-                            }
+                            let values = |j: usize| &qkv[(j * 3 + 2) * width + head * size..];
+                            let values = (0..t).map(|j| &values(j)[..size]);
+                            accumulate::<SIZE>(out, row.iter().copied().zip(values));
                         }
                     }
                 }
@@ -94,8 +108,27 @@ impl Attention {
         qkv: &[f32],
         scratch: &mut Vec<f32>,
     ) {
-        let Self { t, heads, size } = self;
-        let (width, padded) = (self.width(), self.padded());
+        match (self.size, self.padded()) {
+            (8, 16) => self.backward_of::<8, 16>(qkv_gradient, gradient, weights, qkv, scratch),
+            (8, _) => self.backward_of::<8, 0>(qkv_gradient, gradient, weights, qkv, scratch),
+            (16, _) => self.backward_of::<16, 0>(qkv_gradient, gradient, weights, qkv, scratch),
+            _ => self.backward_of::<0, 0>(qkv_gradient, gradient, weights, qkv, scratch),
+        }
+    }
+
+    /// [`backward`](Self::backward) for sizes that are known when compiling.
+    fn backward_of<const SIZE: usize, const PADDED: usize>(
+        self,
+        qkv_gradient: &mut [f32],
+        gradient: &[f32],
+        weights: &[f32],
+        qkv: &[f32],
+        scratch: &mut Vec<f32>,
+    ) {
+        let Self { t, heads, .. } = self;
+        let width = self.width();
+        let size = if SIZE == 0 { self.size } else { SIZE };
+        let padded = if PADDED == 0 { self.padded() } else { PADDED };
         let scale = 1.0 / (size as f32).sqrt();
         scratch.clear();
         scratch.resize(self.scratch_len(), 0.0);
@@ -117,21 +150,21 @@ impl Attention {
                             let upstream = &gradient[i * width + head * size..][..size];
                             let row = &weights[(head * t + i) * padded..][..padded];
                             // Through the softmax: w (d − Σ w d), with d the gradient of w.
-                            of_scores.fill(0.0);
-                            for (c, &g) in upstream.iter().enumerate() {
-                                add_scaled(of_scores, &values[c * padded..][..padded], g);
-                            }
+                            let values = values.chunks_exact(padded);
+                            let terms = upstream.iter().copied().zip(values);
+                            accumulate::<PADDED>(of_scores, terms);
                             let mean = dot(row, of_scores);
                             for (score, &weight) in of_scores.iter_mut().zip(row) {
                                 *score = weight * (*score - mean) * scale;
                             }
                             let q = &qkv[i * 3 * width + q0..][..size];
+                            let keys = (0..t).map(|j| &qkv[j * 3 * width + k0..][..size]);
+                            let of_q = &mut out[i * 3 * width + q0..][..size];
+                            accumulate::<SIZE>(of_q, of_scores.iter().copied().zip(keys));
                             for j in 0..t {
-                                let (score, start) = (of_scores[j], j * 3 * width);
-                                let of_q = &mut out[i * 3 * width + q0..][..size];
-                                add_scaled(of_q, &qkv[start + k0..][..size], score);
-                                add_scaled(&mut out[start + k0..][..size], q, score);
-                                add_scaled(&mut out[start + v0..][..size], upstream, row[j]);
+                                let of_token = &mut out[j * 3 * width..][..3 * width];
+                                add_scaled(&mut of_token[k0..][..size], q, of_scores[j]);
+                                add_scaled(&mut of_token[v0..][..size], upstream, row[j]);
                             }
                         }
                     }
@@ -159,11 +192,39 @@ fn transpose(
     }
 }
 
+/// `out` = Σ factor · x, in registers if the length is known when compiling.
+#[inline(always)]
+fn accumulate<'a, const N: usize>(out: &mut [f32], terms: impl Iterator<Item = (f32, &'a [f32])>) {
+    if N == 0 {
+        out.fill(0.0);
+        terms.for_each(|(factor, x)| add_scaled(out, x, factor));
+        return;
+    }
+    let mut sum = [0.0f32; N];
+    for (factor, x) in terms {
+        for (sum, &x) in sum.iter_mut().zip(&x[..N]) {
+            *sum += x * factor;
+        }
+    }
+    out[..N].copy_from_slice(&sum);
+}
+
 #[inline(always)]
 fn add_scaled(out: &mut [f32], x: &[f32], factor: f32) {
     for (out, &x) in out.iter_mut().zip(x) {
         *out += x * factor;
     }
+}
+
+/// Reduces lanes in halves, which is a few shuffles where one after the other is a long chain.
+#[inline(always)]
+fn reduce(mut lanes: [f32; LANES], combine: impl Fn(f32, f32) -> f32) -> f32 {
+    for half in [8, 4, 2, 1] {
+        for lane in 0..half {
+            lanes[lane] = combine(lanes[lane], lanes[lane + half]);
+        }
+    }
+    lanes[0]
 }
 
 /// The dot product of two padded rows.
@@ -175,13 +236,20 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
             *lane += a * b;
         }
     }
-    lanes.iter().sum()
+    reduce(lanes, |a, b| a + b)
 }
 
 /// The softmax of the first `t` entries; the padding becomes 0.
 #[inline(always)]
 fn soften(row: &mut [f32], t: usize) {
-    let max = row[..t].iter().fold(f32::NEG_INFINITY, |max, &x| if x > max { x } else { max });
+    row[t..].fill(f32::MIN);
+    let mut lanes = [f32::MIN; LANES];
+    for chunk in row.chunks_exact(LANES) {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane = if x > *lane { x } else { *lane };
+        }
+    }
+    let max = reduce(lanes, |a, b| if a > b { a } else { b });
     for x in row.iter_mut() {
         *x = exp(*x - max);
     }
@@ -192,8 +260,43 @@ fn soften(row: &mut [f32], t: usize) {
             *lane += x;
         }
     }
-    let factor = 1.0 / lanes.iter().sum::<f32>();
+    let factor = 1.0 / reduce(lanes, |a, b| a + b);
     for x in row.iter_mut() {
         *x *= factor;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(n: usize, seed: f32) -> Vec<f32> {
+        (0..n).map(|i| (i as f32 * 0.73 + seed).sin()).collect()
+    }
+
+    /// The loops compiled for usual sizes against the general ones, which are tested against Burn.
+    #[test]
+    fn specialised_loops_agree_with_general_ones() {
+        for (t, size) in [(5, 8), (16, 8), (20, 8), (9, 16), (33, 16)] {
+            let attention = Attention { t, heads: 3, size };
+            let (n, width) = (2, 3 * size);
+            let (qkv, gradient) = (filled(n * t * 3 * width, 0.1), filled(n * t * width, 0.5));
+            let empty = |len: usize| vec![0.0f32; n * len];
+            let (mut scratch, len) = (Vec::new(), attention.weights_len());
+            let (mut out, mut weights) = (empty(t * width), empty(len));
+            attention.forward(&mut out, &mut weights, &qkv, &mut scratch);
+            let (mut out2, mut weights2) = (empty(t * width), empty(len));
+            attention.forward_of::<0, 0>(&mut out2, &mut weights2, &qkv, &mut scratch);
+            let mut back = empty(3 * t * width);
+            attention.backward(&mut back, &gradient, &weights, &qkv, &mut scratch);
+            let mut back2 = empty(3 * t * width);
+            attention.backward_of::<0, 0>(&mut back2, &gradient, &weights, &qkv, &mut scratch);
+            for (a, b) in [(&out, &out2), (&weights, &weights2), (&back, &back2)] {
+                for (a, b) in a.iter().zip(b) {
+                    assert!((a - b).abs() < 1e-5, "t {t}, size {size}: {a} {b}");
+                }
+            }
+            assert!(out.iter().all(|x| x.is_finite()) && out.iter().any(|&x| x != 0.0));
+        }
     }
 }
