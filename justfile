@@ -16,9 +16,9 @@ lint:
 test *ARGS:
     cargo test --release --workspace {{ARGS}}
 
-# The `ndarray` device against the default one.
-test-ndarray:
-    cargo test --release -p gfn-cli --features ndarray --test devices
+# The opt-in devices against the default one.
+test-devices:
+    cargo test --release -p gfn-cli --features ndarray,wgpu --test devices
 
 # Time the parts of training; arguments filter.
 bench *ARGS:

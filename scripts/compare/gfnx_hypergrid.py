@@ -2,7 +2,10 @@
 
 Uses the published package's environment, reward and rollout; network, losses and optimiser are
 those of its hypergrid baselines (MLP 2x256, shared, learned P_B, Adam 1e-3, log Z at 0.1), and
-the whole loop runs inside one compiled function. Prints one JSON object.
+the whole loop runs inside one compiled function. With --style lean the losses are written to be
+fast and nothing else is done. With --style published an iteration does what its published scripts
+do: SubTB goes over every pair of states with a masked sum of its own, the sampled objects enter
+the buffer of the package's metric, and a callback reports the loss. Prints one JSON object.
 """
 
 import argparse
@@ -15,8 +18,9 @@ import gfnx
 import jax
 import jax.numpy as jnp
 import optax
+from gfnx.metrics import ApproxDistributionMetricsModule
 
-HIDDEN, DIM, SIDE = 256, 4, 20
+HIDDEN = 256
 
 
 def init(key, sizes):
@@ -38,14 +42,17 @@ def mlp(params, x):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("objective", choices=["tb", "db", "subtb"])
+    parser.add_argument("--style", choices=["lean", "published"], default="lean")
+    parser.add_argument("--dim", type=int, default=4)
+    parser.add_argument("--side", type=int, default=20)
     parser.add_argument("--iterations", type=int, default=300)
     parser.add_argument("--batch", type=int, default=16)
     args = parser.parse_args()
 
-    env = gfnx.HypergridEnvironment(gfnx.EasyHypergridRewardModule(), dim=DIM, side=SIDE)
+    env = gfnx.HypergridEnvironment(gfnx.EasyHypergridRewardModule(), dim=args.dim, side=args.side)
     env_params = env.init(jax.random.PRNGKey(0))
     n_forward, n_backward = env.action_space.n, env.backward_action_space.n
-    sizes = [DIM * SIDE, HIDDEN, HIDDEN, n_forward + n_backward + 1]
+    sizes = [args.dim * args.side, HIDDEN, HIDDEN, n_forward + n_backward + 1]
     params = {"net": init(jax.random.PRNGKey(1), sizes), "log_z": jnp.zeros(())}
     optimizer = optax.multi_transform(
         {"net": optax.adam(1e-3), "log_z": optax.adam(0.1)}, {"net": "net", "log_z": "log_z"}
@@ -80,6 +87,19 @@ def main():
         zero = lambda x: jnp.where(valid, x, 0.0)
         return valid, zero(log_pf), zero(log_pb), flow[:, :-1, 0], end, jnp.where(valid & done, log_reward, 0.0)
 
+    def by_pairs(valid, log_pf, log_pb, start, end):
+        length = log_pf.shape[0]
+
+        def pair(i, j):
+            between = (jnp.arange(length) >= i) & (jnp.arange(length) < j)
+            residual = start[i] + (log_pf * between).sum() - end[j - 1] - (log_pb * between).sum()
+            weight = 0.9 ** (j - i)
+            term = lambda: (weight * residual**2, weight)
+            return jax.lax.cond(valid[j - 1], term, lambda: (0.0, 0.0))
+
+        total, norm = jax.vmap(pair)(*jnp.triu_indices(length + 1, k=1))
+        return total.sum() / norm.sum()
+
     def loss(params, data):
         valid, log_pf, log_pb, start, end, log_reward = residuals(params, data)
         if args.objective == "tb":
@@ -88,6 +108,8 @@ def main():
         if args.objective == "db":
             residual = jnp.where(valid, start + log_pf - end - log_pb, 0.0)
             return (residual**2).sum() / valid.sum()
+        if args.style == "published":
+            return jax.vmap(by_pairs)(valid, log_pf, log_pb, start, end).mean()
         # Sub-trajectories i -> j of n transitions, weight 0.9^(j-i-1), normalised per trajectory.
         ratio = jnp.cumsum(log_pf - log_pb, axis=1)
         v = jnp.concatenate([start[:, :1], jnp.where(valid, end, 0.0) - ratio], axis=1)
@@ -99,10 +121,15 @@ def main():
         residual = v[:, :, None] - v[:, None, :]
         return (weight * residual**2).sum((1, 2)).mean()
 
-    def iteration(_, carry):
-        key, params, state, _ = carry
+    metric = ApproxDistributionMetricsModule(metrics=["tv"], env=env, buffer_size=200_000)
+    watched = None
+    if args.style == "published":
+        watched = metric.init(jax.random.key(0), metric.InitArgs(env_params=env_params))
+
+    def iteration(i, carry):
+        key, params, state, _, watched = carry
         key, sample = jax.random.split(key)
-        data, _ = gfnx.utils.forward_rollout(
+        data, info = gfnx.utils.forward_rollout(
             rng_key=sample,
             num_envs=args.batch,
             policy_fn=policy,
@@ -112,13 +139,18 @@ def main():
         )
         value, gradient = jax.value_and_grad(loss)(params, data)
         updates, state = optimizer.update(gradient, state, params)
-        return key, optax.apply_updates(params, updates), state, value
+        if args.style == "published":
+            seen = metric.UpdateArgs(states=info["final_env_state"])
+            watched = metric.update(watched, rng_key=jax.random.key(0), args=seen)
+            norm = optax.tree_utils.tree_l2_norm(gradient)
+            jax.debug.callback(lambda *values: [float(v) for v in values], i, value, norm, ordered=True)
+        return key, optax.apply_updates(params, updates), state, value, watched
 
     @jax.jit
     def block(carry, n):
         return jax.lax.fori_loop(0, n, iteration, carry)
 
-    carry = (jax.random.PRNGKey(2), params, optimizer.init(params), jnp.zeros(()))
+    carry = (jax.random.PRNGKey(2), params, optimizer.init(params), jnp.zeros(()), watched)
     jax.block_until_ready(block(carry, 1))
     first = time.perf_counter() - START
     begin = time.perf_counter()
