@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
-"""Times gfn beside gfnx on the 20^4 hypergrid, in alternation, and prints a table.
+"""Times gfn beside gfnx (JAX) and torchgfn (PyTorch), in alternation, and prints a table.
 
-    scripts/compare/compare.py [--rounds 3] [--iterations 300] [--batch 16]
+    scripts/compare/compare.py [--rounds 3] [--cores 2] [--tasks grid] [--peers gfnx torchgfn]
 
-Makes a virtualenv in target/compare on the first run (gfnx 0.0.1 with JAX for the CPU, about
-500 MB from PyPI) and builds gfn. Both sides train the same network on the same task with a
-learned P_B and no evaluation: iterations per second after compilation, seconds from the command
-to the first iteration, and peak memory. Leave the machine alone meanwhile.
+Makes a virtualenv per peer in target/compare on the first run (gfnx 0.0.1 with JAX for the CPU,
+500 MB; torchgfn 2.4.1 with PyTorch, 200 MB where its CPU wheels can be had, else several GB) and
+builds gfn. All sides train the same network on the same task with a learned P_B and no evaluation,
+on the same cores. Leave the machine alone meanwhile.
+
+Columns: iterations per second, median (min-max) over rounds, after compilation; gfn's are taken
+from a fresh policy and again once trained, as its cost follows the length of trajectories; seconds
+from the command to the end of the first iteration; peak memory.
 """
 
 import argparse
@@ -21,38 +25,59 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-VENV = ROOT / "target" / "compare"
-GFNX = ROOT / "scripts" / "compare" / "gfnx_hypergrid.py"
+HERE = ROOT / "scripts" / "compare"
+VENVS = ROOT / "target" / "compare"
+PACKAGES = {
+    "gfnx": ["gfnx==0.0.1"],
+    "torchgfn": ["torchgfn==2.4.1", "--extra-index-url", "https://download.pytorch.org/whl/cpu"],
+}
+
+# Name: dimensions, side, batch; iterations of gfn until it counts as trained, of gfnx, of torchgfn.
+TASKS = {
+    "grid": (4, 20, 16, 4000, 300, 60),
+    "grid256": (4, 20, 256, 800, 40, 12),
+    "grid8": (8, 10, 16, 4000, 300, 60),
+}
 
 
-def run(command):
-    """Runs a command; its stdout, seconds and peak memory in MB."""
+def run(command, cores):
+    """Runs a command on some cores; its stdout, seconds and peak memory in MB."""
     start = time.perf_counter()
+    pin = lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     with tempfile.TemporaryFile("w+") as out:
-        process = subprocess.Popen(command, stdout=out, cwd=ROOT)
+        process = subprocess.Popen(
+            command, stdout=out, stderr=subprocess.DEVNULL, cwd=ROOT, preexec_fn=pin
+        )
         _, status, usage = os.wait4(process.pid, 0)
         if status:
-            sys.exit(f"{command[0]} failed")
+            sys.exit(f"failed: {' '.join(map(str, command))}")
         out.seek(0)
         return out.read(), time.perf_counter() - start, usage.ru_maxrss / 1024
 
 
-def peer(objective, args):
-    out, _, memory = run(
-        [VENV / "bin" / "python", GFNX, objective]
-        + ["--iterations", str(args.iterations), "--batch", str(args.batch)]
-    )
+def peer(name, style, objective, task, cores):
+    dim, side, batch, _, jax, torch = task
+    iterations = jax if name == "gfnx" else torch
+    command = [VENVS / name / "bin" / "python", HERE / f"{name}_hypergrid.py", objective]
+    settings = {"dim": dim, "side": side, "batch": batch, "iterations": iterations}
+    if style:
+        settings["style"] = style
+    for key, value in settings.items():
+        command += [f"--{key}", str(value)]
+    out, _, memory = run(command, cores)
     result = json.loads(out.strip().splitlines()[-1])
-    return result["rate"], result["first_s"], memory
+    return {"rate": result["rate"], "first": result["first_s"], "memory": memory}
 
 
-def ours(objective, args):
+def ours(objective, task, cores):
+    dim, side, batch, iterations, _, _ = task
     with tempfile.TemporaryDirectory() as folder:
-        every = max(args.iterations // 10, 1)
         settings = {
-            "train.trajectories": args.iterations * args.batch,
-            "train.batch": args.batch,
-            "train.log_every": every,
+            "env.dim": dim,
+            "env.side": side,
+            "train.trajectories": iterations * batch,
+            "train.batch": batch,
+            "train.log_every": max(iterations // 20, 1),
             "eval.metrics": [],
             "checkpoint.every": 10**9,
         }
@@ -60,39 +85,64 @@ def ours(objective, args):
         command += [ROOT / "configs" / f"hypergrid_{objective}_naive.toml"]
         for key, value in settings.items():
             command += ["-s", f"{key}={value}"]
-        out, total, memory = run(command)
+        out, total, memory = run(command, cores)
         with open(pathlib.Path(out.strip()) / "train.csv") as file:
-            rows = list(csv.DictReader(file))
-    seconds = [float(row["seconds"]) for row in rows]
-    steps = [int(row["step"]) for row in rows]
-    rate = (steps[-1] - steps[0]) / (seconds[-1] - seconds[0])
-    return rate, total - args.iterations / rate, memory
+            rows = [(int(row["step"]), float(row["seconds"])) for row in csv.DictReader(file)]
+    rate = lambda a, b: (b[0] - a[0]) / (b[1] - a[1])
+    return {
+        "rate": rate(rows[0], rows[2]),
+        "trained": rate(rows[-6], rows[-1]),
+        "first": total - rows[-1][1],
+        "memory": memory,
+    }
+
+
+def spread(values, digits=0):
+    middle, low, high = statistics.median(values), min(values), max(values)
+    return f"{middle:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--iterations", type=int, default=300)
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
+    parser.add_argument("--peers", nargs="*", choices=list(PACKAGES), default=list(PACKAGES))
+    parser.add_argument("--objectives", nargs="+", default=["tb", "db", "subtb"])
     args = parser.parse_args()
-    if not (VENV / "bin" / "python").exists():
-        subprocess.check_call([sys.executable, "-m", "venv", VENV])
-        subprocess.check_call([VENV / "bin" / "pip", "install", "-q", "gfnx==0.0.1"])
+    for name in args.peers:
+        if not (VENVS / name / "bin" / "python").exists():
+            subprocess.check_call([sys.executable, "-m", "venv", VENVS / name])
+            pip = [VENVS / name / "bin" / "pip", "install", "-q"]
+            subprocess.check_call(pip + PACKAGES[name])
     subprocess.check_call(["cargo", "build", "--release"], cwd=ROOT)
 
-    print("objective  side  it/s (min-max)         first it. [s]  memory [MB]  ratio (min-max)")
-    for objective in ["tb", "db", "subtb"]:
-        rounds = [(ours(objective, args), peer(objective, args)) for _ in range(args.rounds)]
-        ratios = [a[0] / b[0] for a, b in rounds]
-        for side, name in enumerate(["gfn", "gfnx"]):
-            rates = [both[side][0] for both in rounds]
-            first = statistics.median(both[side][1] for both in rounds)
-            memory = statistics.median(both[side][2] for both in rounds)
-            rate = f"{statistics.median(rates):.0f} ({min(rates):.0f}-{max(rates):.0f})"
-            line = f"{objective:10} {name:5} {rate:22} {first:13.2f} {memory:12.0f}"
-            if side == 0:
-                line += f"  {statistics.median(ratios):.1f} ({min(ratios):.1f}-{max(ratios):.1f})"
-            print(line, flush=True)
+    sides = [("gfnx", "lean"), ("gfnx", "published"), ("torchgfn", None)]
+    sides = [side for side in sides if side[0] in args.peers]
+    print("| task | objective | side | it/s | first it. [s] | memory [MB] | gfn fresh × | trained × |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name in args.tasks:
+        for objective in args.objectives:
+            rounds = []
+            for _ in range(args.rounds):
+                results = {"gfn": ours(objective, TASKS[name], args.cores)}
+                for side in sides:
+                    results[side] = peer(*side, objective, TASKS[name], args.cores)
+                rounds.append(results)
+            column = lambda side, key: [results[side][key] for results in rounds]
+            middle = lambda side, key: statistics.median(column(side, key))
+            rates = f"{spread(column('gfn', 'rate'))}, trained {spread(column('gfn', 'trained'))}"
+            costs = f"{middle('gfn', 'first'):.2f} | {middle('gfn', 'memory'):.0f}"
+            print(f"| {name} | {objective} | gfn | {rates} | {costs} | | |")
+            for side in sides:
+                ratio = lambda key: spread(
+                    [results["gfn"][key] / results[side]["rate"] for results in rounds], 1
+                )
+                label = " ".join(filter(None, side))
+                costs = f"{middle(side, 'first'):.1f} | {middle(side, 'memory'):.0f}"
+                rate = spread(column(side, "rate"))
+                ratios = f"{ratio('rate')} | {ratio('trained')}"
+                print(f"| {name} | {objective} | {label} | {rate} | {costs} | {ratios} |", flush=True)
 
 
 main()

@@ -25,7 +25,7 @@ fn limit(bencher: Bencher<'_, '_>, n: usize) {
         .bench_local(|| matmul(&mut out, false, Mat::new(&a, n, n), Mat::new(&b, n, n)));
 }
 
-const ROWS: [usize; 9] = [1, 2, 4, 8, 16, 64, 128, 256, 1024];
+const ROWS: [usize; 11] = [1, 2, 3, 4, 6, 8, 16, 64, 128, 256, 1024];
 
 /// A hidden layer of the papers' MLP over that many states.
 #[divan::bench(args = ROWS)]

@@ -85,8 +85,9 @@ pub fn matmul(out: &mut [f32], keep: bool, a: Mat<'_>, b: Mat<'_>) {
     if m == 0 || n == 0 {
         return;
     }
-    if m == 1 && a.col_stride == 1 && b.col_stride == 1 {
-        return row_times_matrix(&mut out[..n], keep, &a.data[..k], b.data);
+    if m <= FEW && a.col_stride == 1 && b.col_stride == 1 {
+        let (a, b) = (&a.data[..m * k], &b.data[..k * n]);
+        return Arch::new().dispatch(FewRows { out: &mut out[..m * n], keep, a, b, k, n });
     }
     // SAFETY: `Mat::new` and the asserts above keep every access inside its slice, and `out` is
     // borrowed mutably, so it overlaps neither operand.
@@ -115,39 +116,98 @@ pub fn matmul(out: &mut [f32], keep: bool, a: Mat<'_>, b: Mat<'_>) {
     }
 }
 
-/// One row times a row-major matrix: what is left of a rollout when one trajectory goes on.
-fn row_times_matrix(out: &mut [f32], keep: bool, row: &[f32], matrix: &[f32]) {
-    /// Columns at a time: eight registers of AVX-512.
-    const BLOCK: usize = 128;
-    let n = out.len();
-    vectorised(
-        #[inline(always)]
-        || {
-            if !keep {
-                out.fill(0.0);
+/// Up to this many rows, products need no packing.
+const FEW: usize = 8;
+
+/// A few rows times a row-major matrix: what rollouts compute. The matrix is read once, in place,
+/// with all sums of a block of columns in registers.
+struct FewRows<'a> {
+    out: &'a mut [f32],
+    keep: bool,
+    a: &'a [f32],
+    b: &'a [f32],
+    k: usize,
+    n: usize,
+}
+
+impl WithSimd for FewRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { a, b, k, n, keep, .. } = self;
+        let mut done = 0;
+        let rows = self.out.len() / n;
+        // Up to four rows at once: more sums than that do not fit into registers.
+        while done < rows {
+            let at_once =
+                if rows - done > 4 { (rows - done).div_ceil(2).min(4) } else { rows - done };
+            let out = &mut self.out[done * n..][..at_once * n];
+            let mut part = FewRows { out, keep, a: &a[done * k..], b, k, n };
+            match at_once {
+                1 => part.rows::<S, 1, 8>(simd),
+                2 => part.rows::<S, 2, 8>(simd),
+                3 => part.rows::<S, 3, 4>(simd),
+                _ => part.rows::<S, 4, 4>(simd),
             }
-            let mut blocks = out.chunks_exact_mut(BLOCK);
-            let mut start = 0;
-            for out in blocks.by_ref() {
-                let mut sum = [0.0f32; BLOCK];
-                for (&x, weights) in row.iter().zip(matrix.chunks_exact(n)) {
-                    for (sum, &weight) in sum.iter_mut().zip(&weights[start..start + BLOCK]) {
-                        *sum += x * weight;
-                    }
-                }
-                for (out, sum) in out.iter_mut().zip(sum) {
-                    *out += sum;
-                }
-                start += BLOCK;
+            done += at_once;
+        }
+    }
+}
+
+impl FewRows<'_> {
+    /// `R` rows, in blocks of `V` registers.
+    #[inline(always)]
+    fn rows<S: Simd, const R: usize, const V: usize>(&mut self, simd: S) {
+        let (mut column, lanes) = (0, S::F32_LANES);
+        while self.n - column >= V * lanes {
+            self.block::<S, R, V>(simd, column, V * lanes);
+            column += V * lanes;
+        }
+        while column < self.n {
+            let width = lanes.min(self.n - column);
+            self.block::<S, R, 1>(simd, column, width);
+            column += width;
+        }
+    }
+
+    /// `width` columns; less than the registers hold only if there is one of them.
+    #[inline(always)]
+    fn block<S: Simd, const R: usize, const V: usize>(
+        &mut self,
+        simd: S,
+        column: usize,
+        width: usize,
+    ) {
+        let Self { a, b, k, n, keep, .. } = *self;
+        let lanes = S::F32_LANES;
+        let a = &a[..R * k];
+        let mut sums = [[simd.splat_f32s(0.0); V]; R];
+        for (l, row) in b.chunks_exact(n).enumerate() {
+            let row = &row[column..][..width];
+            let mut vectors = [simd.splat_f32s(0.0); V];
+            if V == 1 {
+                vectors[0] = simd.partial_load_f32s(row);
+            } else {
+                vectors.copy_from_slice(&S::as_simd_f32s(row).0[..V]);
             }
-            let rest = blocks.into_remainder();
-            for (&x, weights) in row.iter().zip(matrix.chunks_exact(n)) {
-                for (out, &weight) in rest.iter_mut().zip(&weights[start..]) {
-                    *out += x * weight;
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let x = simd.splat_f32s(a[r * k + l]);
+                for (sum, &vector) in sums.iter_mut().zip(&vectors) {
+                    *sum = simd.mul_add_e_f32s(x, vector, *sum);
                 }
             }
-        },
-    );
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            let out = &mut self.out[r * n + column..][..width];
+            for (v, &sum) in sums.iter().enumerate() {
+                let out = if V == 1 { &mut *out } else { &mut out[v * lanes..][..lanes] };
+                let before = simd.partial_load_f32s(out);
+                let sum = if keep { simd.add_f32s(before, sum) } else { sum };
+                simd.partial_store_f32s(out, sum);
+            }
+        }
+    }
 }
 
 /// Each row of `out` becomes `max(row + bias, 0)`.
@@ -347,7 +407,8 @@ mod tests {
 
     #[test]
     fn products_equal_their_sums() {
-        for (m, k, n) in [(5, 7, 3), (1, 7, 3), (1, 5, 300), (3, 2, 1)] {
+        let sizes = [(5, 7, 3), (1, 7, 3), (1, 5, 300), (2, 9, 161), (3, 2, 1), (8, 4, 58)];
+        for (m, k, n) in sizes.into_iter().chain([(9, 7, 10), (20, 5, 33)]) {
             check_products(m, k, n);
         }
     }

@@ -39,7 +39,9 @@ pub fn run(registry: &Registry, args: &Train) -> Result<(), Failure> {
     if session.finished() {
         tracing::info!("done already: {}", path.display());
     } else {
-        session.train()?;
+        // Inside the thread pool: from outside, every parallel part would wait for a thread to
+        // wake up and another to report back.
+        rayon::scope(|_| session.train())?;
     }
     if args.json {
         print(&format!("{}\n", session.summary()))
