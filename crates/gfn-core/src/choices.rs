@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
+use crate::kernels::exp;
 use crate::network::upload_ints;
 
 /// Fill value for logits of illegal actions. Not -infinity: a row without legal actions would
@@ -108,18 +109,25 @@ impl Choices {
         gradient: &mut [f32],
     ) {
         let choices = self.rows.iter().zip(&self.taken).zip(self.illegal.chunks(self.n_actions));
+        let mut legal = Vec::with_capacity(self.n_actions);
         for (((&row, &taken), illegal), &upstream) in choices.zip(upstream) {
             let start = row as usize * width + column;
-            let logits = &output[start..][..self.n_actions];
-            let gradient = &mut gradient[start..][..self.n_actions];
-            if illegal.iter().filter(|&&illegal| !illegal).count() == 1 {
+            legal.clear();
+            legal.extend((0..self.n_actions).filter(|&action| !illegal[action]).map(|a| (a, 0.0)));
+            if legal.len() == 1 {
                 continue; // no choice, no gradient
             }
-            let log_normaliser = log_normaliser(logits, illegal);
-            for ((gradient, &logit), &illegal) in gradient.iter_mut().zip(logits).zip(illegal) {
-                if !illegal {
-                    *gradient -= upstream * (logit - log_normaliser).exp();
-                }
+            let logits = &output[start..][..self.n_actions];
+            let max = legal.iter().map(|&(a, _)| logits[a]).fold(f32::NEG_INFINITY, f32::max);
+            let mut sum = 0.0;
+            for (action, weight) in &mut legal {
+                *weight = exp(logits[*action] - max);
+                sum += *weight;
+            }
+            let gradient = &mut gradient[start..][..self.n_actions];
+            let scale = upstream / sum;
+            for &(action, weight) in &legal {
+                gradient[action] -= scale * weight;
             }
             gradient[taken as usize] += upstream;
         }
@@ -130,5 +138,5 @@ impl Choices {
 fn log_normaliser(logits: &[f32], illegal: &[bool]) -> f32 {
     let legal = || logits.iter().zip(illegal).filter(|(_, illegal)| !**illegal).map(|(&x, _)| x);
     let max = legal().fold(f32::NEG_INFINITY, f32::max);
-    max + legal().map(|x| (x - max).exp()).sum::<f32>().ln()
+    max + legal().map(|x| exp(x - max)).sum::<f32>().ln()
 }
