@@ -1,6 +1,7 @@
 //! The contract of an environment: a deterministic, acyclic way of building objects.
 
 use std::any::Any;
+use std::ops::Range;
 
 /// An observation slot that holds no token.
 pub const NO_TOKEN: i32 = -1;
@@ -77,6 +78,12 @@ pub trait Environment: Any + Send + Sync {
 
     /// Number of terminal states, where a closed form is known; saturates at `u64::MAX`.
     fn n_objects(&self) -> Option<u64> {
+        None
+    }
+
+    /// The values of each cell, where they are few: state graphs then find a row by its digits
+    /// instead of hashing it.
+    fn cell_ranges(&self) -> Option<Vec<Range<i32>>> {
         None
     }
 

@@ -7,6 +7,7 @@
 use rayon::prelude::*;
 use rustc_hash::FxHasher;
 use std::hash::Hasher;
+use std::ops::Range;
 
 use crate::policy::{Direction, Policy, log_softmax};
 use crate::special::log_sum_exp;
@@ -44,11 +45,14 @@ pub struct StateGraph {
     index: RowIndex,
 }
 
-/// An open-addressing map from rows to their index in a [`States`], without copying rows.
+/// A map from rows to their index in a [`States`], without copying rows. Where the cells of an
+/// environment have few values ([`Environment::cell_ranges`]) a row is its own slot, as a number
+/// with one digit per cell; else rows are hashed, with open addressing.
 #[derive(Debug)]
 struct RowIndex {
     slots: Vec<u32>,
     len: usize,
+    digits: Option<Vec<Range<i32>>>,
 }
 
 const EMPTY: u32 = u32::MAX;
@@ -62,11 +66,28 @@ fn hash(row: &[i32]) -> u64 {
 }
 
 impl RowIndex {
-    fn new() -> Self {
-        Self { slots: vec![EMPTY; 1024], len: 0 }
+    /// An empty map for at most `limit` states.
+    fn new(env: &dyn Environment, limit: usize) -> Self {
+        let digits = env.cell_ranges().filter(|ranges| {
+            // Up to twice the slots that hashing would take.
+            let sizes = ranges.iter().map(|range| range.len() as u64);
+            let product = sizes.fold(1u64, |product, size| product.saturating_mul(size));
+            product <= (limit as u64).saturating_mul(4).min(u64::from(EMPTY))
+        });
+        let slots = match &digits {
+            Some(digits) => digits.iter().map(Range::len).product(),
+            None => 1024,
+        };
+        Self { slots: vec![EMPTY; slots], len: 0, digits }
     }
 
     fn slot(&self, states: &States, row: &[i32]) -> usize {
+        if let Some(digits) = &self.digits {
+            let number = |number: usize, (&cell, range): (&i32, &Range<i32>)| {
+                number * range.len() + (cell - range.start) as usize
+            };
+            return row.iter().zip(digits).fold(0, number);
+        }
         let mask = self.slots.len() - 1;
         let mut slot = (hash(row) >> 20) as usize & mask;
         while self.slots[slot] != EMPTY && states.row(self.slots[slot] as usize) != row {
@@ -76,6 +97,11 @@ impl RowIndex {
     }
 
     fn get(&self, states: &States, row: &[i32]) -> Option<u32> {
+        if let Some(digits) = &self.digits
+            && !row.iter().zip(digits).all(|(cell, range)| range.contains(cell))
+        {
+            return None;
+        }
         match self.slots[self.slot(states, row)] {
             EMPTY => None,
             index => Some(index),
@@ -85,7 +111,7 @@ impl RowIndex {
     fn insert(&mut self, states: &States, slot: usize, index: u32) {
         self.slots[slot] = index;
         self.len += 1;
-        if self.len * 2 > self.slots.len() {
+        if self.digits.is_none() && self.len * 2 > self.slots.len() {
             let larger = vec![EMPTY; self.slots.len() * 2];
             let old = std::mem::replace(&mut self.slots, larger);
             for index in old.into_iter().filter(|&index| index != EMPTY) {
@@ -104,7 +130,7 @@ impl StateGraph {
     pub fn explore(env: &dyn Environment, limit: usize) -> Result<Self, TooLarge> {
         let layout = env.layout();
         let mut states = States::new(layout.width);
-        let mut index = RowIndex::new();
+        let mut index = RowIndex::new(env, limit);
         let mut row = vec![0; layout.width];
         let mut mask = vec![false; layout.n_actions];
         env.reset(&mut row);
@@ -137,11 +163,11 @@ impl StateGraph {
             first_edge.push(edges.len() as u32);
             next += 1;
         }
-        Ok(Self::sorted(states, &first_edge, &edges))
+        Ok(Self::sorted(states, index, &first_edge, &edges))
     }
 
     /// Renumbers states so that parents precede children (Kahn's algorithm, stable).
-    fn sorted(states: States, first_edge: &[u32], edges: &[Edge]) -> Self {
+    fn sorted(states: States, mut index: RowIndex, first_edge: &[u32], edges: &[Edge]) -> Self {
         let n = states.len();
         let mut missing = vec![0u32; n];
         for edge in edges {
@@ -170,14 +196,18 @@ impl StateGraph {
             first_edge: Vec::with_capacity(n + 1),
             edges: Vec::with_capacity(edges.len()),
             terminals: Vec::new(),
-            index: RowIndex::new(),
+            // The slots stay where they are; what they hold is renumbered.
+            index: {
+                for slot in index.slots.iter_mut().filter(|slot| **slot != EMPTY) {
+                    *slot = new[*slot as usize];
+                }
+                index
+            },
         };
         graph.first_edge.push(0);
         for (i, &old) in order.iter().enumerate() {
             let old = old as usize;
-            let slot = graph.index.slot(&graph.states, states.row(old));
             graph.states.push(states.row(old));
-            graph.index.insert(&graph.states, slot, i as u32);
             let range = first_edge[old] as usize..first_edge[old + 1] as usize;
             if range.is_empty() {
                 graph.terminals.push(i as u32);

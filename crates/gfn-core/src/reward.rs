@@ -42,6 +42,6 @@ pub trait Modes: Send + Sync {
     /// How many modes there are, if that is known.
     fn count(&self) -> Option<u64>;
 
-    /// An identifier of the mode that a terminal row belongs to.
-    fn mode_of(&self, row: &[i32], log_reward: f64) -> Option<u64>;
+    /// Identifiers of the modes that a terminal row counts for; mostly none or one.
+    fn modes_of(&self, row: &[i32], log_reward: f64) -> Vec<u64>;
 }

@@ -21,6 +21,8 @@ pub enum Purpose {
     Sample = 6,
     /// Random walks and other draws of tests.
     Test = 7,
+    /// What defines a task, such as the modes of a reward.
+    Task = 8,
 }
 
 /// The source of all randomness of a run: a seed, split by purpose, step and index.

@@ -1,6 +1,8 @@
 //! The hypergrid: walk from the origin of a lattice, one step along one axis at a time, and stop
 //! anywhere (Bengio et al. 2021, arXiv:2106.04399, §4.1).
 
+use std::ops::Range;
+
 use gfn_core::registry::{EnvAxis, Kind};
 use gfn_core::special::ln_gamma;
 use gfn_core::{Environment, KeyError, Layout, NO_TOKEN};
@@ -128,6 +130,12 @@ impl Environment for Hypergrid {
         let total: i32 = coordinates.iter().sum();
         let orders: f64 = coordinates.iter().map(|&s| ln_gamma(f64::from(s) + 1.0)).sum();
         Some(ln_gamma(f64::from(total) + 1.0) - orders)
+    }
+
+    fn cell_ranges(&self) -> Option<Vec<Range<i32>>> {
+        let mut ranges = vec![0..self.side as i32; self.dim];
+        ranges.push(0..2);
+        Some(ranges)
     }
 
     fn n_objects(&self) -> Option<u64> {

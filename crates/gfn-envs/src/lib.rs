@@ -10,11 +10,15 @@ pub mod sequence;
 use gfn_core::registry::{Entry, EnvAxis, RewardAxis};
 
 /// Every environment.
-pub const ENVIRONMENTS: &[Entry<EnvAxis>] =
-    &[Entry::of::<hypergrid::Hypergrid>(), Entry::of::<sequence::SequenceSpec>()];
+pub const ENVIRONMENTS: &[Entry<EnvAxis>] = &[
+    Entry::of::<hypergrid::Hypergrid>(),
+    Entry::of::<sequence::SequenceSpec>(),
+    Entry::of::<sequence::BitSequenceSpec>(),
+];
 
 /// Every reward.
 pub const REWARDS: &[Entry<RewardAxis>] = &[
     Entry::of::<reward::hypergrid::HypergridRewardSpec>(),
     Entry::of::<reward::table::TableSpec>(),
+    Entry::of::<reward::hamming::HammingSpec>(),
 ];

@@ -1,6 +1,9 @@
-//! Strings of a fixed length over an alphabet, built symbol by symbol.
+//! Strings of a fixed length over an alphabet, built symbol by symbol in one of three ways.
+
+use std::ops::Range;
 
 use gfn_core::registry::{EnvAxis, Kind};
+use gfn_core::special::ln_gamma;
 use gfn_core::{Environment, KeyError, Layout, NO_TOKEN};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,6 +17,8 @@ pub enum Build {
     PrependAppend,
     /// A symbol is added at the right end.
     Append,
+    /// A symbol is put into any empty position (Zhang et al. 2022, arXiv:2202.01361).
+    Fill,
 }
 
 /// Settings of [`Sequence`].
@@ -41,7 +46,8 @@ impl Default for SequenceSpec {
 impl Kind<EnvAxis> for SequenceSpec {
     const NAME: &'static str = "sequence";
     const ALIASES: &'static [&'static str] = &["strings"];
-    const SUMMARY: &'static str = "strings of fixed length, grown at the right end or at both ends";
+    const SUMMARY: &'static str =
+        "strings of fixed length, grown at one end, at both, or filled in any order";
     const PAPER: Option<&'static str> = Some("arXiv:2305.07170");
 
     fn build(&self, (): ()) -> Result<Box<dyn Environment>, KeyError> {
@@ -70,10 +76,56 @@ impl Kind<EnvAxis> for SequenceSpec {
     }
 }
 
-/// Strings over k symbols: a row is the string so far, left-aligned and padded with -1.
+/// Settings of bit strings, built from words.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct BitSequenceSpec {
+    /// Number of bits of a complete string.
+    pub bits: usize,
+    /// Bits per word; must divide `bits`.
+    pub word_bits: usize,
+    /// How a string grows, word by word.
+    pub build: Build,
+}
+
+impl Default for BitSequenceSpec {
+    fn default() -> Self {
+        Self { bits: 120, word_bits: 8, build: Build::Fill }
+    }
+}
+
+impl Kind<EnvAxis> for BitSequenceSpec {
+    const NAME: &'static str = "bit_sequence";
+    const ALIASES: &'static [&'static str] = &["bitseq"];
+    const SUMMARY: &'static str = "bit strings of fixed length, built from words of k bits";
+    const PAPER: Option<&'static str> = Some("arXiv:2310.12934");
+
+    fn build(&self, (): ()) -> Result<Box<dyn Environment>, KeyError> {
+        let Self { bits, word_bits, build } = *self;
+        if !(1..=16).contains(&word_bits) {
+            return Err(KeyError::new("word_bits", format!("must lie in 1..=16, not {word_bits}"))
+                .help("the papers use 2, 4, 6, 8 or 10"));
+        }
+        if bits == 0 || !bits.is_multiple_of(word_bits) {
+            return Err(KeyError::new(
+                "word_bits",
+                format!("{bits} bits are not a whole number of words of {word_bits} bits"),
+            )
+            .help("choose a divisor of env.bits"));
+        }
+        // Word w is its number in binary, the most significant bit first.
+        let symbols = (0..1usize << word_bits).map(|w| format!("{w:0word_bits$b}")).collect();
+        let words = SequenceSpec { length: bits / word_bits, symbols, build };
+        words.build(()).map_err(|error| KeyError { key: Some("bits".to_owned()), ..error })
+    }
+}
+
+/// Strings over k symbols: a row holds a symbol or -1 per position. A complete string is terminal.
 ///
-/// Action `c < k` appends symbol `c`; with [`Build::PrependAppend`], action `k + c` prepends it.
-/// Backward action 0 removes the last symbol and 1 the first. A complete string is terminal.
+/// Growing strings are left-aligned: action `c < k` appends symbol `c`; with
+/// [`Build::PrependAppend`], action `k + c` prepends it. Backward action 0 removes the last symbol
+/// and 1 the first. With [`Build::Fill`], action `i k + c` puts symbol `c` at the empty position
+/// `i`, and backward action `i` clears it.
 ///
 /// Edges are actions, not pairs of states: where appending and prepending give the same string
 /// (from the empty string, or on runs of one symbol) they stay two edges, so every string of
@@ -89,28 +141,37 @@ impl Sequence {
         self.spec.symbols.len()
     }
 
-    fn both_ends(&self) -> bool {
-        self.spec.build == Build::PrependAppend
-    }
-
+    /// Number of symbols so far; where strings grow, also the first empty position.
     fn filled(row: &[i32]) -> usize {
-        row.iter().position(|&symbol| symbol < 0).unwrap_or(row.len())
+        row.iter().filter(|&&symbol| symbol >= 0).count()
     }
 
-    /// Whether symbols can be written side by side without a separator.
-    fn compact(&self) -> bool {
-        self.spec.symbols.iter().all(|symbol| symbol.chars().count() == 1)
+    /// The symbols, by their numbers.
+    pub fn symbols(&self) -> &[String] {
+        &self.spec.symbols
+    }
+
+    /// Number of characters of every symbol, if it is the same for all: they can then be written
+    /// side by side without a separator.
+    pub(crate) fn symbol_chars(&self) -> Option<usize> {
+        let mut sizes = self.spec.symbols.iter().map(|symbol| symbol.chars().count());
+        let first = sizes.next()?;
+        sizes.all(|size| size == first).then_some(first)
     }
 }
 
 impl Environment for Sequence {
     fn layout(&self) -> Layout {
         let (length, k) = (self.spec.length, self.k());
-        let ends = if self.both_ends() { 2 } else { 1 };
+        let (n_actions, n_back_actions) = match self.spec.build {
+            Build::PrependAppend => (2 * k, 2),
+            Build::Append => (k, 1),
+            Build::Fill => (length * k, length),
+        };
         Layout {
             width: length,
-            n_actions: ends * k,
-            n_back_actions: ends,
+            n_actions,
+            n_back_actions,
             n_tokens: length * k,
             n_active: length,
             max_len: length,
@@ -122,14 +183,33 @@ impl Environment for Sequence {
     }
 
     fn legal(&self, row: &[i32], mask: &mut [bool]) {
-        mask.fill(Self::filled(row) < row.len());
+        match self.spec.build {
+            Build::PrependAppend | Build::Append => mask.fill(Self::filled(row) < row.len()),
+            Build::Fill => {
+                for (mask, &symbol) in mask.chunks_exact_mut(self.k()).zip(row) {
+                    mask.fill(symbol < 0);
+                }
+            }
+        }
     }
 
     fn legal_back(&self, row: &[i32], mask: &mut [bool]) {
-        mask.fill(Self::filled(row) > 0);
+        match self.spec.build {
+            Build::PrependAppend | Build::Append => mask.fill(Self::filled(row) > 0),
+            Build::Fill => {
+                for (legal, &symbol) in mask.iter_mut().zip(row) {
+                    *legal = symbol >= 0;
+                }
+            }
+        }
     }
 
     fn step(&self, row: &mut [i32], action: usize) -> usize {
+        if self.spec.build == Build::Fill {
+            let position = action / self.k();
+            row[position] = (action % self.k()) as i32;
+            return position;
+        }
         let n = Self::filled(row);
         if action < self.k() {
             row[n] = action as i32;
@@ -142,6 +222,10 @@ impl Environment for Sequence {
     }
 
     fn unstep(&self, row: &mut [i32], back_action: usize) -> usize {
+        if self.spec.build == Build::Fill {
+            let symbol = std::mem::replace(&mut row[back_action], -1);
+            return back_action * self.k() + symbol as usize;
+        }
         let n = Self::filled(row);
         if back_action == 0 {
             std::mem::replace(&mut row[n - 1], -1) as usize
@@ -166,26 +250,37 @@ impl Environment for Sequence {
             .filter(|&&symbol| symbol >= 0)
             .map(|&symbol| self.spec.symbols[symbol as usize].as_str())
             .collect();
-        symbols.join(if self.compact() { "" } else { " " })
+        symbols.join(if self.symbol_chars().is_some() { "" } else { " " })
     }
 
-    /// Accepts symbol names separated by white space, or side by side if all are one character.
+    /// Accepts symbol names separated by white space, or side by side if all are of one length.
     fn parse(&self, text: &str) -> Option<Vec<i32>> {
         let number = |name: &str| {
             self.spec.symbols.iter().position(|symbol| symbol == name).map(|i| i as i32)
         };
         let text = text.trim();
-        let row: Option<Vec<i32>> = if self.compact() && !text.contains(char::is_whitespace) {
-            text.chars().map(|c| number(c.encode_utf8(&mut [0; 4]))).collect()
-        } else {
-            text.split_whitespace().map(number).collect()
+        let row: Option<Vec<i32>> = match self.symbol_chars() {
+            Some(size) if !text.contains(char::is_whitespace) => {
+                let chars: Vec<char> = text.chars().collect();
+                chars.chunks(size).map(|part| number(&part.iter().collect::<String>())).collect()
+            }
+            _ => text.split_whitespace().map(number).collect(),
         };
         row.filter(|row| row.len() == self.spec.length)
     }
 
+    /// n symbols: 2^n orders at both ends, 1 at one end, n! where any position is next.
     fn log_paths(&self, row: &[i32]) -> Option<f64> {
-        let ends: f64 = if self.both_ends() { 2.0 } else { 1.0 };
-        Some(Self::filled(row) as f64 * ends.ln())
+        let n = Self::filled(row) as f64;
+        Some(match self.spec.build {
+            Build::PrependAppend => n * std::f64::consts::LN_2,
+            Build::Append => 0.0,
+            Build::Fill => ln_gamma(n + 1.0),
+        })
+    }
+
+    fn cell_ranges(&self) -> Option<Vec<Range<i32>>> {
+        Some(vec![-1..self.k() as i32; self.spec.length])
     }
 
     fn n_objects(&self) -> Option<u64> {

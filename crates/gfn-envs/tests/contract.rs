@@ -7,7 +7,7 @@ use gfn_core::policy::{Direction, UniformPolicy};
 use gfn_core::registry::{Entry, EnvAxis};
 use gfn_core::rng::{Purpose, Streams};
 use gfn_core::sampler::{Draw, Exploration, Sampler};
-use gfn_core::{Environment, NO_TOKEN, StateGraph};
+use gfn_core::{Environment, Layout, NO_TOKEN, StateGraph};
 use gfn_envs::ENVIRONMENTS;
 use toml::Spanned;
 use toml::de::DeTable;
@@ -22,7 +22,14 @@ const SPECS: &[(&str, &str, bool)] = &[
     ("sequence", "length = 4\nsymbols = ['A', 'B', 'C']", true),
     ("sequence", "length = 3\nsymbols = ['0', '1', '10']\nbuild = 'append'", true),
     ("sequence", "length = 1\nsymbols = ['x', 'y']", true),
+    ("sequence", "length = 4\nsymbols = ['A', 'B']\nbuild = 'fill'", true),
+    ("sequence", "length = 1\nsymbols = ['x', 'y', 'z']\nbuild = 'fill'", true),
+    ("sequence", "length = 30\nsymbols = ['A', 'C', 'G', 'T']\nbuild = 'fill'", false),
     ("sequence", "", false),
+    ("bit_sequence", "bits = 6\nword_bits = 2", true),
+    ("bit_sequence", "bits = 6\nword_bits = 3\nbuild = 'prepend_append'", true),
+    ("bit_sequence", "bits = 8\nword_bits = 8\nbuild = 'append'", true),
+    ("bit_sequence", "", false),
 ];
 
 fn build(entry: &Entry<EnvAxis>, spec: &str) -> Box<dyn Environment> {
@@ -118,6 +125,11 @@ fn laws_at(name: &str, env: &dyn Environment, row: &[i32]) {
         assert_eq!(env.step(&mut parent, action), back, "{name}: step undoes unstep {back}");
         assert_eq!(parent, row, "{name}");
     }
+    if let Some(ranges) = env.cell_ranges() {
+        assert_eq!(ranges.len(), row.len(), "{name}: one range per cell");
+        let inside = row.iter().zip(&ranges).all(|(cell, range)| range.contains(cell));
+        assert!(inside, "{name}: {row:?} is within {ranges:?}");
+    }
     let tokens = observe(env, row);
     let valid = |&t: &i32| t == NO_TOKEN || (0..layout.n_tokens as i32).contains(&t);
     assert!(tokens.iter().all(valid), "{name}: tokens are in the vocabulary");
@@ -168,6 +180,58 @@ fn small_graphs_obey_the_laws() {
     });
 }
 
+/// An environment that says nothing of its cells, so that its rows are hashed.
+struct Hashed(Box<dyn Environment>);
+
+impl Environment for Hashed {
+    fn layout(&self) -> Layout {
+        self.0.layout()
+    }
+    fn reset(&self, row: &mut [i32]) {
+        self.0.reset(row);
+    }
+    fn legal(&self, row: &[i32], mask: &mut [bool]) {
+        self.0.legal(row, mask);
+    }
+    fn legal_back(&self, row: &[i32], mask: &mut [bool]) {
+        self.0.legal_back(row, mask);
+    }
+    fn step(&self, row: &mut [i32], action: usize) -> usize {
+        self.0.step(row, action)
+    }
+    fn unstep(&self, row: &mut [i32], back_action: usize) -> usize {
+        self.0.unstep(row, back_action)
+    }
+    fn observe(&self, row: &[i32], tokens: &mut [i32]) {
+        self.0.observe(row, tokens);
+    }
+    fn render(&self, row: &[i32]) -> String {
+        self.0.render(row)
+    }
+}
+
+#[test]
+fn rows_are_found_by_digits_and_by_hash_alike() {
+    for (name, spec, small) in SPECS {
+        let entry = ENVIRONMENTS.iter().find(|entry| entry.name == *name).unwrap();
+        let env = build(entry, spec);
+        if !small || env.cell_ranges().is_none() {
+            continue;
+        }
+        let by_digits = StateGraph::explore(&*env, 100_000).unwrap();
+        let hashed = StateGraph::explore(&Hashed(env), 100_000).unwrap();
+        assert_eq!(by_digits.states(), hashed.states(), "{name} ({spec})");
+        assert_eq!(by_digits.terminals(), hashed.terminals());
+        for (i, row) in hashed.states().rows().enumerate() {
+            assert_eq!(by_digits.edges(i), hashed.edges(i));
+            assert_eq!(by_digits.find(row), Some(i));
+            assert_eq!(hashed.find(row), Some(i));
+        }
+        let outside = vec![1 << 20; hashed.states().width()];
+        assert_eq!((by_digits.find(&outside), hashed.find(&outside)), (None, None));
+    }
+}
+
 #[test]
 fn equal_symbols_keep_two_edges() {
     // "A" then "AA": appending and prepending lead to the same string, by different actions.
@@ -185,8 +249,8 @@ fn equal_symbols_keep_two_edges() {
 #[test]
 fn a_million_samples_agree_with_dynamic_programming() {
     // Under a policy that is far from uniform: logits are a fixed hash of state and action.
-    struct Hashed;
-    impl gfn_core::Policy for Hashed {
+    struct Skewed;
+    impl gfn_core::Policy for Skewed {
         fn logits(
             &self,
             _: &dyn Environment,
@@ -205,7 +269,7 @@ fn a_million_samples_agree_with_dynamic_programming() {
     }
     let env = gfn_envs::hypergrid::Hypergrid { dim: 2, side: 4 };
     let graph = StateGraph::explore(&env, 1000).unwrap();
-    let log_pf = graph.log_probs(&env, &Hashed, Direction::Forward, 7);
+    let log_pf = graph.log_probs(&env, &Skewed, Direction::Forward, 7);
     let p_t = graph.terminal_probs(&log_pf);
     let log_p_t = graph.log_terminal_probs(&log_pf);
     let n = 1_000_000u64;
@@ -213,7 +277,7 @@ fn a_million_samples_agree_with_dynamic_programming() {
     let mut sampler = Sampler::default();
     for step in 0..100 {
         let draw = Draw { streams: Streams::new(5), purpose: Purpose::Test, step };
-        let batch = sampler.forward(&env, &Hashed, Exploration::NONE, draw, (n / 100) as usize);
+        let batch = sampler.forward(&env, &Skewed, Exploration::NONE, draw, (n / 100) as usize);
         for row in batch.terminals().rows() {
             counts[graph.find_object(row).unwrap()] += 1;
         }

@@ -8,9 +8,10 @@ use gfn_core::registry::{EnvAxis, Kind, RewardAxis, RewardContext};
 use gfn_core::special::binomial_mean_deviation;
 use gfn_core::{Environment, KeyError, Reward, StateGraph, States};
 use gfn_envs::hypergrid::Hypergrid;
+use gfn_envs::reward::hamming::HammingSpec;
 use gfn_envs::reward::hypergrid::{HypergridReward, HypergridRewardSpec, Variant};
 use gfn_envs::reward::table::TableSpec;
-use gfn_envs::sequence::SequenceSpec;
+use gfn_envs::sequence::{BitSequenceSpec, Build, SequenceSpec};
 
 fn no_files(_: &Path) -> std::io::Result<Vec<u8>> {
     Err(std::io::ErrorKind::NotFound.into())
@@ -98,7 +99,7 @@ fn modes_are_connected_clusters() {
     let modes = reward.modes().unwrap();
     let id = |x: i32, y: i32| {
         let inside = (0..20).contains(&x) && (0..20).contains(&y);
-        inside.then(|| modes.mode_of(&[x, y, 1], 0.0)).flatten()
+        inside.then(|| modes.modes_of(&[x, y, 1], 0.0).first().copied()).flatten()
     };
     let mut component = std::collections::HashMap::new();
     let mut n = 0;
@@ -229,7 +230,7 @@ fn tables_are_transformed_as_stated() {
     }
     let modes = reward.modes().unwrap();
     assert_eq!(modes.count(), Some(2));
-    let found: Vec<bool> = xs.rows().map(|row| modes.mode_of(row, 0.0).is_some()).collect();
+    let found: Vec<bool> = xs.rows().map(|row| !modes.modes_of(row, 0.0).is_empty()).collect();
     assert_eq!(found, [false, true, false, true]);
 
     // One symbol per column, and a byte-order mark.
@@ -253,6 +254,13 @@ fn damaged_tables_are_refused_with_the_line() {
     refused("object,value\nAA,1\nAC,-2\nCA,1\nCC,1\n", "line 3 of `t.csv` has the value -2");
     refused("object,value\n", "no rows");
     refused("object\nAA\n", "fewer than two columns");
+    let column = table("object,value\nAA,1\n", |spec| spec.value_column = "score".into());
+    let message = column.err().unwrap().message;
+    assert!(message.contains("no column `score`; it has object, value"), "{message}");
+    let both = table("object,value\nAA,1\n", |spec| {
+        (spec.mode_fraction, spec.mode_list) = (0.1, "modes.csv".into());
+    });
+    assert!(both.err().unwrap().message.contains("either listed or a fraction"));
     let hash = table("object,value\n", |spec| spec.sha256 = "00".into()).err().unwrap();
     assert!(hash.data && hash.message.contains("SHA-256"));
 }
@@ -295,9 +303,149 @@ fn qm9_strings_match_their_anchors() {
     assert_eq!(modes.count(), Some(805));
     assert_eq!(listed.len(), 805);
     for row in graph.objects().rows() {
-        assert_eq!(modes.mode_of(row, 0.0).is_some(), listed.contains(row));
+        assert_eq!(!modes.modes_of(row, 0.0).is_empty(), listed.contains(row));
     }
     // A monotone transform of the target keeps ranks.
     assert!(spearman(&target.log_reward, &target.prob).unwrap() > 1.0 - 1e-12);
     assert!(pearson(&target.log_reward, &target.prob).unwrap() < 0.999);
+}
+
+fn hamming(env: &dyn Environment, spec: &HammingSpec) -> Result<Box<dyn Reward>, KeyError> {
+    let files = |path: &Path| std::fs::read(path);
+    Kind::<RewardAxis>::build(spec, RewardContext { env, files: &files })
+}
+
+#[test]
+fn one_mode_has_the_binomial_partition_function() {
+    let bits = BitSequenceSpec { bits: 8, word_bits: 2, build: Build::Fill };
+    let env = Kind::<EnvAxis>::build(&bits, ()).unwrap();
+    let spec = HammingSpec { n_modes: 1, mode_radius: 1, exponent: 1.5, ..Default::default() };
+    let reward = hamming(&*env, &spec).unwrap();
+    let graph = StateGraph::explore(&*env, 10_000).unwrap();
+    assert_eq!((graph.states().len(), graph.terminals().len()), (625, 256));
+    let target = graph.target(&*reward).unwrap();
+    // C(8, d) strings at distance d: Z = (1 + e^-1.5)^8.
+    assert!((target.log_z - 8.0 * (1.0 + (-1.5f64).exp()).ln()).abs() < 1e-12);
+    let modes = reward.modes().unwrap();
+    let found = graph.objects().rows().filter(|row| !modes.modes_of(row, 0.0).is_empty()).count();
+    assert_eq!((modes.count(), found), (Some(1), 1 + 8));
+}
+
+#[test]
+fn drawn_modes_are_the_same_for_every_word_length() {
+    let objects = |word_bits: usize| {
+        let bits = BitSequenceSpec { bits: 24, word_bits, build: Build::Append };
+        let env = Kind::<EnvAxis>::build(&bits, ()).unwrap();
+        let reward = hamming(&*env, &HammingSpec { n_modes: 5, ..Default::default() }).unwrap();
+        let mut xs = States::new(env.layout().width);
+        let mut text = String::new();
+        for i in 0..50u32 {
+            text.clear();
+            text.extend((0..24).map(|b| if (i * 2654435761 >> b) & 1 == 1 { '1' } else { '0' }));
+            xs.push(&env.parse(&text).unwrap());
+        }
+        assert_eq!(env.render(xs.row(49)), text, "words side by side");
+        let mut out = vec![0.0; 50];
+        reward.log_reward(&xs, &mut out).unwrap();
+        out
+    };
+    let reference = objects(1);
+    assert!(reference.iter().any(|&r| r != reference[0]));
+    for word_bits in [2, 3, 8, 12] {
+        assert_eq!(objects(word_bits), reference, "{word_bits} bits per word");
+    }
+}
+
+#[test]
+fn bad_bit_sequences_and_modes_are_refused() {
+    let env = |bits, word_bits| {
+        Kind::<EnvAxis>::build(&BitSequenceSpec { bits, word_bits, build: Build::Fill }, ())
+    };
+    assert!(env(120, 7).err().unwrap().message.contains("not a whole number of words"));
+    assert!(env(120, 0).is_err() && env(0, 8).is_err());
+    let strings = env(12, 4).unwrap();
+    let message = |spec: HammingSpec| hamming(&*strings, &spec).err().unwrap().message;
+    assert!(message(HammingSpec::default()).contains("not a whole number of blocks"));
+    let blocks = vec!["0011".to_owned(), "00x1".to_owned()];
+    let spec = HammingSpec { blocks, n_modes: 60, ..Default::default() };
+    assert!(message(spec).contains("is no string of the environment"));
+    let spec = HammingSpec { modes: "nowhere.txt".into(), ..Default::default() };
+    assert!(hamming(&*strings, &spec).err().unwrap().data);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("modes.txt");
+    std::fs::write(&path, "\u{feff}000011110000\r\n\r\n0000\r\n").unwrap();
+    let spec = HammingSpec { modes: path.clone(), ..Default::default() };
+    let error = message(spec.clone());
+    assert!(error.contains("line 3 of") && error.contains("`0000`"), "{error}");
+    std::fs::write(&path, "000011110000\r\n111100001111").unwrap();
+    assert_eq!(hamming(&*strings, &spec).unwrap().modes().unwrap().count(), Some(2));
+    let grid = Kind::<EnvAxis>::build(&Hypergrid::default(), ()).unwrap();
+    assert!(hamming(&*grid, &HammingSpec::default()).err().unwrap().message.contains("strings"));
+}
+
+/// The papers' modes, and the distances of 7,200 test strings.
+#[test]
+#[cfg_attr(not(reference_data), ignore = "needs the reference data")]
+fn bit_sequence_distances_match_the_golden_files() {
+    let folder = Path::new(env!("GFN_REFERENCE_DATA"));
+    for seed in [0, 42] {
+        let read = |name: String| std::fs::read_to_string(folder.join(name)).unwrap();
+        let strings = read(format!("bitseq_testset_n120_seed{seed}.txt"));
+        let golden = read(format!("golden/bitseq_testset_distance_seed{seed}.csv"));
+        let expected: Vec<f64> = golden.lines().skip(1).map(|d| d.parse().unwrap()).collect();
+        for word_bits in [2, 4, 6, 8, 10] {
+            let bits = BitSequenceSpec { word_bits, ..Default::default() };
+            let env = Kind::<EnvAxis>::build(&bits, ()).unwrap();
+            let modes = folder.join(format!("bitseq_modes_n120_seed{seed}.txt"));
+            let reward = hamming(&*env, &HammingSpec { modes, ..Default::default() }).unwrap();
+            let mut xs = States::new(env.layout().width);
+            strings.lines().for_each(|line| xs.push(&env.parse(line).unwrap()));
+            let mut out = vec![0.0; xs.len()];
+            reward.log_reward(&xs, &mut out).unwrap();
+            let got: Vec<f64> = out.iter().map(|log_reward| log_reward / -2.0).collect();
+            assert_eq!(got, expected, "seed {seed}, {word_bits} bits per word");
+            assert_eq!(reward.modes().unwrap().count(), Some(60));
+        }
+    }
+}
+
+/// The 65,536 binding scores of SIX6 (TFBind8), filled in any order.
+#[test]
+#[cfg_attr(not(reference_data), ignore = "needs the reference data")]
+fn tfbind8_matches_its_anchors() {
+    let folder = Path::new(env!("GFN_REFERENCE_DATA"));
+    let files = |path: &Path| std::fs::read(path);
+    let sequence = SequenceSpec {
+        length: 8,
+        symbols: ["A", "C", "G", "T"].map(str::to_owned).to_vec(),
+        build: Build::Fill,
+    };
+    let env = Kind::<EnvAxis>::build(&sequence, ()).unwrap();
+    let spec = TableSpec {
+        path: folder.join("tfbind8_six6_ref_r1.csv"),
+        object_columns: vec!["sequence".to_owned()],
+        value_column: "y".to_owned(),
+        floor: Some(1e-3),
+        exponent: 3.0,
+        r_max: Some(10.0),
+        mode_list: folder.join("tfbind8_modes.csv"),
+        ..Default::default()
+    };
+    let context = RewardContext { env: &*env, files: &files };
+    let reward = Kind::<RewardAxis>::build(&spec, context).unwrap();
+    let graph = StateGraph::explore(&*env, 400_000).unwrap();
+    assert_eq!(graph.states().len(), 390_625);
+    assert_eq!(graph.terminals().len(), 65_536);
+    let target = graph.target(&*reward).unwrap();
+    assert!((target.log_z - 11.462147).abs() < 5e-6, "{}", target.log_z);
+    let mean: f64 = target.prob.iter().zip(&target.log_reward).map(|(p, r)| p * r.exp()).sum();
+    assert!((mean - 3.319955).abs() < 5e-6, "{mean}");
+    let modes = reward.modes().unwrap();
+    assert_eq!(modes.count(), Some(328));
+    let best = env.parse("TGATACCT").unwrap();
+    assert!(!modes.modes_of(&best, 0.0).is_empty());
+    assert!(modes.modes_of(&env.parse("AAAAAAAA").unwrap(), 0.0).is_empty());
+    // 8! orders to fill a string.
+    let i = graph.find(&best).unwrap();
+    assert!((graph.log_paths()[i] - 40_320f64.ln()).abs() < 1e-9);
 }

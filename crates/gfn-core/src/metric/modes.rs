@@ -37,7 +37,7 @@ impl Metric for ModesFound {
     fn observe(&mut self, batch: &Observed<'_>) {
         let Some(modes) = self.context.reward.modes() else { return };
         for (row, &log_reward) in batch.terminals.rows().zip(batch.log_reward) {
-            self.found.extend(modes.mode_of(row, log_reward));
+            self.found.extend(modes.modes_of(row, log_reward));
         }
     }
 

@@ -196,11 +196,12 @@ impl Modes for HypergridReward {
         self.n_runs.checked_pow(u32::try_from(self.dim).ok()?)
     }
 
-    fn mode_of(&self, row: &[i32], _log_reward: f64) -> Option<u64> {
+    fn modes_of(&self, row: &[i32], _log_reward: f64) -> Vec<u64> {
         // Mixed radix; wraps (as a hash) where there are more than 2^64 modes.
-        row[..self.dim].iter().try_fold(0u64, |id, &s| {
+        let mode = row[..self.dim].iter().try_fold(0u64, |id, &s| {
             let run = self.run[s as usize]?;
             Some(id.wrapping_mul(self.n_runs.max(2) | 1).wrapping_add(run))
-        })
+        });
+        mode.into_iter().collect()
     }
 }

@@ -1,8 +1,8 @@
 //! Rewards by table: a CSV file of objects and values, for any environment whose objects can be
 //! written as text.
 
-use std::collections::HashMap;
-use std::path::PathBuf;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 
 use gfn_core::registry::{Kind, RewardAxis, RewardContext};
 use gfn_core::{Environment, KeyError, Modes, Reward, RewardError, States};
@@ -14,9 +14,15 @@ use sha2::{Digest, Sha256};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TableSpec {
-    /// A CSV file with a header. The last column is the value; the columns before it are the
-    /// object: as text in one column, or one symbol per column.
+    /// A CSV file with a header.
     pub path: PathBuf,
+    /// Names of the columns that hold the object: its text in one, or one symbol per column.
+    /// Default: all but the last.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub object_columns: Vec<String>,
+    /// Name of the column that holds the value. Default: the last.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub value_column: String,
     /// Expected SHA-256 of the file, in hexadecimal; empty to accept any.
     pub sha256: String,
     /// Where the file can be got; shown when it is missing.
@@ -31,18 +37,28 @@ pub struct TableSpec {
     pub r_max: Option<f64>,
     /// Modes are the best objects that make up this fraction of the table; 0 defines none.
     pub mode_fraction: f64,
+    /// A CSV file with a header whose first column names the modes; instead of a fraction.
+    #[serde(skip_serializing_if = "is_empty")]
+    pub mode_list: PathBuf,
+}
+
+fn is_empty(path: &Path) -> bool {
+    path.as_os_str().is_empty()
 }
 
 impl Default for TableSpec {
     fn default() -> Self {
         Self {
             path: PathBuf::new(),
+            object_columns: Vec::new(),
+            value_column: String::new(),
             sha256: String::new(),
             source: String::new(),
             floor: None,
             exponent: 1.0,
             r_max: None,
             mode_fraction: 0.0,
+            mode_list: PathBuf::new(),
         }
     }
 }
@@ -85,14 +101,112 @@ impl Kind<RewardAxis> for TableSpec {
             )
             .help(self.remedy("get the file again, or accept it with -s 'reward.sha256=\"\"'")));
         }
-        let rows = read_table(context.env, &bytes).map_err(|message| {
-            KeyError::new("path", format!("`{}` {message}", self.path.display()))
-        })?;
-        self.reward(context.env, rows)
+        let rows = self.read(context.env, &bytes)?;
+        let listed = match is_empty(&self.mode_list) {
+            true => None,
+            false => Some(self.listed_modes(context)?),
+        };
+        self.reward(context.env, rows, listed)
     }
 }
 
 impl TableSpec {
+    /// Reads (object row, value, line) triples.
+    fn read(
+        &self,
+        env: &dyn Environment,
+        bytes: &[u8],
+    ) -> Result<Vec<(Vec<i32>, f64, u64)>, KeyError> {
+        let fail = |key: &'static str, message: String| {
+            KeyError::new(key, format!("`{}` {message}", self.path.display()))
+        };
+        let not_csv = |error| fail("path", format!("is not a CSV file: {error}"));
+        let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(bytes);
+        let headers = reader.headers().map_err(not_csv)?.clone();
+        if headers.len() < 2 {
+            let message = "has fewer than two columns; expected the object and its value";
+            return Err(fail("path", message.to_owned()));
+        }
+        let find = |key: &'static str, name: &String| {
+            headers.iter().position(|header| header == name).ok_or_else(|| {
+                let known: Vec<&str> = headers.iter().collect();
+                fail(key, format!("has no column `{name}`; it has {}", known.join(", ")))
+            })
+        };
+        let value_column = match self.value_column.is_empty() {
+            true => headers.len() - 1,
+            false => find("value_column", &self.value_column)?,
+        };
+        let object_columns: Vec<usize> = match self.object_columns.is_empty() {
+            true => (0..headers.len()).filter(|&column| column != value_column).collect(),
+            false => self
+                .object_columns
+                .iter()
+                .map(|name| find("object_columns", name))
+                .collect::<Result<_, _>>()?,
+        };
+        let mut rows = Vec::new();
+        let mut lines: HashMap<Vec<i32>, u64> = HashMap::new();
+        for record in reader.records() {
+            let record = record.map_err(not_csv)?;
+            let line = record.position().map_or(0, csv::Position::line);
+            let object: Vec<&str> = object_columns.iter().map(|&column| &record[column]).collect();
+            let (object, text) = (object.join(" "), &record[value_column]);
+            let value: f64 =
+                text.parse().ok().filter(|value: &f64| value.is_finite()).ok_or_else(|| {
+                    let message = "expected a number";
+                    fail("path", format!("has the value `{text}` on line {line}; {message}"))
+                })?;
+            let row = env.parse(&object).ok_or_else(|| {
+                let message = "which is no object of the environment";
+                fail("path", format!("has `{object}` on line {line}, {message}"))
+            })?;
+            if let Some(first) = lines.insert(row.clone(), line) {
+                let message = format!("has `{object}` on line {first} and again on line {line}");
+                return Err(fail("path", message));
+            }
+            rows.push((row, value, line));
+        }
+        if rows.is_empty() {
+            return Err(fail("path", "has no rows".to_owned()));
+        }
+        Ok(rows)
+    }
+
+    /// The rows of the objects in `mode_list`.
+    fn listed_modes(&self, context: RewardContext<'_>) -> Result<HashSet<Vec<i32>>, KeyError> {
+        let fail = |message: String| {
+            KeyError::new("mode_list", format!("`{}` {message}", self.mode_list.display()))
+        };
+        if self.mode_fraction > 0.0 {
+            return Err(KeyError::new("mode_list", "modes are either listed or a fraction")
+                .help("leave one of mode_list and mode_fraction out"));
+        }
+        let bytes = context.files.read(&self.mode_list).map_err(|error| {
+            KeyError::data(
+                "mode_list",
+                format!("cannot read `{}`: {error}", self.mode_list.display()),
+            )
+        })?;
+        let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(&bytes[..]);
+        let mut modes = HashSet::new();
+        for record in reader.records() {
+            let record = record.map_err(|error| fail(format!("is not a CSV file: {error}")))?;
+            let line = record.position().map_or(0, csv::Position::line);
+            let object = record.get(0).unwrap_or_default();
+            let row = context.env.parse(object).ok_or_else(|| {
+                fail(format!(
+                    "has `{object}` on line {line}, which is no object of the environment"
+                ))
+            })?;
+            modes.insert(row);
+        }
+        if modes.is_empty() {
+            return Err(fail("lists no modes".to_owned()));
+        }
+        Ok(modes)
+    }
+
     /// What to do, and what is known of where the file comes from.
     fn remedy(&self, what: &str) -> String {
         let mut text = what.to_owned();
@@ -108,6 +222,7 @@ impl TableSpec {
         &self,
         env: &dyn Environment,
         rows: Vec<(Vec<i32>, f64, u64)>,
+        listed: Option<HashSet<Vec<i32>>>,
     ) -> Result<Box<dyn Reward>, KeyError> {
         let floored = |value: f64| self.floor.map_or(value, |floor| value.max(floor));
         if let Some((_, value, line)) = rows.iter().find(|(_, value, _)| floored(*value) <= 0.0) {
@@ -133,6 +248,11 @@ impl TableSpec {
         for &i in &order {
             is_mode[i] = true;
         }
+        if let Some(listed) = &listed {
+            for (is_mode, (row, _, _)) in is_mode.iter_mut().zip(&rows) {
+                *is_mode = listed.contains(row);
+            }
+        }
         let mut values = HashMap::with_capacity(rows.len());
         for (i, (row, value, _)) in rows.into_iter().enumerate() {
             let log_reward = self.exponent * floored(value).ln() + log_scale;
@@ -147,9 +267,16 @@ impl TableSpec {
         }
         Ok(Box::new(TableReward {
             values,
-            n_modes: order.len() as u64,
-            threshold,
-            fraction: self.mode_fraction,
+            n_modes: listed.as_ref().map_or(order.len(), HashSet::len) as u64,
+            modes: match listed {
+                Some(_) => format!("one of the objects listed in {}", self.mode_list.display()),
+                None => format!(
+                    "one of the best objects that make up a fraction {} of the table (value at \
+                     least {})",
+                    self.mode_fraction,
+                    threshold.unwrap_or(f64::NAN)
+                ),
+            },
         }))
     }
 }
@@ -158,45 +285,13 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Reads (object row, value, line) triples; the error is a fragment that follows the file name.
-fn read_table(env: &dyn Environment, bytes: &[u8]) -> Result<Vec<(Vec<i32>, f64, u64)>, String> {
-    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(bytes);
-    let width = reader.headers().map_err(|error| format!("is not a CSV file: {error}"))?.len();
-    if width < 2 {
-        return Err("has fewer than two columns; expected the object and its value".to_owned());
-    }
-    let mut rows = Vec::new();
-    let mut lines: HashMap<Vec<i32>, u64> = HashMap::new();
-    for record in reader.records() {
-        let record = record.map_err(|error| format!("is not a CSV file: {error}"))?;
-        let line = record.position().map_or(0, csv::Position::line);
-        let object = record.iter().take(width - 1).collect::<Vec<_>>().join(" ");
-        let text = &record[width - 1];
-        let value: f64 =
-            text.parse().ok().filter(|value: &f64| value.is_finite()).ok_or_else(|| {
-                format!("has the value `{text}` on line {line}; expected a number")
-            })?;
-        let row = env.parse(&object).ok_or_else(|| {
-            format!("has `{object}` on line {line}, which is no object of the environment")
-        })?;
-        if let Some(first) = lines.insert(row.clone(), line) {
-            return Err(format!("has `{object}` on line {first} and again on line {line}"));
-        }
-        rows.push((row, value, line));
-    }
-    if rows.is_empty() {
-        return Err("has no rows".to_owned());
-    }
-    Ok(rows)
-}
-
 /// R(x) = (max(y(x), floor) / max y)^exponent · r_max, with y from a table; without `r_max` the
 /// power itself.
 pub struct TableReward {
     values: HashMap<Vec<i32>, (f64, Option<u64>)>,
     n_modes: u64,
-    threshold: Option<f64>,
-    fraction: f64,
+    /// What makes an object a mode.
+    modes: String,
 }
 
 impl Reward for TableReward {
@@ -222,18 +317,14 @@ impl Reward for TableReward {
 
 impl Modes for TableReward {
     fn definition(&self) -> String {
-        format!(
-            "one of the best objects that make up a fraction {} of the table (value at least {})",
-            self.fraction,
-            self.threshold.unwrap_or(f64::NAN)
-        )
+        self.modes.clone()
     }
 
     fn count(&self) -> Option<u64> {
         Some(self.n_modes)
     }
 
-    fn mode_of(&self, row: &[i32], _log_reward: f64) -> Option<u64> {
-        self.values.get(row)?.1
+    fn modes_of(&self, row: &[i32], _log_reward: f64) -> Vec<u64> {
+        self.values.get(row).and_then(|&(_, mode)| mode).into_iter().collect()
     }
 }
