@@ -1,5 +1,6 @@
 //! Where an iteration's time goes, on the papers' 20^4 hypergrid (batch 16, MLP 2×256):
 //! `cargo bench -p gfn-cli --bench training`. Compare rows of one run only; machines are noisy.
+//! What the arithmetic could cost at least is in `kernels.rs`.
 
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use gfn_core::choices::Choices;
 use gfn_core::model::Model;
 use gfn_core::network::{Group, Observations};
 use gfn_core::optimizer::{Algorithm, Optimizer, OptimizerSettings};
+use gfn_core::policy::UniformPolicy;
 use gfn_core::registry::Kind;
 use gfn_core::rng::{Purpose, Streams};
 use gfn_core::sampler::{Draw, Exploration, Sampler};
@@ -77,6 +79,59 @@ fn part_rollout(bencher: Bencher<'_, '_>, engine: &str) {
     bencher.bench_local(|| {
         step += 1;
         rollout(&experiment, &mut sampler, step)
+    });
+}
+
+/// Of that, without a network: environment and draws alone.
+#[divan::bench(max_time = 3)]
+fn part_environment(bencher: Bencher<'_, '_>) {
+    let experiment = experiment("native", "db", "uniform", WARM);
+    let trajectories = rollout(&experiment, &mut Sampler::default(), 0);
+    let (mut sampler, mut step) = (Sampler::default(), 0);
+    let n = trajectories.len();
+    bencher.bench_local(|| {
+        step += 1;
+        let draw = Draw { streams: Streams::new(0), purpose: Purpose::Test, step };
+        sampler.forward(&*experiment.env, &UniformPolicy, Exploration::NONE, draw, n)
+    });
+}
+
+/// Observing every state of a batch.
+#[divan::bench(max_time = 3)]
+fn part_observation(bencher: Bencher<'_, '_>) {
+    let experiment = experiment("native", "db", "uniform", WARM);
+    let trajectories = rollout(&experiment, &mut Sampler::default(), 0);
+    bencher.bench_local(|| Observations::new(&*experiment.env, &trajectories.states));
+}
+
+/// The forward pass, which training spares where it has just sampled the batch.
+#[divan::bench(args = ["native", "burn"], max_time = 3)]
+fn part_forward(bencher: Bencher<'_, '_>, engine: &str) {
+    let mut experiment = experiment(engine, "db", "uniform", WARM);
+    let trajectories = rollout(&experiment, &mut Sampler::default(), 0);
+    let observations = Observations::new(&*experiment.env, &trajectories.states);
+    let model = experiment.trainer.model_mut();
+    bencher.bench_local(|| {
+        let evaluated = model.evaluate(&observations);
+        let value = model.first_log_flow(&evaluated);
+        drop(evaluated);
+        model.clear();
+        value
+    });
+}
+
+/// Forward pass and loss, without gradients.
+#[divan::bench(args = OBJECTIVES, max_time = 3)]
+fn part_forward_and_loss(bencher: Bencher<'_, '_>, objective: &str) {
+    let mut experiment = experiment("native", objective, "uniform", WARM);
+    let mut trajectories = rollout(&experiment, &mut Sampler::default(), 0);
+    trajectories.log_reward = vec![0.0; trajectories.len()];
+    let batch = experiment.trainer.batch_of(&trajectories);
+    let trainer = &mut experiment.trainer;
+    bencher.bench_local(|| {
+        let loss = trainer.objective_loss(&batch).inner().into_scalar::<f32>();
+        trainer.model_mut().clear();
+        loss
     });
 }
 
