@@ -422,18 +422,18 @@ fn a_full_disk_loses_nothing() {
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
     let workspace = Workspace::new();
-    let train = |out: &str, threads: &str, model: &str| {
+    let train = |out: &str, threads: &str, model: &[&str]| {
         // Batches large enough to be cut into parts.
-        let large = ["-s", "train.batch=64", "-s", "train.trajectories=6400", "-s", model];
-        let args = [&["train", "spec.toml", "--out", out], &large[..]].concat();
+        let large = ["-s", "train.batch=64", "-s", "train.trajectories=6400"];
+        let args = [&["train", "spec.toml", "--out", out], &large[..], model].concat();
         let mut command = workspace.command(&args);
         let output = command.env("RAYON_NUM_THREADS", threads).output().unwrap();
         assert!(output.status.success(), "{}", stderr(&output));
         workspace.path(out).join("run/s3")
     };
-    for (i, model) in
-        ["model.hidden=64", "model={kind='transformer',width=16,layers=1}"].into_iter().enumerate()
-    {
+    let mlp = ["-s", "model.hidden=64"];
+    let transformer = ["-s", "model.kind=transformer", "-s", "model.width=16"];
+    for (i, model) in [&mlp[..], &transformer].into_iter().enumerate() {
         let one = train(&format!("one{i}"), "1", model);
         assert_same(&one, &train(&format!("four{i}"), "4", model));
     }
