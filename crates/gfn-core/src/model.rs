@@ -374,7 +374,7 @@ impl Model {
     }
 
     /// Empty tapes for a rollout of `n` trajectories whose activations
-    /// [`outputs_on`](Self::outputs_on) can use again; none if the engine is Burn.
+    /// [`evaluated_on`](Self::evaluated_on) can use again; none if the engine is Burn.
     pub fn recorders(&self, n: usize) -> Option<Vec<Tape>> {
         match &self.engine {
             Engine::Native(native) => Some(native.tapes(parts_of_batch(n))),
