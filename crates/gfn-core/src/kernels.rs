@@ -32,7 +32,7 @@ pub fn exp(x: f32) -> f32 {
     // ln 2 in two parts, the first of which n multiplies exactly.
     let r = (x - n * 0.693_359_4) + n * 2.121_944_4e-4;
     let mut poly = 1.987_569_1e-4;
-    for c in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1] {
+    for c in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
         poly = poly * r + c;
     }
     let mantissa = poly * r * r + r + 1.0;

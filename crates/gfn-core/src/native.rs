@@ -27,6 +27,11 @@ pub struct Tape {
 }
 
 impl Tape {
+    /// Makes sure that there are `n` scratch buffers, and keeps those that there are.
+    pub fn need_scratch(&mut self, n: usize) {
+        self.scratch.resize_with(n.max(self.scratch.len()), Vec::new);
+    }
+
     /// Forgets all rows and keeps the memory.
     pub fn clear(&mut self) {
         self.rows = 0;

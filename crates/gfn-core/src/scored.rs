@@ -11,7 +11,7 @@ use crate::policy::Direction;
 /// The log P_B that an objective reads.
 pub enum LogPb {
     /// Given values without gradients, `[m]`.
-    Given(Tensor<1>),
+    Given(Box<Tensor<1>>),
     /// The network's, with gradients.
     Online,
     /// The network's, cut off from its gradients.
@@ -68,7 +68,7 @@ impl<'a> Scored<'a> {
         let (evaluated, choices) = (&self.evaluated, &self.batch.backward);
         let mut model = self.model.borrow_mut();
         let compute = || match &self.given_log_pb {
-            LogPb::Given(given) => given.clone(),
+            LogPb::Given(given) => Tensor::clone(given),
             LogPb::Online => model.log_probs(evaluated, Direction::Backward, choices),
             LogPb::Detached => model.detached_log_probs(evaluated, Direction::Backward, choices),
         };

@@ -433,7 +433,7 @@ impl Trainer {
         let log_pb = match (self.parts.backward.source(), &self.target) {
             (Source::Fixed, _) => {
                 let fixed = batch.fixed_log_pb().expect("computed with the batch");
-                LogPb::Given(Tensor::from_inner(fixed))
+                LogPb::Given(Box::new(Tensor::from_inner(fixed)))
             }
             (Source::Online, _) => LogPb::Online,
             // Without a copy the target is the network itself, cut off from its gradient.
@@ -445,7 +445,7 @@ impl Trainer {
                 let (observations, choices) = (&batch.observations, &batch.backward);
                 let direction = Direction::Backward;
                 let log_pb = self.model.log_probs_of(target, observations, direction, choices);
-                LogPb::Given(Tensor::from_inner(log_pb))
+                LogPb::Given(Box::new(Tensor::from_inner(log_pb)))
             }
         };
         let scored = Scored::new(batch, &mut self.model, evaluated, log_pb);

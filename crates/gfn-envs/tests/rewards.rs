@@ -341,7 +341,10 @@ fn drawn_modes_are_the_same_for_every_word_length() {
         let mut text = String::new();
         for i in 0..50u32 {
             text.clear();
-            text.extend((0..24).map(|b| if (i * 2654435761 >> b) & 1 == 1 { '1' } else { '0' }));
+            text.extend(
+                (0..24)
+                    .map(|b| if (i.wrapping_mul(2_654_435_761) >> b) & 1 == 1 { '1' } else { '0' }),
+            );
             xs.push(&env.parse(&text).unwrap());
         }
         assert_eq!(env.render(xs.row(49)), text, "words side by side");

@@ -87,7 +87,7 @@ impl NativeNetwork for NativeMlp {
         tape.rows += n;
         tape.ids.extend_from_slice(ids);
         tape.kept.resize_with(self.parts.len() * layers, Vec::new);
-        tape.scratch.resize_with(1, Vec::new);
+        tape.need_scratch(1);
         tape.output.resize(tape.rows * self.width, 0.0);
         let output = &mut tape.output[start * self.width..];
         for (p, part) in self.parts.iter().enumerate() {
@@ -133,9 +133,9 @@ impl NativeNetwork for NativeMlp {
         gradients: &mut [Vec<f32>],
     ) {
         let (hidden, layers, n) = (self.hidden, self.layers, tape.rows);
-        tape.scratch.resize_with(3, Vec::new);
-        let [gradient, below, own_columns] = &mut tape.scratch[..] else {
-            unreachable!("resized above")
+        tape.need_scratch(3);
+        let [gradient, below, own_columns, ..] = &mut tape.scratch[..] else {
+            unreachable!("there are enough")
         };
         for (p, part) in self.parts.iter().enumerate() {
             let columns = part.columns.len();

@@ -135,8 +135,8 @@ impl NativeNetwork for NativeTransformer {
         tape.ids.extend_from_slice(ids);
         // After the layers: the last output, x̂ and scale of the last norm, what the heads read.
         tape.kept.resize_with(KEPT * layers + 4, Vec::new);
-        tape.scratch.resize_with(2, Vec::new);
-        let [sum, small] = &mut tape.scratch[..] else { unreachable!("resized above") };
+        tape.need_scratch(2);
+        let [sum, small, ..] = &mut tape.scratch[..] else { unreachable!("resized above") };
         sum.resize(rows * width, 0.0);
 
         let x = grow(&mut tape.kept[INPUT], start, n, t * width);
@@ -255,8 +255,8 @@ impl NativeNetwork for NativeTransformer {
         let (t, n, columns) = (attention.t, tape.rows, self.columns());
         let rows = n * t;
         let params = &weights.values;
-        tape.scratch.resize_with(6, Vec::new);
-        let [gradient, small, wide, below, of_top, of_heads] = &mut tape.scratch[..] else {
+        tape.need_scratch(6);
+        let [gradient, small, wide, below, of_top, of_heads, ..] = &mut tape.scratch[..] else {
             unreachable!("resized above")
         };
         gradient.clear();
