@@ -8,7 +8,7 @@ use gfn_core::backward::{BackwardContext, check_pair};
 use gfn_core::metric::{Column, Exact, MetricContext};
 use gfn_core::registry::{Files, RewardContext};
 use gfn_core::train::{Parts, Trainer};
-use gfn_core::{Environment, Reward, StateGraph};
+use gfn_core::{Environment, Reward, StateGraph, States};
 use sha2::{Digest, Sha256};
 
 use crate::Registry;
@@ -97,6 +97,8 @@ impl Experiment {
             samples: spec.eval.samples,
             window: spec.eval.window,
             top_k: spec.eval.top_k,
+            test: reward.test_objects().map(|all| Arc::new(spaced(&all, spec.eval.test_objects))),
+            backward_trajectories: spec.eval.backward_trajectories,
         };
         let metrics: Vec<_> = spec
             .eval
@@ -111,6 +113,16 @@ impl Experiment {
             Trainer::new(network, parts, spec.train.clone(), spec.seed, spec.eval.seed, &device);
         Ok(Self { trainer, columns, env, reward, exact, data: files.into_read() })
     }
+}
+
+/// At most `n` rows, evenly spaced.
+fn spaced(all: &States, n: usize) -> States {
+    let n = n.min(all.len());
+    let mut rows = States::with_capacity(all.width(), n);
+    for i in 0..n {
+        rows.push(all.row(i * all.len() / n));
+    }
+    rows
 }
 
 /// Enumerates the environment with its target, unless it has more than `limit` states.

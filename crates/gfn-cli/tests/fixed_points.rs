@@ -151,8 +151,7 @@ fn grid_8x8_pg() {
     on_grid(2, 8, 2);
 }
 
-#[test]
-fn strings_grown_at_both_ends() {
+fn on_strings(build: &str) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("table.csv");
     let mut text = "object,value\n".to_owned();
@@ -160,7 +159,24 @@ fn strings_grown_at_both_ends() {
         text += &format!("{object},{}\n", 1 + (i * 5) % 8);
     }
     std::fs::write(&path, text).unwrap();
-    let env = "kind = 'sequence'\nlength = 3\nsymbols = ['0', '1']";
+    let env = format!("kind = 'sequence'\nlength = 3\nsymbols = ['0', '1']\nbuild = '{build}'");
     let reward = format!("kind = 'table'\npath = '{}'\nexponent = 2", path.display());
-    every_pair_reaches_the_target(env, &reward);
+    every_pair_reaches_the_target(&env, &reward);
+}
+
+#[test]
+fn strings_grown_at_both_ends() {
+    on_strings("prepend_append");
+}
+
+#[test]
+fn strings_filled_in_any_order() {
+    on_strings("fill");
+}
+
+#[test]
+fn bit_strings_near_modes() {
+    let env = "kind = 'bit_sequence'\nbits = 6\nword_bits = 2";
+    let reward = "kind = 'hamming'\nblocks = ['000', '110']\nn_modes = 3\nexponent = 1";
+    every_pair_reaches_the_target(env, reward);
 }

@@ -28,6 +28,11 @@ pub trait Reward: Send + Sync {
         None
     }
 
+    /// Objects to measure correlations on where the space cannot be enumerated.
+    fn test_objects(&self) -> Option<States> {
+        None
+    }
+
     /// The modes of this reward, if it defines any.
     fn modes(&self) -> Option<&dyn Modes> {
         None

@@ -360,6 +360,19 @@ fn drawn_modes_are_the_same_for_every_word_length() {
 }
 
 #[test]
+fn test_objects_are_modes_with_flipped_bits() {
+    let bits = BitSequenceSpec { bits: 16, word_bits: 4, build: Build::Fill };
+    let env = Kind::<EnvAxis>::build(&bits, ()).unwrap();
+    let reward = hamming(&*env, &HammingSpec { n_modes: 1, ..Default::default() }).unwrap();
+    let test = reward.test_objects().unwrap();
+    let mut log_reward = vec![0.0; test.len()];
+    reward.log_reward(&test, &mut log_reward).unwrap();
+    // One mode: the string with c flips is at distance c.
+    let expected: Vec<f64> = (0..16).map(|c| -2.0 * f64::from(c)).collect();
+    assert_eq!(log_reward, expected);
+}
+
+#[test]
 fn bad_bit_sequences_and_modes_are_refused() {
     let env = |bits, word_bits| {
         Kind::<EnvAxis>::build(&BitSequenceSpec { bits, word_bits, build: Build::Fill }, ())
@@ -408,6 +421,7 @@ fn bit_sequence_distances_match_the_golden_files() {
             let got: Vec<f64> = out.iter().map(|log_reward| log_reward / -2.0).collect();
             assert_eq!(got, expected, "seed {seed}, {word_bits} bits per word");
             assert_eq!(reward.modes().unwrap().count(), Some(60));
+            assert_eq!(reward.test_objects().unwrap().len(), 60 * 120);
         }
     }
 }

@@ -37,6 +37,10 @@ pub struct EvalSettings {
     pub window: usize,
     /// How many of the best distinct samples `top_k_reward` averages.
     pub top_k: usize,
+    /// Of the reward's test objects, how many are used, evenly spaced.
+    pub test_objects: usize,
+    /// Backward trajectories per test object.
+    pub backward_trajectories: usize,
     /// Environments with more states are not enumerated; exact metrics are then empty.
     pub max_states: usize,
     /// Seed of evaluation; independent of the training seed.
@@ -53,6 +57,8 @@ impl Default for EvalSettings {
             samples: 1000,
             window: 200_000,
             top_k: 100,
+            test_objects: 1000,
+            backward_trajectories: 10,
             max_states: 3_000_000,
             seed: 0,
         }
@@ -301,6 +307,8 @@ fn check_eval(registry: &Registry, source: &Source, eval: &EvalSettings) -> Resu
         ("samples", eval.samples as u64),
         ("window", eval.window as u64),
         ("top_k", eval.top_k as u64),
+        ("test_objects", eval.test_objects as u64),
+        ("backward_trajectories", eval.backward_trajectories as u64),
     ] {
         if value == 0 {
             return Err(Failure::usage(format!("eval.{key} must be at least 1")).at(at(key)));
@@ -311,6 +319,12 @@ fn check_eval(registry: &Registry, source: &Source, eval: &EvalSettings) -> Resu
         return Err(
             Failure::usage(format!("eval.samples must not exceed {MAX_SAMPLES}")).at(at("samples"))
         );
+    }
+    if eval.backward_trajectories.saturating_mul(eval.test_objects) > MAX_SAMPLES {
+        let message = format!(
+            "eval.test_objects times eval.backward_trajectories must not exceed {MAX_SAMPLES}"
+        );
+        return Err(Failure::usage(message).at(at("backward_trajectories")));
     }
     let names: Vec<&str> = registry.metrics.iter().map(|entry| entry.name).collect();
     for (i, metric) in eval.metrics.iter().enumerate() {

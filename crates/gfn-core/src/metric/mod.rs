@@ -4,6 +4,7 @@
 //! evaluated on a shared [`EvalContext`] whose expensive parts (fresh samples, exact
 //! distributions) are computed once and only if some metric asks for them.
 
+mod backward_estimate;
 mod correlation;
 mod distribution;
 mod elbo_eubo;
@@ -23,6 +24,7 @@ use crate::rng::Purpose;
 use crate::sampler::{Draw, Exploration, Sampler};
 use crate::{Environment, Reward, RewardError, States, Streams, Trajectories};
 
+pub use backward_estimate::{LogProbEstimate, estimate_log_probs};
 pub use correlation::{pearson, spearman};
 
 /// Which way a metric improves.
@@ -86,6 +88,10 @@ pub struct MetricContext {
     pub window: usize,
     /// How many of the best distinct samples `top_k_reward` averages.
     pub top_k: usize,
+    /// Test objects of the reward, if it defines any.
+    pub test: Option<Arc<States>>,
+    /// Backward trajectories per test object.
+    pub backward_trajectories: usize,
 }
 
 /// What a metric sees of one evaluation.
@@ -177,29 +183,40 @@ impl<'a> EvalContext<'a> {
             };
             let mut mask = vec![false; n_actions];
             let mut log_probs = vec![0.0; n_actions];
-            (0..trajectories.len())
-                .map(|i| {
-                    let rows = trajectories.rows(i);
+            let (mut states, mut logits) = (States::new(layout.width), Vec::new());
+            let mut sums = Vec::with_capacity(trajectories.len());
+            let mut first = 0;
+            while first < trajectories.len() {
+                // Whole trajectories, in blocks that bound memory.
+                states.clear();
+                let mut end = first;
+                while end < trajectories.len() && (end == first || states.len() < BLOCK) {
+                    let rows = trajectories.rows(end);
                     let ends = match direction {
                         Direction::Forward => rows.start..rows.end - 1,
                         Direction::Backward => rows.start + 1..rows.end,
                     };
-                    let states = trajectories.states.slice(ends);
-                    let mut logits = vec![0.0f32; states.len() * n_actions];
-                    self.policy.logits(env, direction, &states, &mut logits);
-                    let mut total = 0.0;
-                    for (t, transition) in trajectories.transitions(i).enumerate() {
+                    ends.for_each(|row| states.push(trajectories.states.row(row)));
+                    end += 1;
+                }
+                logits.resize(states.len() * n_actions, 0.0f32);
+                self.policy.logits(env, direction, &states, &mut logits);
+                let mut rows = states.rows().zip(logits.chunks_exact(n_actions));
+                for i in first..end {
+                    let log_prob = |transition: usize| {
+                        let (row, logits) = rows.next().expect("a row per transition");
                         match direction {
-                            Direction::Forward => env.legal(states.row(t), &mut mask),
-                            Direction::Backward => env.legal_back(states.row(t), &mut mask),
+                            Direction::Forward => env.legal(row, &mut mask),
+                            Direction::Backward => env.legal_back(row, &mut mask),
                         }
-                        let logits = &logits[t * n_actions..(t + 1) * n_actions];
                         crate::policy::log_softmax(logits, &mask, &mut log_probs);
-                        total += log_probs[actions[transition] as usize];
-                    }
-                    total
-                })
-                .collect::<Vec<f64>>()
+                        log_probs[actions[transition] as usize]
+                    };
+                    sums.push(trajectories.transitions(i).map(log_prob).sum::<f64>());
+                }
+                first = end;
+            }
+            sums
         };
         (sum(Direction::Forward), sum(Direction::Backward))
     }
@@ -261,4 +278,5 @@ pub const METRICS: &[MetricEntry] = &[
     modes::ENTRY,
     samples::ENTRY,
     correlation::ENTRY,
+    backward_estimate::ENTRY,
 ];

@@ -1,7 +1,7 @@
 //! Rewards by Hamming distance to the nearest of a set of modes: bit sequences and the like.
 
 use std::any::Any;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use gfn_core::registry::{Kind, RewardAxis, RewardContext};
 use gfn_core::rng::{Purpose, Streams};
@@ -28,6 +28,8 @@ pub struct HammingSpec {
     pub exponent: f64,
     /// A mode is found by an object within this distance of it.
     pub mode_radius: usize,
+    /// A text file with one test object per line; empty to draw them from the modes.
+    pub test_set: PathBuf,
 }
 
 impl Default for HammingSpec {
@@ -41,6 +43,7 @@ impl Default for HammingSpec {
                 .to_vec(),
             exponent: 2.0,
             mode_radius: 30,
+            test_set: PathBuf::new(),
         }
     }
 }
@@ -64,41 +67,81 @@ impl Kind<RewardAxis> for HammingSpec {
         }
         let texts = match self.modes.as_os_str().is_empty() {
             true => self.draw(sequence)?,
-            false => self.read(context)?,
+            false => read("modes", &self.modes, context)?,
         };
-        let modes = texts
-            .iter()
-            .map(|(text, place)| {
-                sequence.parse(text).ok_or_else(|| {
-                    KeyError::new(
-                        if place.is_empty() { "blocks" } else { "modes" },
-                        format!("{place}`{text}` is no string of the environment"),
-                    )
-                })
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok(Box::new(HammingReward::new(sequence, &modes, self.exponent, self.mode_radius)))
+        let key = if self.modes.as_os_str().is_empty() { "blocks" } else { "modes" };
+        let modes = parse(key, sequence, &texts)?;
+        let tests = match self.test_set.as_os_str().is_empty() {
+            true => self.draw_tests(&texts),
+            false => read("test_set", &self.test_set, context)?,
+        };
+        let mut test = States::new(sequence.layout().width);
+        parse("test_set", sequence, &tests)?.iter().for_each(|row| test.push(row));
+        let test = (!test.is_empty()).then_some(test);
+        let mut reward = HammingReward::new(sequence, &modes, self.exponent, self.mode_radius);
+        reward.test = test;
+        Ok(Box::new(reward))
     }
 }
 
+/// Strings with where they are from, as the start of a message.
+fn read(
+    key: &str,
+    path: &Path,
+    context: RewardContext<'_>,
+) -> Result<Vec<(String, String)>, KeyError> {
+    let bytes = context.files.read(path).map_err(|error| {
+        KeyError::data(key, format!("cannot read `{}`: {error}", path.display()))
+            .help("name an existing file with one string per line, or leave the key out")
+    })?;
+    let text = String::from_utf8_lossy(&bytes);
+    let lines = text.trim_start_matches('\u{feff}').lines().enumerate();
+    let place = |i: usize| format!("line {} of `{}`: ", i + 1, path.display());
+    let strings: Vec<_> = lines
+        .map(|(i, line)| (line.trim().to_owned(), place(i)))
+        .filter(|(line, _)| !line.is_empty())
+        .collect();
+    if strings.is_empty() {
+        return Err(KeyError::new(key, format!("`{}` lists no strings", path.display())));
+    }
+    Ok(strings)
+}
+
+fn parse(
+    key: &str,
+    sequence: &Sequence,
+    strings: &[(String, String)],
+) -> Result<Vec<Vec<i32>>, KeyError> {
+    let parse = |(text, place): &(String, String)| {
+        let message = || format!("{place}`{text}` is no string of the environment");
+        sequence.parse(text).ok_or_else(|| KeyError::new(key, message()))
+    };
+    strings.iter().map(parse).collect()
+}
+
 impl HammingSpec {
-    /// Modes with where they are from, as the start of a message.
-    fn read(&self, context: RewardContext<'_>) -> Result<Vec<(String, String)>, KeyError> {
-        let path = self.modes.display();
-        let bytes = context.files.read(&self.modes).map_err(|error| {
-            KeyError::data("modes", format!("cannot read `{path}`: {error}"))
-                .help("name an existing file with one mode per line, or leave the key out")
-        })?;
-        let text = String::from_utf8_lossy(&bytes);
-        let lines = text.trim_start_matches('\u{feff}').lines().enumerate();
-        let modes: Vec<_> = lines
-            .map(|(i, line)| (line.trim().to_owned(), format!("line {} of `{path}`: ", i + 1)))
-            .filter(|(line, _)| !line.is_empty())
-            .collect();
-        if modes.is_empty() {
-            return Err(KeyError::new("modes", format!("`{path}` lists no modes")));
+    /// Test objects of the papers, for bits: every mode, and for every 0 < c < n one string that
+    /// differs from it in c random bits.
+    fn draw_tests(&self, modes: &[(String, String)]) -> Vec<(String, String)> {
+        if !modes.iter().all(|(mode, _)| mode.chars().all(|c| c == '0' || c == '1')) {
+            return Vec::new();
         }
-        Ok(modes)
+        let streams = Streams::new(self.mode_seed);
+        let mut tests = Vec::new();
+        for (m, (mode, _)) in modes.iter().enumerate() {
+            let mut rng = streams.at(Purpose::Task, 1, m as u64);
+            for flips in 0..mode.len() {
+                let mut bits = mode.clone().into_bytes();
+                let mut positions: Vec<usize> = (0..bits.len()).collect();
+                for i in 0..flips {
+                    let other = i + rng.random_range(0..(positions.len() - i) as u32) as usize;
+                    positions.swap(i, other);
+                    bits[positions[i]] ^= b'0' ^ b'1';
+                }
+                tests.push((String::from_utf8(bits).expect("0s and 1s"), String::new()));
+            }
+        }
+        tests
     }
 
     fn draw(&self, sequence: &Sequence) -> Result<Vec<(String, String)>, KeyError> {
@@ -137,6 +180,7 @@ pub struct HammingReward {
     k: usize,
     exponent: f64,
     radius: usize,
+    test: Option<States>,
 }
 
 impl HammingReward {
@@ -150,7 +194,8 @@ impl HammingReward {
             distances.extend(symbols.iter().map(|symbol| distance(symbol, mode)));
         }
         let length = sequence.layout().width;
-        Self { distances, n_modes: modes.len(), length, k: symbols.len(), exponent, radius }
+        let (n_modes, k) = (modes.len(), symbols.len());
+        Self { distances, n_modes, length, k, exponent, radius, test: None }
     }
 
     /// Distances of a complete string to every mode.
@@ -169,6 +214,10 @@ impl Reward for HammingReward {
             *out = -self.exponent * nearest as f64;
         }
         Ok(())
+    }
+
+    fn test_objects(&self) -> Option<States> {
+        self.test.clone()
     }
 
     fn modes(&self) -> Option<&dyn Modes> {
