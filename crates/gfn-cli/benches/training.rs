@@ -184,6 +184,7 @@ fn transformer_step(bencher: Bencher<'_, '_>, engine: &str) {
         n_tokens: 256,
         n_active: 14,
         max_len: 14,
+        symbols_per_slot: 0,
     };
     let spec = TransformerSpec { feed_forward: 256, ..Default::default() };
     let network = spec.build(layout).expect("legal settings");

@@ -291,9 +291,9 @@ fn native_and_burn_agree_on_padded_observations() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("table.csv");
     std::fs::write(&path, "object,value\nAA,1\nAC,2\nCA,3\nCC,4\n").unwrap();
-    let build = |engine: &str, model: &str| {
+    let build = |engine: &str, model: &str, build_by: &str| {
         let text = format!(
-            "[env]\nkind = 'sequence'\nlength = 2\nsymbols = ['A', 'C']\n\
+            "[env]\nkind = 'sequence'\nlength = 2\nsymbols = ['A', 'C']\nbuild = '{build_by}'\n\
              [reward]\nkind = 'table'\npath = '{}'\n[model]\n{model}\n\
              [objective]\nkind = 'db'\n[backward]\nkind = 'naive'\n[train]\nengine = '{engine}'\n",
             path.display()
@@ -302,11 +302,28 @@ fn native_and_burn_agree_on_padded_observations() {
         let spec = Spec::parse(&registry, "spec.toml", text, "test", &[]).unwrap();
         Experiment::build(&registry, &spec).unwrap()
     };
-    for model in ["kind = 'mlp'\nhidden = 8", TRANSFORMERS[0], TRANSFORMERS[1]] {
-        let (mut native, mut burn) = (build("native", model), build("burn", model));
-        for _ in 0..20 {
-            let (a, b) = (native.trainer.step().unwrap(), burn.trainer.step().unwrap());
-            assert!((a.loss - b.loss).abs() < 1e-4 * b.loss.abs().max(1.0), "{model}");
+    for build_by in ["prepend_append", "fill"] {
+        for model in ["kind = 'mlp'\nhidden = 8", TRANSFORMERS[0], TRANSFORMERS[1]] {
+            let what = format!("{build_by} {model}");
+            let mut native = build("native", model, build_by);
+            let mut burn = build("burn", model, build_by);
+            let trajectories = sample(&native, 12);
+            assert_eq!(trajectories, sample(&burn, 12), "{what}: the same rollouts");
+            let batch = native.trainer.batch_of(&trajectories);
+            let (a, b) =
+                (gradients(&mut native.trainer, &batch), gradients(&mut burn.trainer, &batch));
+            for ((info, a), b) in native.trainer.model().infos().iter().zip(a).zip(b) {
+                let a = a.unwrap_or_default();
+                let b = b.unwrap_or_else(|| vec![0.0; a.len()]);
+                let scale = b.iter().fold(1.0f32, |scale, g| scale.max(g.abs()));
+                for (a, b) in a.iter().zip(&b) {
+                    assert!((a - b).abs() < 1e-5 * scale, "{what} {}: {a} {b}", info.name);
+                }
+            }
+            for _ in 0..20 {
+                let (a, b) = (native.trainer.step().unwrap(), burn.trainer.step().unwrap());
+                assert!((a.loss - b.loss).abs() < 1e-4 * b.loss.abs().max(1.0), "{what}");
+            }
         }
     }
 }

@@ -60,6 +60,15 @@ impl<'a> Mat<'a> {
         Self { data, rows, cols, row_stride: cols, col_stride: 1 }
     }
 
+    /// `rows` × `cols`, with `stride` numbers from one row to the next.
+    ///
+    /// # Panics
+    /// When the slice is too short.
+    pub fn with_stride(data: &'a [f32], rows: usize, cols: usize, stride: usize) -> Self {
+        assert!(rows == 0 || data.len() >= (rows - 1) * stride + cols);
+        Self { data, rows, cols, row_stride: stride, col_stride: 1 }
+    }
+
     /// The transpose, without moving anything.
     #[must_use]
     pub fn t(self) -> Self {
@@ -85,7 +94,8 @@ pub fn matmul(out: &mut [f32], keep: bool, a: Mat<'_>, b: Mat<'_>) {
     if m == 0 || n == 0 {
         return;
     }
-    if m <= FEW && a.col_stride == 1 && b.col_stride == 1 {
+    let packed = |m: Mat<'_>| m.col_stride == 1 && m.row_stride == m.cols;
+    if m <= FEW && packed(a) && packed(b) {
         let (a, b) = (&a.data[..m * k], &b.data[..k * n]);
         return Arch::new().dispatch(FewRows { out: &mut out[..m * n], keep, a, b, k, n });
     }
@@ -417,7 +427,9 @@ mod tests {
         let (a, b, start) = (filled(m * k, 0.1), filled(k * n, 0.5), filled(m * n, 0.9));
         let at = Mat::new(&a, k, m).t();
         let bt = Mat::new(&b, n, k).t();
+        let spread: Vec<f32> = a.chunks(k).flat_map(|row| [row, &[7.0, 7.0]].concat()).collect();
         for (left, right) in [
+            (Mat::with_stride(&spread, m, k, k + 2), Mat::new(&b, k, n)),
             (Mat::new(&a, m, k), Mat::new(&b, k, n)),
             (at, Mat::new(&b, k, n)),
             (Mat::new(&a, m, k), bt),

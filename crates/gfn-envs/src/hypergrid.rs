@@ -65,6 +65,7 @@ impl Environment for Hypergrid {
             n_tokens: self.dim * self.side,
             n_active: self.dim,
             max_len: self.dim * (self.side - 1) + 1,
+            symbols_per_slot: 0,
         }
     }
 

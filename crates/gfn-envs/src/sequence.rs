@@ -175,6 +175,7 @@ impl Environment for Sequence {
             n_tokens: length * k,
             n_active: length,
             max_len: length,
+            symbols_per_slot: if self.spec.build == Build::Fill { k } else { 0 },
         }
     }
 

@@ -73,6 +73,8 @@ fn observe(env: &dyn Environment, row: &[i32]) -> Vec<i32> {
 fn walks_obey_the_laws() {
     for_each(false, |name, env| {
         let layout = env.layout();
+        let k = layout.symbols_per_slot;
+        assert!(k == 0 || layout.n_actions == layout.n_active * k, "{name}: slots and symbols");
         let mut start = vec![9; layout.width];
         env.reset(&mut start);
         assert!(legal(env, &start, Direction::Backward).is_empty(), "{name}: s0 has no parent");

@@ -102,6 +102,7 @@ mod tests {
                 n_tokens: 3,
                 n_active: 3,
                 max_len: 3,
+                symbols_per_slot: 0,
             }
         }
         fn reset(&self, row: &mut [i32]) {

@@ -99,7 +99,10 @@ impl Kind<ModelAxis> for TransformerSpec {
 ///
 /// The tokens of an observation, in their slots, follow a first token of its own; an empty slot
 /// has an embedding too. Sinusoidal positions are added. P_F, P_B and log F are linear in the
-/// features of the first token. Weights and biases start uniform in ±1/√fan_in, embeddings
+/// features of the first token. Where actions put symbols into slots
+/// ([`Layout::symbols_per_slot`]), the logit of an action is the sum of one for the slot, from the
+/// first token, and one for the symbol, from the token of the slot, by a linear map that all slots
+/// share (Tiapkin et al. 2024, arXiv:2310.12934). Weights and biases start uniform in ±1/√fan_in, embeddings
 /// uniform with unit variance.
 pub struct Transformer {
     spec: TransformerSpec,
@@ -127,8 +130,13 @@ impl Transformer {
         self.layout.n_active + 1
     }
 
+    /// Outputs that are read off the first token.
     fn head_sizes(&self) -> [usize; 3] {
-        [self.layout.n_actions, self.layout.n_back_actions, 1]
+        let forward = match self.layout.symbols_per_slot {
+            0 => self.layout.n_actions,
+            _ => self.layout.n_active,
+        };
+        [forward, self.layout.n_back_actions, 1]
     }
 
     /// sin and cos of position / 10000^(2i / width), interleaved: `[n_positions, width]`.
@@ -230,6 +238,12 @@ impl Network for Transformer {
             add(format!("{name}.head.weight"), group, [width, size], bound);
             add(format!("{name}.head.bias"), group, [1, size], bound);
         }
+        let symbols = self.layout.symbols_per_slot;
+        if symbols > 0 {
+            let bound = scale(width);
+            add("symbols.head.weight".into(), Group::Forward, [width, symbols], bound);
+            add("symbols.head.bias".into(), Group::Forward, [1, symbols], bound);
+        }
         for param in &mut params {
             if param.name.contains("norm") && param.name.ends_with("weight") {
                 param.values.fill(1.0);
@@ -264,12 +278,23 @@ impl Network for Transformer {
         if norm == NormPlace::Pre {
             x = normalise(x, params, self.after_layers());
         }
+        let tokens = x.clone();
         let x = x.narrow(1, 0, 1).reshape([n, width]);
         let heads = &params[self.first_head()..];
         let [forward, backward, flow] = std::array::from_fn(|h| {
             let bias = heads[2 * h + 1].clone().reshape([self.head_sizes()[h]]);
             linear(x.clone(), heads[2 * h].clone(), Some(bias))
         });
+        let symbols = self.layout.symbols_per_slot;
+        let forward = match symbols {
+            0 => forward,
+            _ => {
+                let slots = tokens.narrow(1, 1, t - 1);
+                let by_symbol = project(slots, heads, 2 * HEADS.len());
+                let sum = forward.reshape([n, t - 1, 1]) + by_symbol;
+                sum.reshape([n, (t - 1) * symbols])
+            }
+        };
         Outputs { forward, backward, log_flow: flow.reshape([n]) }
     }
 

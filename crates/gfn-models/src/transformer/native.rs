@@ -19,6 +19,8 @@ pub(super) struct NativeTransformer {
     n_tokens: usize,
     head_sizes: [usize; 3],
     first_head: usize,
+    /// Symbols per slot; 0 where actions are read off the first token alone.
+    symbols: usize,
     positions: Vec<f32>,
 }
 
@@ -55,13 +57,19 @@ impl NativeTransformer {
             n_tokens: transformer.layout.n_tokens,
             head_sizes: transformer.head_sizes(),
             first_head: transformer.first_head(),
+            symbols: transformer.layout.symbols_per_slot,
             positions: transformer.positions(),
         }
     }
 
-    /// Columns of all heads side by side.
+    /// Columns of all heads on the first token side by side.
     fn columns(&self) -> usize {
         self.head_sizes.iter().sum()
+    }
+
+    /// Index of the weight that gives each slot its logits.
+    fn symbol_head(&self) -> usize {
+        self.first_head + 2 * self.head_sizes.len()
     }
 
     /// Row of the embedding that an id reads: empty slots have one of their own.
@@ -104,7 +112,8 @@ fn grow(buffer: &mut Vec<f32>, start: usize, n: usize, size: usize) -> &mut [f32
 
 impl NativeNetwork for NativeTransformer {
     fn width(&self) -> usize {
-        self.columns()
+        let slots = self.head_sizes[0];
+        self.columns() + if self.symbols > 0 { slots * self.symbols - slots } else { 0 }
     }
 
     fn rows_per_thread(&self) -> usize {
@@ -133,10 +142,12 @@ impl NativeNetwork for NativeTransformer {
         let params = &weights.values;
         tape.rows += n;
         tape.ids.extend_from_slice(ids);
-        // After the layers: the last output, x̂ and scale of the last norm, what the heads read.
+        // After the layers: the last output, what the heads read, x̂ and scale of the last norm.
         tape.kept.resize_with(KEPT * layers + 4, Vec::new);
-        tape.need_scratch(2);
-        let [sum, small, ..] = &mut tape.scratch[..] else { unreachable!("resized above") };
+        tape.need_scratch(4);
+        let [sum, small, on_first, on_slots, ..] = &mut tape.scratch[..] else {
+            unreachable!("there are enough")
+        };
         sum.resize(rows * width, 0.0);
 
         let x = grow(&mut tape.kept[INPUT], start, n, t * width);
@@ -221,27 +232,46 @@ impl NativeNetwork for NativeTransformer {
             }
         }
 
-        // The first token of every sequence, normalised once more with `pre`.
-        let [last, normal, scale, top] = &mut tape.kept[KEPT * layers..] else {
+        // What the heads read: normalised once more with `pre`.
+        let [last, top, normal, scale] = &mut tape.kept[KEPT * layers..] else {
             unreachable!("resized above")
         };
         let last = &last[start * t * width..];
-        let top = grow(top, start, n, width);
-        for (top, sequence) in top.chunks_exact_mut(width).zip(last.chunks_exact(t * width)) {
-            top.copy_from_slice(&sequence[..width]);
-        }
-        if self.norm == NormPlace::Pre {
-            let (normal, scale) = (grow(normal, start, n, width), grow(scale, start, n, 1));
-            let index = 1 + PER_LAYER * layers;
-            sum[..n * width].copy_from_slice(top);
-            let x = &sum[..n * width];
-            norm::forward(top, normal, scale, x, &params[index], &params[index + 1]);
-        }
+        let top: &[f32] = match self.norm {
+            NormPlace::Post => last,
+            NormPlace::Pre => {
+                let out = grow(top, start, n, t * width);
+                let (normal, scale) = (grow(normal, start, n, t * width), grow(scale, start, n, t));
+                let index = 1 + PER_LAYER * layers;
+                norm::forward(out, normal, scale, last, &params[index], &params[index + 1]);
+                out
+            }
+        };
         let columns = self.columns();
-        let output = grow(&mut tape.output, start, n, columns);
         let (weight, bias) = weights.prepared[0].split_at(width * columns);
-        matmul(output, false, Mat::new(top, n, width), Mat::new(weight, width, columns));
-        add_bias(output, bias);
+        let weight = Mat::new(weight, width, columns);
+        let first = Mat::with_stride(top, n, width, t * width);
+        let output = grow(&mut tape.output, start, n, self.width());
+        if self.symbols == 0 {
+            matmul(output, false, first, weight);
+            add_bias(output, bias);
+            return;
+        }
+        on_first.resize(n * columns, 0.0);
+        matmul(on_first, false, first, weight);
+        add_bias(on_first, bias);
+        on_slots.resize(rows * self.symbols, 0.0);
+        linear(on_slots, top, params, self.symbol_head(), rows);
+        add_bias(on_slots, &params[self.symbol_head() + 1]);
+        let states = output.chunks_exact_mut(self.width()).zip(on_first.chunks_exact(columns));
+        for ((output, on_first), on_slots) in states.zip(on_slots.chunks_exact(t * self.symbols)) {
+            let (actions, rest) = output.split_at_mut((t - 1) * self.symbols);
+            actions.copy_from_slice(&on_slots[self.symbols..]);
+            for (actions, &slot) in actions.chunks_exact_mut(self.symbols).zip(on_first) {
+                actions.iter_mut().for_each(|action| *action += slot);
+            }
+            rest.copy_from_slice(&on_first[t - 1..]);
+        }
     }
 
     fn backward(
@@ -255,20 +285,43 @@ impl NativeNetwork for NativeTransformer {
         let (t, n, columns) = (attention.t, tape.rows, self.columns());
         let rows = n * t;
         let params = &weights.values;
-        tape.need_scratch(6);
-        let [gradient, small, wide, below, of_top, of_heads, ..] = &mut tape.scratch[..] else {
-            unreachable!("resized above")
+        tape.need_scratch(8);
+        let [gradient, small, wide, below, of_top, of_heads, on_first, on_slots, ..] =
+            &mut tape.scratch[..]
+        else {
+            unreachable!("there are enough")
         };
         gradient.clear();
         gradient.resize(rows * width, 0.0);
         below.resize(rows * width, 0.0);
         wide.resize(rows * (3 * width).max(feed_forward), 0.0);
+        let top = match self.norm {
+            NormPlace::Post => &tape.kept[KEPT * layers],
+            NormPlace::Pre => &tape.kept[KEPT * layers + 1],
+        };
 
-        // Heads: one product, then split.
-        let top = &tape.kept[KEPT * layers + 3];
+        // Slots: what reaches their symbols, and summed up the first token.
+        let output_gradient = if self.symbols == 0 {
+            output_gradient
+        } else {
+            on_first.clear();
+            on_slots.clear();
+            for row in output_gradient.chunks_exact(self.width()) {
+                let (actions, rest) = row.split_at((t - 1) * self.symbols);
+                on_first.extend(actions.chunks_exact(self.symbols).map(|a| a.iter().sum::<f32>()));
+                on_first.extend_from_slice(rest);
+                on_slots.extend(std::iter::repeat_n(0.0, self.symbols));
+                on_slots.extend_from_slice(actions);
+            }
+            let index = self.symbol_head();
+            linear_backward(gradient, false, on_slots, top, params, gradients, index);
+            &on_first[..]
+        };
+
+        // Heads on the first token: one product, then split.
         let dy = Mat::new(output_gradient, n, columns);
         of_heads.resize(width * columns, 0.0);
-        matmul(of_heads, false, Mat::new(top, n, width).t(), dy);
+        matmul(of_heads, false, Mat::with_stride(top, n, width, t * width).t(), dy);
         let mut column = 0;
         for (h, &size) in self.head_sizes.iter().enumerate() {
             let weight = gradients[self.first_head + 2 * h].chunks_exact_mut(size);
@@ -283,14 +336,14 @@ impl NativeNetwork for NativeTransformer {
         of_top.resize(n * width, 0.0);
         let merged = Mat::new(&weights.prepared[0][..width * columns], width, columns);
         matmul(of_top, false, dy, merged.t());
+        for (row, top) in gradient.chunks_exact_mut(t * width).zip(of_top.chunks_exact(width)) {
+            add(&mut row[..width], top);
+        }
         if self.norm == NormPlace::Pre {
             let index = 1 + PER_LAYER * layers;
-            let [normal, scale] = [1, 2].map(|i| &tape.kept[KEPT * layers + i]);
+            let [normal, scale] = [2, 3].map(|i| &tape.kept[KEPT * layers + i]);
             let (gain, bias) = gradients[index..].split_at_mut(1);
-            norm::backward(of_top, normal, scale, &params[index], &mut gain[0], &mut bias[0]);
-        }
-        for (row, top) in gradient.chunks_exact_mut(t * width).zip(of_top.chunks_exact(width)) {
-            row[..width].copy_from_slice(top);
+            norm::backward(gradient, normal, scale, &params[index], &mut gain[0], &mut bias[0]);
         }
 
         for layer in (0..layers).rev() {
