@@ -36,7 +36,7 @@ impl Attention {
 
     /// Numbers of scratch that both passes need.
     pub(super) fn scratch_len(self) -> usize {
-        2 * self.size * self.padded() + self.padded()
+        3 * self.size * self.padded() + self.padded()
     }
 
     /// Mixes the values of all sequences in `qkv`, `[n, t, 3 width]`, into `out`, `[n, t, width]`,
@@ -133,7 +133,8 @@ impl Attention {
         scratch.clear();
         scratch.resize(self.scratch_len(), 0.0);
         let (values, rest) = scratch.split_at_mut(size * padded);
-        let of_scores = &mut rest[..padded];
+        let (of_keys, rest) = rest.split_at_mut(size * padded);
+        let (of_values, of_scores) = rest.split_at_mut(size * padded);
         qkv_gradient.fill(0.0);
         vectorised(
             #[inline(always)]
@@ -146,6 +147,8 @@ impl Attention {
                     for head in 0..heads {
                         let [q0, k0, v0] = [0, 1, 2].map(|part| part * width + head * size);
                         transpose(values, qkv, t, 3 * width, v0, size, padded);
+                        of_keys.fill(0.0);
+                        of_values.fill(0.0);
                         for i in 0..t {
                             let upstream = &gradient[i * width + head * size..][..size];
                             let row = &weights[(head * t + i) * padded..][..padded];
@@ -161,10 +164,17 @@ impl Attention {
                             let keys = (0..t).map(|j| &qkv[j * 3 * width + k0..][..size]);
                             let of_q = &mut out[i * 3 * width + q0..][..size];
                             accumulate::<SIZE>(of_q, of_scores.iter().copied().zip(keys));
-                            for j in 0..t {
-                                let of_token = &mut out[j * 3 * width..][..3 * width];
-                                add_scaled(&mut of_token[k0..][..size], q, of_scores[j]);
-                                add_scaled(&mut of_token[v0..][..size], upstream, row[j]);
+                            for (c, (&q, &upstream)) in q.iter().zip(upstream).enumerate() {
+                                let feature = c * padded..(c + 1) * padded;
+                                add_scaled(&mut of_keys[feature.clone()], of_scores, q);
+                                add_scaled(&mut of_values[feature], row, upstream);
+                            }
+                        }
+                        for j in 0..t {
+                            let of_token = &mut out[j * 3 * width..][..3 * width];
+                            for c in 0..size {
+                                of_token[k0 + c] = of_keys[c * padded + j];
+                                of_token[v0 + c] = of_values[c * padded + j];
                             }
                         }
                     }
