@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
-use crate::kernels::exp;
+use crate::kernels::{exp, vectorised};
 use crate::network::upload_ints;
 
 /// Fill value for logits of illegal actions. Not -infinity: a row without legal actions would
@@ -89,11 +89,13 @@ impl Choices {
 
     /// The same on the host, from rows of `width` outputs, of which the logits start at `column`.
     pub fn log_probs_on_host(&self, output: &[f32], width: usize, column: usize) -> Vec<f32> {
+        let mut weights = vec![0.0; self.n_actions];
         let choices = self.rows.iter().zip(&self.taken).zip(self.illegal.chunks(self.n_actions));
         choices
             .map(|((&row, &taken), illegal)| {
                 let logits = &output[row as usize * width + column..][..self.n_actions];
-                logits[taken as usize] - log_normaliser(logits, illegal)
+                let (max, sum) = exponentials(logits, illegal, &mut weights);
+                logits[taken as usize] - max - sum.ln()
             })
             .collect()
     }
@@ -109,34 +111,76 @@ impl Choices {
         gradient: &mut [f32],
     ) {
         let choices = self.rows.iter().zip(&self.taken).zip(self.illegal.chunks(self.n_actions));
-        let mut legal = Vec::with_capacity(self.n_actions);
+        let mut weights = vec![0.0; self.n_actions];
         for (((&row, &taken), illegal), &upstream) in choices.zip(upstream) {
-            let start = row as usize * width + column;
-            legal.clear();
-            legal.extend((0..self.n_actions).filter(|&action| !illegal[action]).map(|a| (a, 0.0)));
-            if legal.len() == 1 {
+            if illegal.iter().filter(|&&illegal| !illegal).count() == 1 {
                 continue; // no choice, no gradient
             }
-            let logits = &output[start..][..self.n_actions];
-            let max = legal.iter().map(|&(a, _)| logits[a]).fold(f32::NEG_INFINITY, f32::max);
-            let mut sum = 0.0;
-            for (action, weight) in &mut legal {
-                *weight = exp(logits[*action] - max);
-                sum += *weight;
-            }
+            let start = row as usize * width + column;
+            let (_, sum) = exponentials(&output[start..][..self.n_actions], illegal, &mut weights);
             let gradient = &mut gradient[start..][..self.n_actions];
-            let scale = upstream / sum;
-            for &(action, weight) in &legal {
-                gradient[action] -= scale * weight;
-            }
+            add_scaled(gradient, &weights, -upstream / sum);
             gradient[taken as usize] += upstream;
         }
     }
 }
 
-/// log Σ exp over legal logits.
-fn log_normaliser(logits: &[f32], illegal: &[bool]) -> f32 {
-    let legal = || logits.iter().zip(illegal).filter(|(_, illegal)| !**illegal).map(|(&x, _)| x);
-    let max = legal().fold(f32::NEG_INFINITY, f32::max);
-    max + legal().map(|x| exp(x - max)).sum::<f32>().ln()
+/// From how many actions on rows are worth vector instructions: below, the call costs more.
+const WIDE: usize = 32;
+
+/// Writes e^(x − max) of every legal logit x to `weights`, 0 where illegal; the largest legal logit
+/// and the sum of the weights.
+fn exponentials(logits: &[f32], illegal: &[bool], weights: &mut [f32]) -> (f32, f32) {
+    const LANES: usize = 16;
+    if logits.len() < WIDE {
+        let legal = logits.iter().zip(illegal).filter(|(_, illegal)| !**illegal);
+        let max = legal.fold(f32::NEG_INFINITY, |max, (&x, _)| max.max(x));
+        let mut sum = 0.0;
+        for ((weight, &x), &illegal) in weights.iter_mut().zip(logits).zip(illegal) {
+            *weight = if illegal { 0.0 } else { exp(x - max) };
+            sum += *weight;
+        }
+        return (max, sum);
+    }
+    vectorised(
+        #[inline(always)]
+        || {
+            for ((weight, &logit), &illegal) in weights.iter_mut().zip(logits).zip(illegal) {
+                *weight = if illegal { f32::NEG_INFINITY } else { logit };
+            }
+            let mut lanes = [f32::NEG_INFINITY; LANES];
+            for chunk in weights.chunks(LANES) {
+                for (lane, &x) in lanes.iter_mut().zip(chunk) {
+                    *lane = if x > *lane { x } else { *lane };
+                }
+            }
+            let max = lanes.into_iter().fold(f32::NEG_INFINITY, f32::max);
+            let mut lanes = [0.0; LANES];
+            for (chunk, illegal) in weights.chunks_mut(LANES).zip(illegal.chunks(LANES)) {
+                for ((weight, &illegal), lane) in chunk.iter_mut().zip(illegal).zip(&mut lanes) {
+                    *weight = if illegal { 0.0 } else { exp(*weight - max) };
+                    *lane += *weight;
+                }
+            }
+            (max, lanes.iter().sum())
+        },
+    )
+}
+
+/// `gradient += factor · weights`.
+fn add_scaled(gradient: &mut [f32], weights: &[f32], factor: f32) {
+    if weights.len() < WIDE {
+        for (gradient, &weight) in gradient.iter_mut().zip(weights) {
+            *gradient += factor * weight;
+        }
+        return;
+    }
+    vectorised(
+        #[inline(always)]
+        || {
+            for (gradient, &weight) in gradient.iter_mut().zip(weights) {
+                *gradient += factor * weight;
+            }
+        },
+    )
 }
