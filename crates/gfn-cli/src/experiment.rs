@@ -64,7 +64,7 @@ impl Experiment {
         let env: Arc<dyn Environment> = spec.env.build(()).map_err(at("env"))?.into();
         let layout = env.layout();
         let files = FileReader::default();
-        let context = RewardContext { env: &*env, files: &files };
+        let context = RewardContext { env: &env, files: &files };
         let reward: Arc<dyn Reward> = spec.reward.build(context).map_err(at("reward"))?.into();
 
         let exact = enumerate(&*env, &*reward, spec.eval.max_states)?.map(Arc::new);

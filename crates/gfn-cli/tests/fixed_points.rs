@@ -160,7 +160,8 @@ fn on_strings(build: &str) {
     }
     std::fs::write(&path, text).unwrap();
     let env = format!("kind = 'sequence'\nlength = 3\nsymbols = ['0', '1']\nbuild = '{build}'");
-    let reward = format!("kind = 'table'\npath = '{}'\nexponent = 2", path.display());
+    let reward =
+        format!("kind = 'table'\npath = '{}'\ntransform = {{ exponent = 2 }}", path.display());
     every_pair_reaches_the_target(&env, &reward);
 }
 
@@ -172,6 +173,22 @@ fn strings_grown_at_both_ends() {
 #[test]
 fn strings_filled_in_any_order() {
     on_strings("fill");
+}
+
+#[test]
+fn strings_of_any_length() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("table.csv");
+    let mut text = "object,value\n".to_owned();
+    for (i, object) in ["0", "1", "00", "01", "10", "11", "000", "010", "111"].iter().enumerate() {
+        text += &format!("{object},{}\n", 1 + (i * 5) % 7);
+    }
+    for object in ["001", "011", "100", "101", "110"] {
+        text += &format!("{object},0.5\n");
+    }
+    std::fs::write(&path, text).unwrap();
+    let env = "kind = 'sequence'\nlength = 3\nmin_length = 1\nsymbols = ['0', '1']";
+    every_pair_reaches_the_target(env, &format!("kind = 'table'\npath = '{}'", path.display()));
 }
 
 #[test]

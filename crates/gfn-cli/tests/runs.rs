@@ -180,6 +180,52 @@ fn interrupted_and_killed_runs_end_like_one_that_never_stopped() {
     assert_same(&whole, &resumed);
 }
 
+/// A scorer that dies while a file lies about, after so many objects.
+const SCORER: &str = "
+n=0
+while read x; do
+  [ -z \"$x\" ] && continue
+  n=$((n + 1))
+  if [ -e broken ] && [ $n -gt $(cat broken) ]; then echo 'out of licences' >&2; exit 9; fi
+  y=${x%%[!0-9]*}
+  echo $((y + 1))
+done
+";
+
+#[test]
+fn nothing_is_lost_when_a_scorer_dies() {
+    let workspace = Workspace::new();
+    std::fs::write(workspace.path("scorer.sh"), SCORER).unwrap();
+    let reward = [
+        "reward.kind=command",
+        "reward.command=['sh', 'scorer.sh']",
+        "reward.restarts=0",
+        "eval.max_states=1",
+        "eval.metrics=['samples', 'log_z']",
+        "train.trajectories=1600",
+    ];
+    let reward: Vec<&str> = reward.into_iter().flat_map(|change| ["-s", change]).collect();
+    let whole = workspace.train("whole", &reward);
+    // It dies in the first evaluation, in an update, and in the evaluation at iteration 50.
+    for objects in ["20", "90", "360"] {
+        std::fs::write(workspace.path("broken"), objects).unwrap();
+        let output =
+            workspace.gfn(&[&["train", "spec.toml", "--out", "out"], &reward[..]].concat());
+        let text = stderr(&output);
+        assert_eq!(code(&output), 3, "{text}");
+        assert!(text.contains("`sh scorer.sh` ended (exit status: 9) after"), "{text}");
+        assert!(text.contains("out of licences") && text.contains("nothing is lost"), "{text}");
+    }
+    let failed = std::fs::read_to_string(workspace.path("out/run/s3/FAILED")).unwrap();
+    assert!(failed.contains("scorer.sh"), "{failed}");
+    std::fs::remove_file(workspace.path("broken")).unwrap();
+    assert_same(&whole, &workspace.train("out", &reward));
+    let manifest = std::fs::read_to_string(whole.join("manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    // 200 iterations of 8, 50 samples at each of 5 evaluations, 50 in samples.csv.
+    assert_eq!(manifest["sessions"][0]["rewards_computed"], 200 * 8 + 5 * 50 + 50);
+}
+
 #[allow(unsafe_code)]
 fn unsafe_kill(process: u32, signal: i32) {
     // SAFETY: sends a signal to a child that has not been waited for.

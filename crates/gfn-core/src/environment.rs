@@ -84,6 +84,12 @@ pub trait Environment: Any + Send + Sync {
         None
     }
 
+    /// The terminal row of the object with this number, in lexicographic order of the cells, where
+    /// objects are numbered.
+    fn object_at(&self, _number: u64) -> Option<Vec<i32>> {
+        None
+    }
+
     /// The values of each cell, where they are few: state graphs then find a row by its digits
     /// instead of hashing it.
     fn cell_ranges(&self) -> Option<Vec<Range<i32>>> {

@@ -1,7 +1,9 @@
 //! Registries: one slice of descriptors per axis, from which parsing, `gfn list`,
 //! `gfn describe`, `gfn schema` and the tests of all combinations follow.
 
+use std::any::Any;
 use std::path::Path;
+use std::sync::Arc;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Serialize, de::DeserializeOwned};
@@ -87,9 +89,17 @@ impl Axis for RewardAxis {
 #[derive(Clone, Copy)]
 pub struct RewardContext<'a> {
     /// The environment whose objects are rewarded.
-    pub env: &'a dyn Environment,
+    pub env: &'a Arc<dyn Environment>,
     /// Where data files are read from.
     pub files: &'a dyn Files,
+}
+
+impl<'a> RewardContext<'a> {
+    /// The environment, if it is a `T`.
+    pub fn env_as<T: Environment>(&self) -> Option<&'a T> {
+        // From the trait object inside: the pointer to it is `Any` as well.
+        (&**self.env as &dyn Any).downcast_ref()
+    }
 }
 
 /// Access to data files. Libraries open nothing themselves: the program that owns the run does,
@@ -100,6 +110,25 @@ pub trait Files {
     /// # Errors
     /// When it cannot be read.
     fn read(&self, path: &Path) -> std::io::Result<Vec<u8>>;
+
+    /// What to do about a file that cannot be read, where its name is known.
+    fn remedy(&self, _path: &Path) -> Option<String> {
+        None
+    }
+
+    /// Tells the user something about a file that is no error.
+    fn note(&self, _message: &str) {}
+
+    /// The whole content of the file that `key` names.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn read_for(&self, key: &str, path: &Path) -> Result<Vec<u8>, KeyError> {
+        self.read(path).map_err(|error| {
+            let message = format!("cannot read `{}`: {error}", path.display());
+            KeyError { help: self.remedy(path), ..KeyError::data(key, message) }
+        })
+    }
 }
 
 impl<F: Fn(&Path) -> std::io::Result<Vec<u8>>> Files for F {

@@ -13,6 +13,23 @@ pub enum RewardError {
         /// What is missing and where it was looked for.
         reason: String,
     },
+    /// A program that computes rewards failed, or gave something that is no reward.
+    #[error("{message}")]
+    Failed {
+        /// What happened.
+        message: String,
+    },
+}
+
+impl RewardError {
+    /// The raw value of an object has no positive reward.
+    pub fn value(object: &str, value: f64) -> Self {
+        let message = format!(
+            "the object `{object}` has the value {value}, whose reward would not be positive; set \
+             reward.transform.floor or reward.transform.reward_floor"
+        );
+        Self::Failed { message }
+    }
 }
 
 /// R(x) > 0 of terminal states, as log R(x) in nats.
@@ -22,6 +39,12 @@ pub trait Reward: Send + Sync {
     /// # Errors
     /// When the reward of some object is not known.
     fn log_reward(&self, xs: &States, out: &mut [f64]) -> Result<(), RewardError>;
+
+    /// How many rewards were really computed so far, where that is costly: without those that
+    /// were remembered.
+    fn computed(&self) -> Option<u64> {
+        None
+    }
 
     /// log Z = log of the sum of R(x) over all objects, where a closed form is known.
     fn log_partition(&self) -> Option<f64> {

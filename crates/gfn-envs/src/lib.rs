@@ -21,4 +21,6 @@ pub const REWARDS: &[Entry<RewardAxis>] = &[
     Entry::of::<reward::hypergrid::HypergridRewardSpec>(),
     Entry::of::<reward::table::TableSpec>(),
     Entry::of::<reward::hamming::HammingSpec>(),
+    Entry::of::<reward::gbt::GbtSpec>(),
+    Entry::of::<reward::command::CommandSpec>(),
 ];

@@ -1,4 +1,4 @@
-//! Strings of a fixed length over an alphabet, built symbol by symbol in one of three ways.
+//! Strings over an alphabet, built symbol by symbol in one of three ways.
 
 use std::ops::Range;
 
@@ -25,8 +25,12 @@ pub enum Build {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SequenceSpec {
-    /// Number of symbols of a complete string, at least 1.
+    /// Number of symbols of a complete string, at least 1; with `min_length`, the most.
     pub length: usize,
+    /// The fewest symbols of an object: strings may then stop at any length from here to `length`.
+    /// Default: all objects are `length` symbols long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_length: Option<usize>,
     /// Names of the symbols, in the order of their numbers; at least two, all different.
     pub symbols: Vec<String>,
     /// How a string grows.
@@ -37,6 +41,7 @@ impl Default for SequenceSpec {
     fn default() -> Self {
         Self {
             length: 5,
+            min_length: None,
             symbols: (0..11).map(|block| block.to_string()).collect(),
             build: Build::PrependAppend,
         }
@@ -46,13 +51,22 @@ impl Default for SequenceSpec {
 impl Kind<EnvAxis> for SequenceSpec {
     const NAME: &'static str = "sequence";
     const ALIASES: &'static [&'static str] = &["strings"];
-    const SUMMARY: &'static str =
-        "strings of fixed length, grown at one end, at both, or filled in any order";
+    const SUMMARY: &'static str = "strings, grown at one end, at both, or filled in any order";
     const PAPER: Option<&'static str> = Some("arXiv:2305.07170");
 
     fn build(&self, (): ()) -> Result<Box<dyn Environment>, KeyError> {
         if self.length == 0 {
             return Err(KeyError::new("length", "a string needs at least one symbol"));
+        }
+        if let Some(min_length) = self.min_length {
+            if self.build == Build::Fill {
+                return Err(KeyError::new("min_length", "strings that are filled have one length")
+                    .help("choose env.build = \"append\" or \"prepend_append\""));
+            }
+            if min_length > self.length {
+                let message = format!("must be at most length, {}, not {min_length}", self.length);
+                return Err(KeyError::new("min_length", message));
+            }
         }
         if self.symbols.len() < 2 {
             return Err(KeyError::new("symbols", "an alphabet needs at least two symbols")
@@ -115,12 +129,14 @@ impl Kind<EnvAxis> for BitSequenceSpec {
         }
         // Word w is its number in binary, the most significant bit first.
         let symbols = (0..1usize << word_bits).map(|w| format!("{w:0word_bits$b}")).collect();
-        let words = SequenceSpec { length: bits / word_bits, symbols, build };
+        let words = SequenceSpec { length: bits / word_bits, min_length: None, symbols, build };
         words.build(()).map_err(|error| KeyError { key: Some("bits".to_owned()), ..error })
     }
 }
 
 /// Strings over k symbols: a row holds a symbol or -1 per position. A complete string is terminal.
+/// Strings of variable length end by stopping, the last action, which leads to a stopped copy of
+/// the string: their rows have one more cell, 1 if stopped.
 ///
 /// Growing strings are left-aligned: action `c < k` appends symbol `c`; with
 /// [`Build::PrependAppend`], action `k + c` prepends it. Backward action 0 removes the last symbol
@@ -141,9 +157,33 @@ impl Sequence {
         self.spec.symbols.len()
     }
 
+    /// The cells that hold symbols.
+    fn cells<'a>(&self, row: &'a [i32]) -> &'a [i32] {
+        &row[..self.spec.length]
+    }
+
     /// Number of symbols so far; where strings grow, also the first empty position.
-    fn filled(row: &[i32]) -> usize {
-        row.iter().filter(|&&symbol| symbol >= 0).count()
+    fn filled(&self, row: &[i32]) -> usize {
+        self.cells(row).iter().filter(|&&symbol| symbol >= 0).count()
+    }
+
+    fn is_stopped(&self, row: &[i32]) -> bool {
+        row.get(self.spec.length) == Some(&1)
+    }
+
+    /// Number of forward and backward actions without stopping and its inverse.
+    fn n_moves(&self) -> (usize, usize) {
+        let (length, k) = (self.spec.length, self.k());
+        match self.spec.build {
+            Build::PrependAppend => (2 * k, 2),
+            Build::Append => (k, 1),
+            Build::Fill => (length * k, length),
+        }
+    }
+
+    /// The length of all objects, if they have one.
+    pub fn fixed_length(&self) -> Option<usize> {
+        self.spec.min_length.is_none().then_some(self.spec.length)
     }
 
     /// The symbols, by their numbers.
@@ -163,29 +203,35 @@ impl Sequence {
 impl Environment for Sequence {
     fn layout(&self) -> Layout {
         let (length, k) = (self.spec.length, self.k());
-        let (n_actions, n_back_actions) = match self.spec.build {
-            Build::PrependAppend => (2 * k, 2),
-            Build::Append => (k, 1),
-            Build::Fill => (length * k, length),
-        };
+        let (n_actions, n_back_actions) = self.n_moves();
+        let stop = usize::from(self.spec.min_length.is_some());
         Layout {
-            width: length,
-            n_actions,
-            n_back_actions,
+            width: length + stop,
+            n_actions: n_actions + stop,
+            n_back_actions: n_back_actions + stop,
             n_tokens: length * k,
             n_active: length,
-            max_len: length,
+            max_len: length + stop,
             symbols_per_slot: if self.spec.build == Build::Fill { k } else { 0 },
         }
     }
 
     fn reset(&self, row: &mut [i32]) {
         row.fill(-1);
+        if let Some(stopped) = row.get_mut(self.spec.length) {
+            *stopped = 0;
+        }
     }
 
     fn legal(&self, row: &[i32], mask: &mut [bool]) {
         match self.spec.build {
-            Build::PrependAppend | Build::Append => mask.fill(Self::filled(row) < row.len()),
+            Build::PrependAppend | Build::Append => {
+                let n = self.filled(row);
+                mask.fill(n < self.spec.length && !self.is_stopped(row));
+                if let Some(min_length) = self.spec.min_length {
+                    mask[self.n_moves().0] = n >= min_length && !self.is_stopped(row);
+                }
+            }
             Build::Fill => {
                 for (mask, &symbol) in mask.chunks_exact_mut(self.k()).zip(row) {
                     mask.fill(symbol < 0);
@@ -196,7 +242,12 @@ impl Environment for Sequence {
 
     fn legal_back(&self, row: &[i32], mask: &mut [bool]) {
         match self.spec.build {
-            Build::PrependAppend | Build::Append => mask.fill(Self::filled(row) > 0),
+            Build::PrependAppend | Build::Append => {
+                mask.fill(self.filled(row) > 0 && !self.is_stopped(row));
+                if self.spec.min_length.is_some() {
+                    mask[self.n_moves().1] = self.is_stopped(row);
+                }
+            }
             Build::Fill => {
                 for (legal, &symbol) in mask.iter_mut().zip(row) {
                     *legal = symbol >= 0;
@@ -211,7 +262,11 @@ impl Environment for Sequence {
             row[position] = (action % self.k()) as i32;
             return position;
         }
-        let n = Self::filled(row);
+        if action == self.n_moves().0 {
+            row[self.spec.length] = 1;
+            return self.n_moves().1;
+        }
+        let n = self.filled(row);
         if action < self.k() {
             row[n] = action as i32;
             0
@@ -227,7 +282,11 @@ impl Environment for Sequence {
             let symbol = std::mem::replace(&mut row[back_action], -1);
             return back_action * self.k() + symbol as usize;
         }
-        let n = Self::filled(row);
+        if back_action == self.n_moves().1 {
+            row[self.spec.length] = 0;
+            return self.n_moves().0;
+        }
+        let n = self.filled(row);
         if back_action == 0 {
             std::mem::replace(&mut row[n - 1], -1) as usize
         } else {
@@ -246,7 +305,8 @@ impl Environment for Sequence {
     }
 
     fn render(&self, row: &[i32]) -> String {
-        let symbols: Vec<&str> = row
+        let symbols: Vec<&str> = self
+            .cells(row)
             .iter()
             .filter(|&&symbol| symbol >= 0)
             .map(|&symbol| self.spec.symbols[symbol as usize].as_str())
@@ -267,12 +327,20 @@ impl Environment for Sequence {
             }
             _ => text.split_whitespace().map(number).collect(),
         };
-        row.filter(|row| row.len() == self.spec.length)
+        let mut row = row?;
+        match self.spec.min_length {
+            None => (row.len() == self.spec.length).then_some(row),
+            Some(min_length) => (min_length..=self.spec.length).contains(&row.len()).then(|| {
+                row.resize(self.spec.length, -1);
+                row.push(1);
+                row
+            }),
+        }
     }
 
     /// n symbols: 2^n orders at both ends, 1 at one end, n! where any position is next.
     fn log_paths(&self, row: &[i32]) -> Option<f64> {
-        let n = Self::filled(row) as f64;
+        let n = self.filled(row) as f64;
         Some(match self.spec.build {
             Build::PrependAppend => n * std::f64::consts::LN_2,
             Build::Append => 0.0,
@@ -281,10 +349,28 @@ impl Environment for Sequence {
     }
 
     fn cell_ranges(&self) -> Option<Vec<Range<i32>>> {
-        Some(vec![-1..self.k() as i32; self.spec.length])
+        let mut ranges = vec![-1..self.k() as i32; self.spec.length];
+        if self.spec.min_length.is_some() {
+            ranges.push(0..2);
+        }
+        Some(ranges)
     }
 
     fn n_objects(&self) -> Option<u64> {
-        Some((self.k() as u64).saturating_pow(self.spec.length as u32))
+        let lengths = self.spec.min_length.unwrap_or(self.spec.length)..=self.spec.length;
+        let of_length = |length: usize| (self.k() as u64).saturating_pow(length as u32);
+        Some(lengths.map(of_length).fold(0, u64::saturating_add))
+    }
+
+    /// Strings of one length are numbers, the first symbol the most significant digit.
+    fn object_at(&self, number: u64) -> Option<Vec<i32>> {
+        let (length, k) = (self.fixed_length()?, self.k() as u64);
+        let mut row = vec![0; length];
+        let mut rest = number;
+        for cell in row.iter_mut().rev() {
+            *cell = (rest % k) as i32;
+            rest /= k;
+        }
+        (rest == 0).then_some(row)
     }
 }

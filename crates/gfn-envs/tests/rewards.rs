@@ -1,16 +1,19 @@
 //! Rewards against independent values: closed forms, published anchors, reference data.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use gfn_core::metric::{pearson, spearman};
 use gfn_core::policy::{Direction, UniformPolicy};
-use gfn_core::registry::{EnvAxis, Kind, RewardAxis, RewardContext};
+use gfn_core::registry::{EnvAxis, Files, Kind, RewardAxis, RewardContext};
 use gfn_core::special::binomial_mean_deviation;
 use gfn_core::{Environment, KeyError, Reward, StateGraph, States};
 use gfn_envs::hypergrid::Hypergrid;
 use gfn_envs::reward::hamming::HammingSpec;
 use gfn_envs::reward::hypergrid::{HypergridReward, HypergridRewardSpec, Variant};
+use gfn_envs::reward::modes::ModeSpec;
 use gfn_envs::reward::table::TableSpec;
+use gfn_envs::reward::transform::Transform;
 use gfn_envs::sequence::{BitSequenceSpec, Build, SequenceSpec};
 
 fn no_files(_: &Path) -> std::io::Result<Vec<u8>> {
@@ -55,7 +58,7 @@ fn hypergrid_anchors_to_all_digits() {
 
 #[test]
 fn hypergrid_variants_of_the_papers() {
-    let env = Hypergrid { dim: 4, side: 20 };
+    let env: Arc<dyn Environment> = Arc::new(Hypergrid { dim: 4, side: 20 });
     let log_z = |variant| {
         let spec = HypergridRewardSpec { variant: Some(variant), ..Default::default() };
         let reward = spec.build(RewardContext { env: &env, files: &no_files }).unwrap();
@@ -196,10 +199,19 @@ fn bounds_enclose_log_z_and_meet_at_the_optimum() {
     }
 }
 
-fn sequence() -> Box<dyn Environment> {
+fn env_of(spec: &impl Kind<EnvAxis>) -> Arc<dyn Environment> {
+    spec.build(()).unwrap().into()
+}
+
+fn sequence() -> Arc<dyn Environment> {
     let symbols = ["A", "C"].map(str::to_owned).to_vec();
     let spec = SequenceSpec { length: 2, symbols, ..Default::default() };
-    Kind::<EnvAxis>::build(&spec, ()).unwrap()
+    env_of(&spec)
+}
+
+/// The papers' usual normalisation.
+fn power(floor: f64, exponent: f64) -> Transform {
+    Transform { floor: Some(floor), exponent, r_max: Some(10.0), ..Default::default() }
 }
 
 fn table(text: &str, change: impl Fn(&mut TableSpec)) -> Result<Box<dyn Reward>, KeyError> {
@@ -207,15 +219,15 @@ fn table(text: &str, change: impl Fn(&mut TableSpec)) -> Result<Box<dyn Reward>,
     let mut spec = TableSpec { path: "t.csv".into(), ..Default::default() };
     change(&mut spec);
     let env = sequence();
-    Kind::<RewardAxis>::build(&spec, RewardContext { env: &*env, files: &files })
+    Kind::<RewardAxis>::build(&spec, RewardContext { env: &env, files: &files })
 }
 
 #[test]
 fn tables_are_transformed_as_stated() {
     let text = "object,value\r\nAC,2\r\nAA,-1\r\nCC,4\r\nCA,1\r\n";
     let reward = table(text, |spec| {
-        (spec.floor, spec.exponent, spec.r_max) = (Some(0.5), 3.0, Some(10.0));
-        spec.mode_fraction = 0.5;
+        spec.transform = power(0.5, 3.0);
+        spec.modes.fraction = Some(0.5);
     })
     .unwrap();
     let mut xs = States::new(2);
@@ -250,7 +262,9 @@ fn damaged_tables_are_refused_with_the_line() {
     refused("object,value\nAA,1\nAC,2\nAA,3\n", "line 2 and again on line 4");
     refused("object,value\nAA,1\nAX,2\n", "`AX` on line 3");
     refused("object,value\nAA,NaN\n", "`NaN` on line 2");
-    refused("object,value\nAA,1\nAC,2\n", "2 of 4 objects");
+    refused("object,value\nAA,1\nAC,2\n", "2 of 4 objects; missing are `CA`, `CC`");
+    refused("object,value\nCC,1\n", "1 of 4 objects; missing are `AA`, `AC`, `CA`");
+    refused("object,value\r\nAA,1\r\nAC,2\r\nAA,3\r\n", "line 2 and again on line 4");
     refused("object,value\nAA,1\nAC,-2\nCA,1\nCC,1\n", "line 3 of `t.csv` has the value -2");
     refused("object,value\n", "no rows");
     refused("object\nAA\n", "fewer than two columns");
@@ -258,11 +272,97 @@ fn damaged_tables_are_refused_with_the_line() {
     let message = column.err().unwrap().message;
     assert!(message.contains("no column `score`; it has object, value"), "{message}");
     let both = table("object,value\nAA,1\n", |spec| {
-        (spec.mode_fraction, spec.mode_list) = (0.1, "modes.csv".into());
+        (spec.modes.fraction, spec.modes.list) = (Some(0.1), "modes.csv".into());
     });
-    assert!(both.err().unwrap().message.contains("either listed or a fraction"));
+    assert!(both.err().unwrap().message.contains("either a fraction"));
     let hash = table("object,value\n", |spec| spec.sha256 = "00".into()).err().unwrap();
     assert!(hash.data && hash.message.contains("SHA-256"));
+}
+
+struct Noted(Vec<u8>, std::cell::RefCell<String>);
+
+impl Files for Noted {
+    fn read(&self, _: &Path) -> std::io::Result<Vec<u8>> {
+        Ok(self.0.clone())
+    }
+    fn note(&self, message: &str) {
+        *self.1.borrow_mut() += message;
+    }
+}
+
+#[test]
+fn rows_listed_twice_with_one_value_are_noted() {
+    let text = "object,value\nCC,4\nAA,1\nAC,2\nAA,1\nCA,3\nCC,4\n";
+    let files = Noted(text.into(), Default::default());
+    let env = sequence();
+    let mut spec = TableSpec { path: "t.csv".into(), ..Default::default() };
+    spec.modes.fraction = Some(0.5);
+    let reward = spec.build(RewardContext { env: &env, files: &files }).unwrap();
+    let note = files.1.borrow().clone();
+    assert!(note.contains("`AA` on line 3 and again on line 5, `CC` on line 2"), "{note}");
+    // Half of four objects, not of six rows.
+    assert_eq!(reward.modes().unwrap().count(), Some(2));
+    let mut xs = States::new(2);
+    [[0, 0], [1, 1]].iter().for_each(|row| xs.push(row));
+    let mut got = [0.0; 2];
+    reward.log_reward(&xs, &mut got).unwrap();
+    assert_eq!(got, [0.0, 4f64.ln()]);
+}
+
+#[test]
+fn npy_files_hold_all_values_in_order() {
+    let header = "{'descr': '<f8', 'fortran_order': False, 'shape': (4,), }\n";
+    let npy = |values: &[f64]| {
+        let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+        bytes.extend((header.len() as u16).to_le_bytes());
+        bytes.extend(header.as_bytes());
+        values.iter().for_each(|value| bytes.extend(value.to_le_bytes()));
+        bytes
+    };
+    let build = |env: &Arc<dyn Environment>, values: &[f64]| {
+        let files = Noted(npy(values), Default::default());
+        let spec = TableSpec { path: "t.npy".into(), ..Default::default() };
+        spec.build(RewardContext { env, files: &files })
+    };
+    let env = sequence();
+    let reward = build(&env, &[1.0, 2.0, 3.0, 4.0]).unwrap();
+    let objects = StateGraph::explore(&*env, 100).unwrap().objects();
+    let mut got = vec![0.0; 4];
+    reward.log_reward(&objects, &mut got).unwrap();
+    for (row, got) in objects.rows().zip(got) {
+        assert!((got - f64::from(2 * row[0] + row[1] + 1).ln()).abs() < 1e-12, "{row:?}");
+    }
+    let message = |env, values: &[f64]| build(env, values).err().unwrap().message;
+    assert!(message(&env, &[1.0, f64::NAN, 3.0, 4.0]).contains("NaN at number 1"));
+    assert!(message(&env, &[1.0, -1.0, 3.0, 4.0]).contains("number 1 of `t.npy`"));
+    let longer = env_of(&SequenceSpec { length: 3, ..Default::default() });
+    assert!(message(&longer, &[1.0; 4]).contains("has 4 values, but there are 1331 objects"));
+    let grid = env_of(&Hypergrid::default());
+    assert!(message(&grid, &[1.0; 4]).contains("have no order"));
+}
+
+#[test]
+fn modes_by_threshold_list_and_radius() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = dir.path().join("modes.csv");
+    std::fs::write(&list, "object,rank\nCC,1\nCC,2\n").unwrap();
+    let env = sequence();
+    let text = "object,value\nAA,1\nAC,2\nCA,3\nCC,4\n";
+    let table = dir.path().join("table.csv");
+    std::fs::write(&table, text).unwrap();
+    let found = |modes: ModeSpec| {
+        let files = |path: &Path| std::fs::read(path);
+        let spec = TableSpec { path: table.clone(), modes, ..Default::default() };
+        let reward = spec.build(RewardContext { env: &env, files: &files }).unwrap();
+        let modes = reward.modes().unwrap();
+        let ids = [[0, 0], [0, 1], [1, 0], [1, 1]].map(|row| modes.modes_of(&row, 0.0));
+        (modes.count(), ids.map(|ids| ids.len()))
+    };
+    let threshold = ModeSpec { threshold: Some(2.0), ..Default::default() };
+    assert_eq!(found(threshold), (Some(3), [0, 1, 1, 1]));
+    let listed = ModeSpec { list: list.clone(), ..Default::default() };
+    assert_eq!(found(listed.clone()), (Some(1), [0, 0, 0, 1]));
+    assert_eq!(found(ModeSpec { radius: 1, ..listed }), (Some(1), [0, 1, 1, 1]));
 }
 
 /// The 161,051 HOMO-LUMO gaps of QM9 block strings.
@@ -271,16 +371,14 @@ fn damaged_tables_are_refused_with_the_line() {
 fn qm9_strings_match_their_anchors() {
     let folder = Path::new(env!("GFN_REFERENCE_DATA"));
     let files = |path: &Path| std::fs::read(path);
-    let env = Kind::<EnvAxis>::build(&SequenceSpec::default(), ()).unwrap();
+    let env = env_of(&SequenceSpec::default());
     let spec = TableSpec {
         path: folder.join("qm9str_rewards.csv"),
-        floor: Some(1e-3),
-        exponent: 5.0,
-        r_max: Some(10.0),
-        mode_fraction: 0.005,
+        transform: power(1e-3, 5.0),
+        modes: ModeSpec { fraction: Some(0.005), ..Default::default() },
         ..Default::default()
     };
-    let context = RewardContext { env: &*env, files: &files };
+    let context = RewardContext { env: &env, files: &files };
     let reward = Kind::<RewardAxis>::build(&spec, context).unwrap();
     let graph = StateGraph::explore(&*env, 200_000).unwrap();
     assert_eq!(graph.states().len(), 177_156);
@@ -310,7 +408,7 @@ fn qm9_strings_match_their_anchors() {
     assert!(pearson(&target.log_reward, &target.prob).unwrap() < 0.999);
 }
 
-fn hamming(env: &dyn Environment, spec: &HammingSpec) -> Result<Box<dyn Reward>, KeyError> {
+fn hamming(env: &Arc<dyn Environment>, spec: &HammingSpec) -> Result<Box<dyn Reward>, KeyError> {
     let files = |path: &Path| std::fs::read(path);
     Kind::<RewardAxis>::build(spec, RewardContext { env, files: &files })
 }
@@ -318,9 +416,9 @@ fn hamming(env: &dyn Environment, spec: &HammingSpec) -> Result<Box<dyn Reward>,
 #[test]
 fn one_mode_has_the_binomial_partition_function() {
     let bits = BitSequenceSpec { bits: 8, word_bits: 2, build: Build::Fill };
-    let env = Kind::<EnvAxis>::build(&bits, ()).unwrap();
+    let env = env_of(&bits);
     let spec = HammingSpec { n_modes: 1, mode_radius: 1, exponent: 1.5, ..Default::default() };
-    let reward = hamming(&*env, &spec).unwrap();
+    let reward = hamming(&env, &spec).unwrap();
     let graph = StateGraph::explore(&*env, 10_000).unwrap();
     assert_eq!((graph.states().len(), graph.terminals().len()), (625, 256));
     let target = graph.target(&*reward).unwrap();
@@ -335,8 +433,8 @@ fn one_mode_has_the_binomial_partition_function() {
 fn drawn_modes_are_the_same_for_every_word_length() {
     let objects = |word_bits: usize| {
         let bits = BitSequenceSpec { bits: 24, word_bits, build: Build::Append };
-        let env = Kind::<EnvAxis>::build(&bits, ()).unwrap();
-        let reward = hamming(&*env, &HammingSpec { n_modes: 5, ..Default::default() }).unwrap();
+        let env = env_of(&bits);
+        let reward = hamming(&env, &HammingSpec { n_modes: 5, ..Default::default() }).unwrap();
         let mut xs = States::new(env.layout().width);
         let mut text = String::new();
         for i in 0..50u32 {
@@ -362,8 +460,8 @@ fn drawn_modes_are_the_same_for_every_word_length() {
 #[test]
 fn test_objects_are_modes_with_flipped_bits() {
     let bits = BitSequenceSpec { bits: 16, word_bits: 4, build: Build::Fill };
-    let env = Kind::<EnvAxis>::build(&bits, ()).unwrap();
-    let reward = hamming(&*env, &HammingSpec { n_modes: 1, ..Default::default() }).unwrap();
+    let env = env_of(&bits);
+    let reward = hamming(&env, &HammingSpec { n_modes: 1, ..Default::default() }).unwrap();
     let test = reward.test_objects().unwrap();
     let mut log_reward = vec![0.0; test.len()];
     reward.log_reward(&test, &mut log_reward).unwrap();
@@ -376,17 +474,18 @@ fn test_objects_are_modes_with_flipped_bits() {
 fn bad_bit_sequences_and_modes_are_refused() {
     let env = |bits, word_bits| {
         Kind::<EnvAxis>::build(&BitSequenceSpec { bits, word_bits, build: Build::Fill }, ())
+            .map(Arc::<dyn Environment>::from)
     };
     assert!(env(120, 7).err().unwrap().message.contains("not a whole number of words"));
     assert!(env(120, 0).is_err() && env(0, 8).is_err());
     let strings = env(12, 4).unwrap();
-    let message = |spec: HammingSpec| hamming(&*strings, &spec).err().unwrap().message;
+    let message = |spec: HammingSpec| hamming(&strings, &spec).err().unwrap().message;
     assert!(message(HammingSpec::default()).contains("not a whole number of blocks"));
     let blocks = vec!["0011".to_owned(), "00x1".to_owned()];
     let spec = HammingSpec { blocks, n_modes: 60, ..Default::default() };
     assert!(message(spec).contains("is no string of the environment"));
     let spec = HammingSpec { modes: "nowhere.txt".into(), ..Default::default() };
-    assert!(hamming(&*strings, &spec).err().unwrap().data);
+    assert!(hamming(&strings, &spec).err().unwrap().data);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("modes.txt");
     std::fs::write(&path, "\u{feff}000011110000\r\n\r\n0000\r\n").unwrap();
@@ -394,9 +493,9 @@ fn bad_bit_sequences_and_modes_are_refused() {
     let error = message(spec.clone());
     assert!(error.contains("line 3 of") && error.contains("`0000`"), "{error}");
     std::fs::write(&path, "000011110000\r\n111100001111").unwrap();
-    assert_eq!(hamming(&*strings, &spec).unwrap().modes().unwrap().count(), Some(2));
-    let grid = Kind::<EnvAxis>::build(&Hypergrid::default(), ()).unwrap();
-    assert!(hamming(&*grid, &HammingSpec::default()).err().unwrap().message.contains("strings"));
+    assert_eq!(hamming(&strings, &spec).unwrap().modes().unwrap().count(), Some(2));
+    let grid = env_of(&Hypergrid::default());
+    assert!(hamming(&grid, &HammingSpec::default()).err().unwrap().message.contains("strings"));
 }
 
 /// The papers' modes, and the distances of 7,200 test strings.
@@ -411,9 +510,9 @@ fn bit_sequence_distances_match_the_golden_files() {
         let expected: Vec<f64> = golden.lines().skip(1).map(|d| d.parse().unwrap()).collect();
         for word_bits in [2, 4, 6, 8, 10] {
             let bits = BitSequenceSpec { word_bits, ..Default::default() };
-            let env = Kind::<EnvAxis>::build(&bits, ()).unwrap();
+            let env = env_of(&bits);
             let modes = folder.join(format!("bitseq_modes_n120_seed{seed}.txt"));
-            let reward = hamming(&*env, &HammingSpec { modes, ..Default::default() }).unwrap();
+            let reward = hamming(&env, &HammingSpec { modes, ..Default::default() }).unwrap();
             let mut xs = States::new(env.layout().width);
             strings.lines().for_each(|line| xs.push(&env.parse(line).unwrap()));
             let mut out = vec![0.0; xs.len()];
@@ -434,21 +533,20 @@ fn tfbind8_matches_its_anchors() {
     let files = |path: &Path| std::fs::read(path);
     let sequence = SequenceSpec {
         length: 8,
+        min_length: None,
         symbols: ["A", "C", "G", "T"].map(str::to_owned).to_vec(),
         build: Build::Fill,
     };
-    let env = Kind::<EnvAxis>::build(&sequence, ()).unwrap();
+    let env = env_of(&sequence);
     let spec = TableSpec {
         path: folder.join("tfbind8_six6_ref_r1.csv"),
         object_columns: vec!["sequence".to_owned()],
         value_column: "y".to_owned(),
-        floor: Some(1e-3),
-        exponent: 3.0,
-        r_max: Some(10.0),
-        mode_list: folder.join("tfbind8_modes.csv"),
+        transform: power(1e-3, 3.0),
+        modes: ModeSpec { list: folder.join("tfbind8_modes.csv"), ..Default::default() },
         ..Default::default()
     };
-    let context = RewardContext { env: &*env, files: &files };
+    let context = RewardContext { env: &env, files: &files };
     let reward = Kind::<RewardAxis>::build(&spec, context).unwrap();
     let graph = StateGraph::explore(&*env, 400_000).unwrap();
     assert_eq!(graph.states().len(), 390_625);

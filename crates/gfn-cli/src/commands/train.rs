@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
+use gfn_core::RewardError;
 use gfn_core::train::{Report, TrainError};
 use serde_json::json;
 
@@ -61,7 +62,8 @@ fn data_hashes(experiment: &Experiment) -> BTreeMap<String, String> {
 fn may_change(key: &str, spec: &Spec, old: &str, new: &str) -> bool {
     match key {
         "checkpoint.every" | "checkpoint.keep" | "train.log_every" | "reward.path"
-        | "reward.source" | "reward.sha256" => true,
+        | "reward.source" | "reward.sha256" | "reward.command" | "reward.timeout_s"
+        | "reward.restarts" | "reward.workers" | "reward.cache" => true,
         // More of the same, unless a schedule depends on how much.
         "train.trajectories" => {
             let number = |text: &str| text.parse::<u64>().unwrap_or(0);
@@ -212,7 +214,8 @@ impl<'a> Session<'a> {
         self.manifest.write(&self.directory)?;
         let outcome = self.iterate(&stop);
         let exit = outcome.as_ref().err().map_or(DONE, Failure::exit_code);
-        self.manifest.end(exit, self.experiment.trainer.counters().step);
+        let computed = self.experiment.reward.computed();
+        self.manifest.end(exit, self.experiment.trainer.counters().step, computed);
         if let Err(failure) = &outcome
             && exit != INTERRUPTED
         {
@@ -226,8 +229,13 @@ impl<'a> Session<'a> {
         let total = self.experiment.trainer.n_steps();
         let first = self.experiment.trainer.counters().step;
         let mut progress = Progress::new(self.args.quiet, first, total);
-        if self.fresh {
+        // An evaluation is due at the start, and where the last session ended before its row was
+        // written.
+        let due = first.is_multiple_of(self.spec.eval.every) || first == total;
+        if due && !metrics::has_row(&self.directory.file("metrics.csv"), first) {
             self.evaluate(&mut progress, None)?;
+        }
+        if self.fresh {
             // From here on there is a checkpoint to come back to.
             self.save()?;
         }
@@ -265,7 +273,19 @@ impl<'a> Session<'a> {
             TrainError::Diverged { .. } => {
                 diverged(&self.directory.checkpoints(), &error.to_string())
             }
-            TrainError::Reward(error) => Failure::new(DATA, error.to_string()),
+            TrainError::Reward(error) => self.without_reward(&error),
+        }
+    }
+
+    /// Exit 3, with everything that was computed before the reward failed saved.
+    fn without_reward(&self, error: &RewardError) -> Failure {
+        let failure = Failure::new(DATA, error.to_string());
+        let step = self.experiment.trainer.counters().step;
+        match self.save() {
+            Ok(()) => failure.help(format!(
+                "nothing is lost: iteration {step} is saved; run the same command again to go on"
+            )),
+            Err(_) => failure,
         }
     }
 
@@ -274,11 +294,10 @@ impl<'a> Session<'a> {
         progress: &mut Progress,
         report: Option<&Report>,
     ) -> Result<(), Failure> {
-        let values = self
-            .experiment
-            .trainer
-            .evaluate()
-            .map_err(|error| Failure::new(DATA, error.to_string()))?;
+        let values = match self.experiment.trainer.evaluate() {
+            Ok(values) => values,
+            Err(error) => return Err(self.without_reward(&error)),
+        };
         let counters = self.experiment.trainer.counters();
         let row = metrics::row(self.spec, &counters, self.wall_s(), &values);
         self.metrics.row(&row)?;

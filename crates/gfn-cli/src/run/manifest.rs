@@ -19,6 +19,9 @@ pub struct Session {
     exit: Option<u8>,
     from_step: u64,
     to_step: Option<u64>,
+    /// Rewards that were really computed, metrics included, where that is costly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rewards_computed: Option<u64>,
 }
 
 /// Where a run comes from.
@@ -65,6 +68,7 @@ impl Manifest {
             exit: None,
             from_step,
             to_step: None,
+            rewards_computed: None,
         });
         let mut citations = BTreeMap::new();
         let mut experimental = Vec::new();
@@ -84,7 +88,7 @@ impl Manifest {
         part("objective", objective.name, objective.paper, objective.status);
         let backward = spec.backward.entry();
         part("backward", backward.name, backward.paper, backward.status);
-        let features = [("ndarray", cfg!(feature = "ndarray"))];
+        let features = [("ndarray", cfg!(feature = "ndarray")), ("wgpu", cfg!(feature = "wgpu"))];
         Self {
             gfn_version: env!("CARGO_PKG_VERSION").to_owned(),
             git_commit: env!("GFN_GIT_COMMIT").to_owned(),
@@ -102,11 +106,12 @@ impl Manifest {
     }
 
     /// Records how the session ended.
-    pub fn end(&mut self, exit: u8, step: u64) {
+    pub fn end(&mut self, exit: u8, step: u64, rewards_computed: Option<u64>) {
         if let Some(session) = self.sessions.last_mut() {
             session.end = Some(now());
             session.exit = Some(exit);
             session.to_step = Some(step);
+            session.rewards_computed = rewards_computed;
         }
     }
 

@@ -59,6 +59,11 @@ pub fn row(spec: &Spec, counters: &Counters, wall_s: f64, values: &[Option<f64>]
     row
 }
 
+/// Whether a table ends with the row of an iteration.
+pub fn has_row(table: &Path, step: u64) -> bool {
+    last_value(table, "step", step) == Some(step as f64)
+}
+
 /// Seconds that a run had taken at an iteration, over all sessions, by its tables.
 pub fn wall_s(run: &Path, step: u64) -> f64 {
     let evaluated = last_value(&run.join("metrics.csv"), "wall_s", step);

@@ -1,6 +1,5 @@
 //! Rewards by Hamming distance to the nearest of a set of modes: bit sequences and the like.
 
-use std::any::Any;
 use std::path::{Path, PathBuf};
 
 use gfn_core::registry::{Kind, RewardAxis, RewardContext};
@@ -54,10 +53,13 @@ impl Kind<RewardAxis> for HammingSpec {
     const PAPER: Option<&'static str> = Some("arXiv:2201.13259");
 
     fn build(&self, context: RewardContext<'_>) -> Result<Box<dyn Reward>, KeyError> {
-        let sequence = (context.env as &dyn Any).downcast_ref::<Sequence>().ok_or_else(|| {
-            KeyError::new("kind", "the reward `hamming` is defined on strings")
-                .help("choose env.kind = \"bit_sequence\" or \"sequence\", or another reward")
-        })?;
+        let sequence = context
+            .env_as::<Sequence>()
+            .filter(|sequence| sequence.fixed_length().is_some())
+            .ok_or_else(|| {
+                KeyError::new("kind", "the reward `hamming` is defined on strings of one length")
+                    .help("choose env.kind = \"bit_sequence\" or \"sequence\", or another reward")
+            })?;
         if !(self.exponent > 0.0 && self.exponent.is_finite()) {
             return Err(KeyError::new("exponent", "the exponent must be above 0"));
         }
@@ -90,9 +92,9 @@ fn read(
     path: &Path,
     context: RewardContext<'_>,
 ) -> Result<Vec<(String, String)>, KeyError> {
-    let bytes = context.files.read(path).map_err(|error| {
-        KeyError::data(key, format!("cannot read `{}`: {error}", path.display()))
-            .help("name an existing file with one string per line, or leave the key out")
+    let bytes = context.files.read_for(key, path).map_err(|error| match error.help {
+        Some(_) => error,
+        None => error.help("name an existing file with one string per line, or leave the key out"),
     })?;
     let text = String::from_utf8_lossy(&bytes);
     let lines = text.trim_start_matches('\u{feff}').lines().enumerate();

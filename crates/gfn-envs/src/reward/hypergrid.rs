@@ -1,7 +1,5 @@
 //! The reward of the hypergrid: a low floor, a plateau and a peak near every corner.
 
-use std::any::Any;
-
 use gfn_core::registry::{Kind, RewardAxis, RewardContext};
 use gfn_core::special::log_sum_exp;
 use gfn_core::{KeyError, Modes, Reward, RewardError, States};
@@ -85,7 +83,7 @@ impl Kind<RewardAxis> for HypergridRewardSpec {
                 return Err(KeyError::new(key, format!("must be at least 0, not {value}")));
             }
         }
-        let grid = (context.env as &dyn Any).downcast_ref::<Hypergrid>().ok_or_else(|| {
+        let grid = context.env_as::<Hypergrid>().ok_or_else(|| {
             KeyError::new(
                 "kind",
                 "the reward `hypergrid` is defined on the environment `hypergrid`",

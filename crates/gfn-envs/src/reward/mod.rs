@@ -1,5 +1,11 @@
-//! Rewards, one file each.
+//! Rewards, one file each, and what they share.
 
+pub mod command;
+pub mod gbt;
 pub mod hamming;
 pub mod hypergrid;
+pub mod modes;
+mod npy;
+pub mod objects;
 pub mod table;
+pub mod transform;

@@ -1,8 +1,8 @@
-//! Rewards by table: a CSV file of objects and values, for any environment whose objects can be
+//! Rewards by table: a CSV or NPY file of values, for any environment whose objects can be
 //! written as text.
 
-use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::collections::HashSet;
+use std::path::PathBuf;
 
 use gfn_core::registry::{Kind, RewardAxis, RewardContext};
 use gfn_core::{Environment, KeyError, Modes, Reward, RewardError, States};
@@ -10,11 +10,17 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::modes::{ModeSet, ModeSpec, is_empty};
+use super::npy;
+use super::objects::{ObjectIndex, listed_objects, plain_lines};
+use super::transform::Transform;
+
 /// Settings of [`TableReward`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TableSpec {
-    /// A CSV file with a header.
+    /// A CSV file with a header, rows in any order; or an NPY file with the values of all objects
+    /// in lexicographic order.
     pub path: PathBuf,
     /// Names of the columns that hold the object: its text in one, or one symbol per column.
     /// Default: all but the last.
@@ -27,184 +33,257 @@ pub struct TableSpec {
     pub sha256: String,
     /// Where the file can be got; shown when it is missing.
     pub source: String,
-    /// Values below this are raised to it, before the power. Needed if values can be 0 or less.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub floor: Option<f64>,
-    /// Power to which values are raised.
-    pub exponent: f64,
-    /// Rewards are scaled so that the largest is this; none keeps them as they are.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub r_max: Option<f64>,
-    /// Modes are the best objects that make up this fraction of the table; 0 defines none.
-    pub mode_fraction: f64,
-    /// A CSV file with a header whose first column names the modes; instead of a fraction.
+    /// From values to rewards.
+    #[serde(skip_serializing_if = "Transform::is_identity")]
+    pub transform: Transform,
+    /// Which objects are modes.
+    #[serde(skip_serializing_if = "ModeSpec::is_none")]
+    pub modes: ModeSpec,
+    /// A CSV file with a header whose first column names objects to measure correlations on,
+    /// where the environment cannot be enumerated.
     #[serde(skip_serializing_if = "is_empty")]
-    pub mode_list: PathBuf,
-}
-
-fn is_empty(path: &Path) -> bool {
-    path.as_os_str().is_empty()
-}
-
-impl Default for TableSpec {
-    fn default() -> Self {
-        Self {
-            path: PathBuf::new(),
-            object_columns: Vec::new(),
-            value_column: String::new(),
-            sha256: String::new(),
-            source: String::new(),
-            floor: None,
-            exponent: 1.0,
-            r_max: None,
-            mode_fraction: 0.0,
-            mode_list: PathBuf::new(),
-        }
-    }
+    pub test_set: PathBuf,
 }
 
 impl Kind<RewardAxis> for TableSpec {
     const NAME: &'static str = "table";
-    const SUMMARY: &'static str = "values from a CSV file, with floor, exponent and scale";
+    const SUMMARY: &'static str = "values from a CSV or NPY file, transformed";
 
     fn build(&self, context: RewardContext<'_>) -> Result<Box<dyn Reward>, KeyError> {
-        if self.path.as_os_str().is_empty() {
-            let help = self.remedy("name a CSV file: -s reward.path=FILE");
+        if is_empty(&self.path) {
+            let help = self.remedy("name a CSV or NPY file: -s reward.path=FILE");
             return Err(KeyError::data("path", "no table is given").help(help));
         }
-        if !(self.exponent > 0.0 && self.exponent.is_finite()) {
-            return Err(KeyError::new("exponent", "the exponent must be above 0"));
-        }
-        if self.floor.is_some_and(|floor| !(floor > 0.0 && floor.is_finite())) {
-            return Err(KeyError::new("floor", "the floor must be above 0")
-                .help("a zero reward has no finite logarithm"));
-        }
-        if self.r_max.is_some_and(|r_max| !(r_max > 0.0 && r_max.is_finite())) {
-            return Err(KeyError::new("r_max", "the largest reward must be above 0"));
-        }
-        if !(0.0..=1.0).contains(&self.mode_fraction) {
-            return Err(KeyError::new("mode_fraction", "a fraction lies between 0 and 1"));
-        }
-        let bytes = context.files.read(&self.path).map_err(|error| {
-            KeyError::data("path", format!("cannot read `{}`: {error}", self.path.display()))
-                .help(self.remedy("name an existing CSV file: -s reward.path=FILE"))
+        // Out-of-range numbers are reported before a long file is read.
+        self.transform.prepare(self.transform.r_max)?;
+        self.modes.check()?;
+        let bytes = context.files.read_for("path", &self.path).map_err(|error| {
+            let help = error.help.clone().unwrap_or_else(|| {
+                self.remedy("name an existing CSV or NPY file: -s reward.path=FILE")
+            });
+            error.help(help)
         })?;
-        let found = hex(&Sha256::digest(&bytes));
-        if !self.sha256.is_empty() && !self.sha256.eq_ignore_ascii_case(&found) {
-            return Err(KeyError::data(
-                "path",
-                format!(
-                    "`{}` is not the expected file: its SHA-256 is {found}, not {}",
-                    self.path.display(),
-                    self.sha256
-                ),
-            )
-            .help(self.remedy("get the file again, or accept it with -s 'reward.sha256=\"\"'")));
-        }
-        let rows = self.read(context.env, &bytes)?;
-        let listed = match is_empty(&self.mode_list) {
-            true => None,
-            false => Some(self.listed_modes(context)?),
+        self.check_hash(&bytes)?;
+        let npy = self.path.extension().is_some_and(|extension| extension == "npy");
+        let table = match npy {
+            true => self.read_npy(&**context.env, &bytes)?,
+            false => self.read_csv(context, &plain_lines(bytes))?,
         };
-        self.reward(context.env, rows, listed)
+        let largest = table.values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let transform = self.transform.prepare(Some(largest))?;
+        let log_rewards = table.values.iter().enumerate().map(|(i, &value)| {
+            let place = || format!("{} of `{}`", table.place(i), self.path.display());
+            transform.of(value).ok_or_else(|| transform.refusal(&place(), value))
+        });
+        let log_rewards = log_rewards.collect::<Result<Vec<f64>, _>>()?;
+        let modes =
+            self.modes.among(context, &table.values, |i| table.object(&**context.env, i))?;
+        let test = match is_empty(&self.test_set) {
+            true => None,
+            false => Some(listed_objects(context, "test_set", &self.test_set)?),
+        };
+        Ok(Box::new(TableReward { index: table.index, log_rewards, modes, test }))
     }
 }
 
+/// The content of a file.
+struct Table {
+    values: Vec<f64>,
+    index: ObjectIndex,
+    /// Objects and lines of a CSV file; an NPY file has all objects in order.
+    rows: Option<(States, Vec<u64>)>,
+}
+
+impl Table {
+    fn object(&self, env: &dyn Environment, i: usize) -> Vec<i32> {
+        match &self.rows {
+            Some((objects, _)) => objects.row(i).to_vec(),
+            None => env.object_at(i as u64).expect("checked when the file was read"),
+        }
+    }
+
+    /// Without the second of every pair of rows.
+    fn without(self, twice: &[(usize, usize)]) -> Self {
+        let Some((all, all_lines)) = self.rows else { return self };
+        let again: HashSet<usize> = twice.iter().map(|&(_, again)| again).collect();
+        let mut objects = States::with_capacity(all.width(), all.len());
+        let (mut values, mut lines) = (Vec::new(), Vec::new());
+        for i in (0..all.len()).filter(|i| !again.contains(i)) {
+            objects.push(all.row(i));
+            values.push(self.values[i]);
+            lines.push(all_lines[i]);
+        }
+        let (index, _) = ObjectIndex::new(&objects);
+        Self { values, index, rows: Some((objects, lines)) }
+    }
+
+    fn place(&self, i: usize) -> String {
+        match &self.rows {
+            Some((_, lines)) => format!("line {}", lines[i]),
+            None => format!("number {i}"),
+        }
+    }
+}
+
+/// How many faults a message names.
+const NAMED: usize = 3;
+
 impl TableSpec {
-    /// Reads (object row, value, line) triples.
-    fn read(
-        &self,
-        env: &dyn Environment,
-        bytes: &[u8],
-    ) -> Result<Vec<(Vec<i32>, f64, u64)>, KeyError> {
-        let fail = |key: &'static str, message: String| {
-            KeyError::new(key, format!("`{}` {message}", self.path.display()))
+    fn fail(&self, key: &str, message: impl std::fmt::Display) -> KeyError {
+        KeyError::new(key, format!("`{}` {message}", self.path.display()))
+    }
+
+    fn check_hash(&self, bytes: &[u8]) -> Result<(), KeyError> {
+        let digest = Sha256::digest(bytes);
+        let found: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        if self.sha256.is_empty() || self.sha256.eq_ignore_ascii_case(&found) {
+            return Ok(());
+        }
+        let expected = &self.sha256;
+        let message = format!("is not the expected file: its SHA-256 is {found}, not {expected}");
+        let help = self.remedy("get the file again, or accept it with -s 'reward.sha256=\"\"'");
+        Err(KeyError { data: true, ..self.fail("path", message) }.help(help))
+    }
+
+    fn read_npy(&self, env: &dyn Environment, bytes: &[u8]) -> Result<Table, KeyError> {
+        let values = npy::read(bytes).map_err(|message| self.fail("path", message))?;
+        let (Some(n), Some(first), Some(digits)) =
+            (env.n_objects(), env.object_at(0), env.cell_ranges())
+        else {
+            return Err(self
+                .fail("path", "has values without names, but these objects have no order")
+                .help("use a CSV file with the objects beside their values"));
         };
-        let not_csv = |error| fail("path", format!("is not a CSV file: {error}"));
+        if n != values.len() as u64 {
+            let message = format!("has {} values, but there are {n} objects", values.len());
+            return Err(self.fail("path", message));
+        }
+        if let Some(i) = values.iter().position(|value| !value.is_finite()) {
+            let message = format!("has the value {} at number {i}; expected a number", values[i]);
+            return Err(self.fail("path", message));
+        }
+        // A cell starts at the value that it has in the first object.
+        let digits = digits.iter().zip(first).map(|(range, first)| first..range.end).collect();
+        Ok(Table { values, index: ObjectIndex::of_box(digits), rows: None })
+    }
+
+    fn read_csv(&self, context: RewardContext<'_>, bytes: &[u8]) -> Result<Table, KeyError> {
+        let env = &**context.env;
+        let not_csv = |error| self.fail("path", format!("is not a CSV file: {error}"));
         let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(bytes);
-        let headers = reader.headers().map_err(not_csv)?.clone();
+        let (object_columns, value_column) = self.columns(reader.headers().map_err(not_csv)?)?;
+        let mut objects = States::new(env.layout().width);
+        let (mut values, mut lines) = (Vec::new(), Vec::new());
+        let (mut record, mut object) = (csv::StringRecord::new(), String::new());
+        while reader.read_record(&mut record).map_err(not_csv)? {
+            let line = record.position().map_or(0, csv::Position::line);
+            object.clear();
+            for &column in &object_columns {
+                object += if object.is_empty() { "" } else { " " };
+                object += &record[column];
+            }
+            let text = &record[value_column];
+            let value = text.parse().ok().filter(|value: &f64| value.is_finite());
+            let value = value.ok_or_else(|| {
+                let message = "expected a number";
+                self.fail("path", format!("has the value `{text}` on line {line}; {message}"))
+            })?;
+            let row = env.parse(&object).ok_or_else(|| {
+                let message = "which is no object of the environment";
+                self.fail("path", format!("has `{object}` on line {line}, {message}"))
+            })?;
+            objects.push(&row);
+            values.push(value);
+            lines.push(line);
+        }
+        if values.is_empty() {
+            return Err(self.fail("path", "has no rows"));
+        }
+        let (index, twice) = ObjectIndex::new(&objects);
+        self.check_duplicates(context, &objects, &values, &lines, &twice)?;
+        self.check_gaps(env, &index, values.len() - twice.len())?;
+        let table = Table { values, index, rows: Some((objects, lines)) };
+        Ok(if twice.is_empty() { table } else { table.without(&twice) })
+    }
+
+    /// Columns of the object and of the value.
+    fn columns(&self, headers: &csv::StringRecord) -> Result<(Vec<usize>, usize), KeyError> {
         if headers.len() < 2 {
             let message = "has fewer than two columns; expected the object and its value";
-            return Err(fail("path", message.to_owned()));
+            return Err(self.fail("path", message));
         }
         let find = |key: &'static str, name: &String| {
             headers.iter().position(|header| header == name).ok_or_else(|| {
                 let known: Vec<&str> = headers.iter().collect();
-                fail(key, format!("has no column `{name}`; it has {}", known.join(", ")))
+                self.fail(key, format!("has no column `{name}`; it has {}", known.join(", ")))
             })
         };
         let value_column = match self.value_column.is_empty() {
             true => headers.len() - 1,
             false => find("value_column", &self.value_column)?,
         };
-        let object_columns: Vec<usize> = match self.object_columns.is_empty() {
+        let object_columns = match self.object_columns.is_empty() {
             true => (0..headers.len()).filter(|&column| column != value_column).collect(),
-            false => self
-                .object_columns
-                .iter()
-                .map(|name| find("object_columns", name))
-                .collect::<Result<_, _>>()?,
-        };
-        let mut rows = Vec::new();
-        let mut lines: HashMap<Vec<i32>, u64> = HashMap::new();
-        for record in reader.records() {
-            let record = record.map_err(not_csv)?;
-            let line = record.position().map_or(0, csv::Position::line);
-            let object: Vec<&str> = object_columns.iter().map(|&column| &record[column]).collect();
-            let (object, text) = (object.join(" "), &record[value_column]);
-            let value: f64 =
-                text.parse().ok().filter(|value: &f64| value.is_finite()).ok_or_else(|| {
-                    let message = "expected a number";
-                    fail("path", format!("has the value `{text}` on line {line}; {message}"))
-                })?;
-            let row = env.parse(&object).ok_or_else(|| {
-                let message = "which is no object of the environment";
-                fail("path", format!("has `{object}` on line {line}, {message}"))
-            })?;
-            if let Some(first) = lines.insert(row.clone(), line) {
-                let message = format!("has `{object}` on line {first} and again on line {line}");
-                return Err(fail("path", message));
+            false => {
+                let columns = self.object_columns.iter().map(|name| find("object_columns", name));
+                columns.collect::<Result<_, _>>()?
             }
-            rows.push((row, value, line));
-        }
-        if rows.is_empty() {
-            return Err(fail("path", "has no rows".to_owned()));
-        }
-        Ok(rows)
+        };
+        Ok((object_columns, value_column))
     }
 
-    /// The rows of the objects in `mode_list`.
-    fn listed_modes(&self, context: RewardContext<'_>) -> Result<HashSet<Vec<i32>>, KeyError> {
-        let fail = |message: String| {
-            KeyError::new("mode_list", format!("`{}` {message}", self.mode_list.display()))
+    /// Objects listed twice with one value are worth a note, with two values an error.
+    fn check_duplicates(
+        &self,
+        context: RewardContext<'_>,
+        objects: &States,
+        values: &[f64],
+        lines: &[u64],
+        twice: &[(usize, usize)],
+    ) -> Result<(), KeyError> {
+        let describe = |pairs: &[(usize, usize)]| {
+            let named = pairs.iter().take(NAMED).map(|&(first, again)| {
+                let object = context.env.render(objects.row(again));
+                format!("`{object}` on line {} and again on line {}", lines[first], lines[again])
+            });
+            let mut text = named.collect::<Vec<_>>().join(", ");
+            if pairs.len() > NAMED {
+                text += &format!(", and {} more", pairs.len() - NAMED);
+            }
+            text
         };
-        if self.mode_fraction > 0.0 {
-            return Err(KeyError::new("mode_list", "modes are either listed or a fraction")
-                .help("leave one of mode_list and mode_fraction out"));
+        let (same, different): (Vec<_>, Vec<_>) =
+            twice.iter().partition(|(first, again)| values[*first] == values[*again]);
+        if !different.is_empty() {
+            let message = format!("has {}, with different values", describe(&different));
+            return Err(self.fail("path", message).help("keep one row per object"));
         }
-        let bytes = context.files.read(&self.mode_list).map_err(|error| {
-            KeyError::data(
-                "mode_list",
-                format!("cannot read `{}`: {error}", self.mode_list.display()),
-            )
-        })?;
-        let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(&bytes[..]);
-        let mut modes = HashSet::new();
-        for record in reader.records() {
-            let record = record.map_err(|error| fail(format!("is not a CSV file: {error}")))?;
-            let line = record.position().map_or(0, csv::Position::line);
-            let object = record.get(0).unwrap_or_default();
-            let row = context.env.parse(object).ok_or_else(|| {
-                fail(format!(
-                    "has `{object}` on line {line}, which is no object of the environment"
-                ))
-            })?;
-            modes.insert(row);
+        if !same.is_empty() {
+            let path = self.path.display();
+            context.files.note(&format!("`{path}` has {}, with the same value", describe(&same)));
         }
-        if modes.is_empty() {
-            return Err(fail("lists no modes".to_owned()));
+        Ok(())
+    }
+
+    /// Every object needs a value.
+    fn check_gaps(
+        &self,
+        env: &dyn Environment,
+        index: &ObjectIndex,
+        found: usize,
+    ) -> Result<(), KeyError> {
+        let Some(n) = env.n_objects().filter(|&n| n > found as u64) else { return Ok(()) };
+        let objects = (0..n).map_while(|i| env.object_at(i));
+        let missing = objects.filter(|object| index.place(object).is_none()).take(NAMED);
+        let missing: Vec<String> = missing.map(|row| format!("`{}`", env.render(&row))).collect();
+        let mut message = format!("has values for {found} of {n} objects");
+        if !missing.is_empty() {
+            message += &format!("; missing are {}", missing.join(", "));
         }
-        Ok(modes)
+        if n - found as u64 > missing.len() as u64 && !missing.is_empty() {
+            message += &format!(" and {} more", n - found as u64 - missing.len() as u64);
+        }
+        Err(self.fail("path", message).help("every object needs a value; add the missing rows"))
     }
 
     /// What to do, and what is known of where the file comes from.
@@ -217,114 +296,33 @@ impl TableSpec {
         }
         text
     }
-
-    fn reward(
-        &self,
-        env: &dyn Environment,
-        rows: Vec<(Vec<i32>, f64, u64)>,
-        listed: Option<HashSet<Vec<i32>>>,
-    ) -> Result<Box<dyn Reward>, KeyError> {
-        let floored = |value: f64| self.floor.map_or(value, |floor| value.max(floor));
-        if let Some((_, value, line)) = rows.iter().find(|(_, value, _)| floored(*value) <= 0.0) {
-            return Err(KeyError::new(
-                "floor",
-                format!(
-                    "line {line} of `{}` has the value {value}, whose reward would not be positive",
-                    self.path.display()
-                ),
-            )
-            .help("set a positive `floor`, for example reward.floor = 1e-3"));
-        }
-        let largest = rows.iter().map(|(_, value, _)| floored(*value)).fold(0.0, f64::max);
-        let log_scale = match self.r_max {
-            Some(r_max) => r_max.ln() - self.exponent * largest.ln(),
-            None => 0.0,
-        };
-        let mut order: Vec<usize> = (0..rows.len()).collect();
-        order.sort_by(|&a, &b| rows[b].1.total_cmp(&rows[a].1));
-        order.truncate((self.mode_fraction * rows.len() as f64) as usize);
-        let threshold = order.last().map(|&i| rows[i].1);
-        let mut is_mode = vec![false; rows.len()];
-        for &i in &order {
-            is_mode[i] = true;
-        }
-        if let Some(listed) = &listed {
-            for (is_mode, (row, _, _)) in is_mode.iter_mut().zip(&rows) {
-                *is_mode = listed.contains(row);
-            }
-        }
-        let mut values = HashMap::with_capacity(rows.len());
-        for (i, (row, value, _)) in rows.into_iter().enumerate() {
-            let log_reward = self.exponent * floored(value).ln() + log_scale;
-            values.insert(row, (log_reward, is_mode[i].then_some(i as u64)));
-        }
-        if let Some(n) = env.n_objects().filter(|&n| n > values.len() as u64) {
-            return Err(KeyError::new(
-                "path",
-                format!("`{}` has values for {} of {n} objects", self.path.display(), values.len()),
-            )
-            .help("every object needs a value; add the missing rows"));
-        }
-        Ok(Box::new(TableReward {
-            values,
-            n_modes: listed.as_ref().map_or(order.len(), HashSet::len) as u64,
-            modes: match listed {
-                Some(_) => format!("one of the objects listed in {}", self.mode_list.display()),
-                None => format!(
-                    "one of the best objects that make up a fraction {} of the table (value at \
-                     least {})",
-                    self.mode_fraction,
-                    threshold.unwrap_or(f64::NAN)
-                ),
-            },
-        }))
-    }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// R(x) = (max(y(x), floor) / max y)^exponent · r_max, with y from a table; without `r_max` the
-/// power itself.
+/// R(x) from a table of raw values, by [`Transform`].
 pub struct TableReward {
-    values: HashMap<Vec<i32>, (f64, Option<u64>)>,
-    n_modes: u64,
-    /// What makes an object a mode.
-    modes: String,
+    index: ObjectIndex,
+    log_rewards: Vec<f64>,
+    modes: Option<ModeSet>,
+    test: Option<States>,
 }
 
 impl Reward for TableReward {
     fn log_reward(&self, xs: &States, out: &mut [f64]) -> Result<(), RewardError> {
         for (out, row) in out.iter_mut().zip(xs.rows()) {
-            *out = match self.values.get(row) {
-                Some(&(log_reward, _)) => log_reward,
-                None => {
-                    return Err(RewardError::Unknown {
-                        object: format!("{row:?}"),
-                        reason: "it is not in the table".to_owned(),
-                    });
-                }
-            };
+            let place = self.index.place(row).ok_or_else(|| RewardError::Unknown {
+                object: format!("{row:?}"),
+                reason: "it is not in the table".to_owned(),
+            })?;
+            *out = self.log_rewards[place];
         }
         Ok(())
     }
 
+    fn test_objects(&self) -> Option<States> {
+        self.test.clone()
+    }
+
     fn modes(&self) -> Option<&dyn Modes> {
-        (self.n_modes > 0).then_some(self)
-    }
-}
-
-impl Modes for TableReward {
-    fn definition(&self) -> String {
-        self.modes.clone()
-    }
-
-    fn count(&self) -> Option<u64> {
-        Some(self.n_modes)
-    }
-
-    fn modes_of(&self, row: &[i32], _log_reward: f64) -> Vec<u64> {
-        self.values.get(row).and_then(|&(_, mode)| mode).into_iter().collect()
+        self.modes.as_ref().map(|modes| modes as &dyn Modes)
     }
 }

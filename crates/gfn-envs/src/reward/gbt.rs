@@ -1,0 +1,208 @@
+//! Rewards by gradient-boosted trees over one-hot symbols: the proxy of the sEH block strings.
+
+use std::path::PathBuf;
+
+use gfn_core::registry::{Kind, RewardAxis, RewardContext};
+use gfn_core::{Environment, KeyError, Modes, Reward, RewardError, States};
+use rayon::prelude::*;
+use safetensors::{Dtype, SafeTensors};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::modes::{ModeSet, ModeSpec, is_empty};
+use super::objects::listed_objects;
+use super::transform::{LogReward, Transform};
+use crate::sequence::Sequence;
+
+/// Settings of [`GbtReward`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct GbtSpec {
+    /// A safetensors file with the trees.
+    pub path: PathBuf,
+    /// From predictions to rewards.
+    #[serde(skip_serializing_if = "Transform::is_identity")]
+    pub transform: Transform,
+    /// Which objects are modes.
+    #[serde(skip_serializing_if = "ModeSpec::is_none")]
+    pub modes: ModeSpec,
+    /// A CSV file with a header whose first column names objects to measure correlations on.
+    #[serde(skip_serializing_if = "is_empty")]
+    pub test_set: PathBuf,
+}
+
+impl Kind<RewardAxis> for GbtSpec {
+    const NAME: &'static str = "gbt";
+    const SUMMARY: &'static str = "gradient-boosted trees over the symbols of a string";
+    const PAPER: Option<&'static str> = Some("arXiv:2305.07170");
+
+    fn build(&self, context: RewardContext<'_>) -> Result<Box<dyn Reward>, KeyError> {
+        let sequence = context
+            .env_as::<Sequence>()
+            .filter(|sequence| sequence.fixed_length().is_some())
+            .ok_or_else(|| {
+                KeyError::new("kind", "the reward `gbt` is defined on strings of one length")
+                    .help("choose env.kind = \"sequence\" without min_length")
+            })?;
+        if is_empty(&self.path) {
+            return Err(KeyError::data("path", "no trees are given")
+                .help("name a safetensors file: -s reward.path=FILE"));
+        }
+        let log_reward = self.transform.prepare(None)?;
+        let bytes = context.files.read_for("path", &self.path)?;
+        let k = sequence.symbols().len();
+        let trees = Trees::read(&bytes, sequence.layout().width, k).map_err(|message| {
+            let message = format!("`{}` {message}", self.path.display());
+            KeyError::data("path", message).help(
+                "expected the tensors baseline, threshold and value (f64), feature, left, right \
+                 and tree_offset (i32)",
+            )
+        })?;
+        let modes = self.modes.build(context, &log_reward)?;
+        let test = match is_empty(&self.test_set) {
+            true => None,
+            false => Some(listed_objects(context, "test_set", &self.test_set)?),
+        };
+        Ok(Box::new(GbtReward { trees, log_reward, modes, test }))
+    }
+}
+
+/// A split on whether one symbol stands at one position, or a leaf.
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    /// The position; [`LEAF`] for leaves.
+    position: u16,
+    symbol: u16,
+    /// Where to go if the symbol does not and does stand there.
+    next: [u32; 2],
+    value: f64,
+}
+
+const LEAF: u16 = u16::MAX;
+
+/// A sum of regression trees over the one-hot code of a string: feature `position k + symbol`.
+#[derive(Clone, Debug)]
+pub struct Trees {
+    baseline: f64,
+    nodes: Vec<Node>,
+    roots: Vec<u32>,
+}
+
+/// Numbers of one tensor.
+fn tensor<const N: usize, T>(
+    file: &SafeTensors<'_>,
+    name: &str,
+    dtype: Dtype,
+    number: fn([u8; N]) -> T,
+) -> Result<Vec<T>, String> {
+    let view = file.tensor(name).map_err(|_| format!("has no tensor `{name}`"))?;
+    if view.dtype() != dtype {
+        return Err(format!("has `{name}` in {:?}, not {dtype:?}", view.dtype()));
+    }
+    let (numbers, _) = view.data().as_chunks::<N>();
+    Ok(numbers.iter().map(|&bytes| number(bytes)).collect())
+}
+
+impl Trees {
+    /// Trees from a safetensors file: nodes of all trees one after the other, children counted
+    /// within a tree, feature -1 for leaves, left if `x[feature] <= threshold`.
+    ///
+    /// # Errors
+    /// What is wrong with the file, as the end of a sentence.
+    pub fn read(bytes: &[u8], length: usize, k: usize) -> Result<Self, String> {
+        let file = SafeTensors::deserialize(bytes)
+            .map_err(|error| format!("is not a safetensors file: {error}"))?;
+        let floats = |name| tensor(&file, name, Dtype::F64, f64::from_le_bytes);
+        let ints = |name| tensor(&file, name, Dtype::I32, i32::from_le_bytes);
+        let (baseline, threshold, value) =
+            (floats("baseline")?, floats("threshold")?, floats("value")?);
+        let (feature, left, right) = (ints("feature")?, ints("left")?, ints("right")?);
+        let offsets = ints("tree_offset")?;
+        let n = feature.len();
+        let sizes = [threshold.len(), value.len(), left.len(), right.len()];
+        if sizes != [n; 4] || baseline.len() != 1 {
+            return Err("has tensors of different lengths".to_owned());
+        }
+        let ordered = offsets.windows(2).all(|pair| pair[0] < pair[1]);
+        if offsets.first() != Some(&0) || offsets.last() != Some(&(n as i32)) || !ordered {
+            return Err("has a tree_offset that does not cut the nodes into trees".to_owned());
+        }
+        let mut nodes = Vec::with_capacity(n);
+        for tree in offsets.windows(2) {
+            let (start, end) = (tree[0] as usize, tree[1] as usize);
+            for i in start..end {
+                let child = |local: i32| {
+                    let child = start as i64 + i64::from(local);
+                    // Children come after their parent, so walks end.
+                    let inside = child > i as i64 && child < end as i64;
+                    inside.then_some(child as u32).ok_or(format!("has a bad child at node {i}"))
+                };
+                nodes.push(if feature[i] < 0 {
+                    Node { position: LEAF, symbol: 0, next: [0; 2], value: value[i] }
+                } else {
+                    let (left, right) = (child(left[i])?, child(right[i])?);
+                    let feature = feature[i] as usize;
+                    if feature >= length * k {
+                        return Err(format!(
+                            "splits on feature {feature}, but strings of {length} symbols out of \
+                             {k} have {}",
+                            length * k
+                        ));
+                    }
+                    let go = |x: f64| if x <= threshold[i] { left } else { right };
+                    let (position, symbol) = ((feature / k) as u16, (feature % k) as u16);
+                    Node { position, symbol, next: [go(0.0), go(1.0)], value: 0.0 }
+                });
+            }
+        }
+        let roots = offsets[..offsets.len() - 1].iter().map(|&offset| offset as u32).collect();
+        Ok(Self { baseline: baseline[0], nodes, roots })
+    }
+
+    /// The prediction for a string.
+    pub fn predict(&self, row: &[i32]) -> f64 {
+        self.roots.iter().fold(self.baseline, |sum, &root| {
+            let mut node = &self.nodes[root as usize];
+            while node.position != LEAF {
+                let there = row[node.position as usize] == i32::from(node.symbol);
+                node = &self.nodes[node.next[usize::from(there)] as usize];
+            }
+            sum + node.value
+        })
+    }
+}
+
+/// R(x) from the prediction of a sum of regression trees, by [`Transform`].
+pub struct GbtReward {
+    trees: Trees,
+    log_reward: LogReward,
+    modes: Option<ModeSet>,
+    test: Option<States>,
+}
+
+impl Reward for GbtReward {
+    fn log_reward(&self, xs: &States, out: &mut [f64]) -> Result<(), RewardError> {
+        const CHUNK: usize = 256;
+        let score = |first: usize, out: &mut [f64]| {
+            for (i, out) in out.iter_mut().enumerate() {
+                let value = self.trees.predict(xs.row(first + i));
+                *out = self.log_reward.of(value).ok_or_else(|| {
+                    RewardError::value(&format!("{:?}", xs.row(first + i)), value)
+                })?;
+            }
+            Ok(())
+        };
+        if xs.len() <= CHUNK {
+            return score(0, out);
+        }
+        out.par_chunks_mut(CHUNK).enumerate().try_for_each(|(i, out)| score(i * CHUNK, out))
+    }
+
+    fn test_objects(&self) -> Option<States> {
+        self.test.clone()
+    }
+
+    fn modes(&self) -> Option<&dyn Modes> {
+        self.modes.as_ref().map(|modes| modes as &dyn Modes)
+    }
+}
