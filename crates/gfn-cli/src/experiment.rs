@@ -8,7 +8,7 @@ use gfn_core::backward::{BackwardContext, check_pair};
 use gfn_core::metric::{Column, Exact, MetricContext};
 use gfn_core::registry::{Files, RewardContext};
 use gfn_core::train::{Parts, Trainer};
-use gfn_core::{Environment, Reward, StateGraph, States};
+use gfn_core::{Environment, Layers, Reward, StateGraph, States};
 use sha2::{Digest, Sha256};
 
 use crate::Registry;
@@ -94,6 +94,10 @@ impl Experiment {
             env: env.clone(),
             reward: reward.clone(),
             exact: exact.clone(),
+            layers: match exact {
+                Some(_) => None,
+                None => Layers::new(&*env, spec.eval.max_streamed_states).map(Arc::new),
+            },
             samples: spec.eval.samples,
             window: spec.eval.window,
             top_k: spec.eval.top_k,

@@ -32,6 +32,7 @@ fn backward_estimates_agree_with_dynamic_programming() {
             env: experiment.env.clone(),
             reward: experiment.reward.clone(),
             exact: Some(exact.clone()),
+            layers: None,
             samples: 1,
             window: 1,
             top_k: 1,

@@ -10,6 +10,7 @@
 
 pub mod environment;
 pub mod graph;
+pub mod layers;
 pub mod metric;
 pub mod policy;
 pub mod registry;
@@ -46,6 +47,7 @@ pub mod train;
 
 pub use environment::{Environment, Layout, NO_TOKEN};
 pub use graph::StateGraph;
+pub use layers::Layers;
 pub use policy::{Direction, Policy};
 pub use registry::{Entry, KeyError};
 pub use reward::{Modes, Reward, RewardError};

@@ -7,7 +7,7 @@ use gfn_core::policy::{Direction, UniformPolicy};
 use gfn_core::registry::{Entry, EnvAxis};
 use gfn_core::rng::{Purpose, Streams};
 use gfn_core::sampler::{Draw, Exploration, Sampler};
-use gfn_core::{Environment, Layout, NO_TOKEN, StateGraph};
+use gfn_core::{Environment, Layers, Layout, NO_TOKEN, StateGraph, States};
 use gfn_envs::ENVIRONMENTS;
 use toml::Spanned;
 use toml::de::DeTable;
@@ -315,4 +315,56 @@ fn exploration_mixes_as_it_says() {
     let expected = 0.4 * 0.5 + 0.6 / (1.0 + (-0.5f64).exp());
     let sd = (expected * (1.0 - expected) / n as f64).sqrt();
     assert!((xs - expected).abs() < 4.0 * sd, "{xs} against {expected}");
+}
+
+/// A policy with something to say about every state: logits are a hash of state and action.
+struct Varied;
+
+impl gfn_core::Policy for Varied {
+    fn logits(&self, _: &dyn Environment, _: Direction, states: &States, out: &mut [f32]) {
+        let n = out.len() / states.len();
+        for (row, out) in states.rows().zip(out.chunks_mut(n)) {
+            let mut hash = row.iter().fold(7u32, |h, &c| h.wrapping_mul(31).wrapping_add(c as u32));
+            for out in out {
+                hash = hash.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                *out = (hash >> 20) as f32 / 1024.0 - 2.0;
+            }
+        }
+    }
+}
+
+/// R(x) grows with the text, so that no two objects are alike.
+struct ByText<'a>(&'a dyn Environment);
+
+impl gfn_core::Reward for ByText<'_> {
+    fn log_reward(&self, xs: &States, out: &mut [f64]) -> Result<(), gfn_core::RewardError> {
+        for (out, row) in out.iter_mut().zip(xs.rows()) {
+            *out = self.0.render(row).bytes().fold(0.1, |r, b| (r * 3.7 + f64::from(b)) % 2.3);
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn layers_agree_with_the_whole_graph() {
+    for_each(true, |name, env| {
+        let graph = StateGraph::explore(env, 100_000).unwrap();
+        let target = graph.target(&ByText(env)).unwrap();
+        let log_pf = graph.log_probs(env, &Varied, Direction::Forward, 100);
+        let expected = graph.terminal_probs(&log_pf);
+        let layers = Layers::new(env, 1 << 20).unwrap_or_else(|| panic!("{name}: cell ranges"));
+        let (prob, streamed) = layers.terminal_probs(env, &Varied, &ByText(env)).unwrap();
+        assert!((streamed.log_z - target.log_z).abs() < 1e-12, "{name}");
+        assert!((prob.iter().sum::<f64>() - 1.0).abs() < 1e-12, "{name}");
+        // Objects are in another order: that of their cells.
+        let objects = graph.objects();
+        let mut order: Vec<usize> = (0..objects.len()).collect();
+        order.sort_by_key(|&i| objects.row(i));
+        assert_eq!(prob.len(), order.len(), "{name}");
+        for (place, &i) in order.iter().enumerate() {
+            assert!((prob[place] - expected[i]).abs() < 1e-14, "{name}");
+            assert_eq!(streamed.log_reward[place], target.log_reward[i], "{name}");
+        }
+        assert!(Layers::new(env, 1).is_none(), "{name}: the limit holds");
+    });
 }

@@ -113,6 +113,23 @@ fn seh_predictions_match_the_golden_file() {
         n += 1;
     }
     assert!(n >= 250, "{n}");
+
+    // Strings in order, for which trees are cut back, score as they do one by one.
+    let symbols: Vec<String> = (0..18).map(|block| block.to_string()).collect();
+    let env = strings(6, &symbols.iter().map(String::as_str).collect::<Vec<_>>());
+    let spec = GbtSpec { path: folder.join("sehstr_gbt.safetensors"), ..Default::default() };
+    let reward = build(
+        &GbtSpec { transform: Transform { floor: Some(1e-3), ..Default::default() }, ..spec },
+        &env,
+    );
+    let reward = reward.unwrap();
+    let mut rows = States::new(6);
+    (0..3000).for_each(|i| rows.push(&env.object_at(7_654_321 + i).unwrap()));
+    let mut out = vec![0.0; 3000];
+    reward.log_reward(&rows, &mut out).unwrap();
+    for (row, log_reward) in rows.rows().zip(out) {
+        assert_eq!(log_reward, trees.predict(row).max(1e-3).ln());
+    }
     assert!((trees.predict(&[0, 1, 2, 3, 4, 5]) - 4.541_797_68).abs() < 5e-9);
 }
 

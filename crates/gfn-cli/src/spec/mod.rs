@@ -43,6 +43,10 @@ pub struct EvalSettings {
     pub backward_trajectories: usize,
     /// Environments with more states are not enumerated; exact metrics are then empty.
     pub max_states: usize,
+    /// Up to how many states larger environments are walked through layer by layer at every
+    /// evaluation, in 8 bytes per state (counted with states that only fit the cells) and 8 per
+    /// object; 0 for never. Exact, but slow: meant for `gfn eval`.
+    pub max_streamed_states: usize,
     /// Seed of evaluation; independent of the training seed.
     pub seed: u64,
 }
@@ -60,6 +64,7 @@ impl Default for EvalSettings {
             test_objects: 1000,
             backward_trajectories: 10,
             max_states: 3_000_000,
+            max_streamed_states: 0,
             seed: 0,
         }
     }

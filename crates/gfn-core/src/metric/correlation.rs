@@ -1,5 +1,7 @@
 //! Correlation of log R with log P_T over all objects.
 
+use rayon::prelude::*;
+
 use super::{Better, Column, EvalContext, Metric, MetricContext, MetricEntry};
 use crate::RewardError;
 
@@ -32,12 +34,15 @@ impl Metric for Correlation {
     }
 
     fn evaluate(&mut self, eval: &EvalContext<'_>) -> Result<Vec<Option<f64>>, RewardError> {
-        let Some(exact) = &eval.fixed.exact else {
-            return Ok(vec![None; 2]);
-        };
-        let log_p = exact.graph.log_terminal_probs(eval.log_pf(exact));
-        let log_r = &exact.target.log_reward;
-        Ok(vec![pearson(log_r, &log_p), spearman(log_r, &log_p)])
+        // In log space where the graph is at hand: exact also where P_T underflows.
+        if let Some(exact) = &eval.fixed.exact {
+            let log_p = exact.graph.log_terminal_probs(eval.log_pf(exact));
+            let log_r = &exact.target.log_reward;
+            return Ok(vec![pearson(log_r, &log_p), spearman(log_r, &log_p)]);
+        }
+        let Some(objects) = eval.objects()? else { return Ok(vec![None; 2]) };
+        let log_p: Vec<f64> = objects.prob.iter().map(|p| p.ln()).collect();
+        Ok(vec![pearson(objects.log_reward, &log_p), spearman(objects.log_reward, &log_p)])
     }
 }
 
@@ -61,17 +66,17 @@ pub fn spearman(xs: &[f64], ys: &[f64]) -> Option<f64> {
 }
 
 fn ranks(xs: &[f64]) -> Vec<f64> {
-    let mut order: Vec<usize> = (0..xs.len()).collect();
-    order.sort_unstable_by(|&a, &b| xs[a].total_cmp(&xs[b]));
+    let mut order: Vec<u32> = (0..xs.len() as u32).collect();
+    order.par_sort_unstable_by(|&a, &b| xs[a as usize].total_cmp(&xs[b as usize]));
     let mut ranks = vec![0.0; xs.len()];
     let mut start = 0;
     while start < order.len() {
         let mut end = start + 1;
-        while end < order.len() && xs[order[end]] == xs[order[start]] {
+        while end < order.len() && xs[order[end] as usize] == xs[order[start] as usize] {
             end += 1;
         }
         for &i in &order[start..end] {
-            ranks[i] = (start + end - 1) as f64 / 2.0;
+            ranks[i as usize] = (start + end - 1) as f64 / 2.0;
         }
         start = end;
     }

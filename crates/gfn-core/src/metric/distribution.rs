@@ -19,7 +19,8 @@ impl Metric for Distribution {
                 "1",
                 Better::Lower,
                 "total variation 1/2 sum_x |P_T(x) - P*(x)|, P_T by dynamic programming over the \
-                 whole state graph; empty if the environment has more than eval.max_states states",
+                 whole state graph; empty if the environment has more states than eval.max_states \
+                 and eval.max_streamed_states allow",
             ),
             Column::new("l1_exact", "1", Better::Lower, "sum_x |P_T(x) - P*(x)|, twice tv_exact"),
             Column::new(
@@ -33,11 +34,8 @@ impl Metric for Distribution {
     }
 
     fn evaluate(&mut self, eval: &EvalContext<'_>) -> Result<Vec<Option<f64>>, RewardError> {
-        let Some(exact) = &eval.fixed.exact else {
-            return Ok(vec![None; 4]);
-        };
-        let p_t = exact.graph.terminal_probs(eval.log_pf(exact));
-        let d = divergences(&p_t, &exact.target.prob);
+        let Some(objects) = eval.objects()? else { return Ok(vec![None; 4]) };
+        let d = divergences(objects.prob.iter().copied().zip(objects.target()));
         Ok(vec![Some(0.5 * d.l1), Some(d.l1), Some(d.jsd), Some(d.kl)])
     }
 }
@@ -49,10 +47,11 @@ struct Divergences {
     kl: f64,
 }
 
-fn divergences(p: &[f64], q: &[f64]) -> Divergences {
+/// Of pairs (p(x), q(x)), one per object.
+fn divergences(pairs: impl Iterator<Item = (f64, f64)>) -> Divergences {
     let term = |a: f64, b: f64| if a > 0.0 { a * (a / b).ln() } else { 0.0 };
     let (mut l1, mut kl_pm, mut kl_qm, mut kl) = (0.0, 0.0, 0.0, 0.0);
-    for (&p, &q) in p.iter().zip(q) {
+    for (p, q) in pairs {
         let m = 0.5 * (p + q);
         l1 += (p - q).abs();
         kl_pm += term(p, m);
@@ -69,13 +68,13 @@ mod tests {
 
     #[test]
     fn divergences_of_two_points() {
-        let d = divergences(&[0.5, 0.5], &[0.25, 0.75]);
+        let d = divergences([(0.5, 0.25), (0.5, 0.75)].into_iter());
         assert!((d.l1 - 0.5).abs() < 1e-15);
         let kl = 0.5 * 2f64.ln() + 0.5 * (2.0f64 / 3.0).ln();
         assert!((d.kl - kl).abs() < 1e-15);
         let h = |p: f64| -p * p.ln() - (1.0 - p) * (1.0 - p).ln();
         assert!((d.jsd - (h(0.375) - 0.5 * (h(0.5) + h(0.25)))).abs() < 1e-15);
-        let disjoint = divergences(&[1.0, 0.0], &[0.0, 1.0]);
+        let disjoint = divergences([(1.0, 0.0), (0.0, 1.0)].into_iter());
         assert_eq!(disjoint.l1, 2.0);
         assert!((disjoint.jsd - 2f64.ln()).abs() < 1e-15);
         assert_eq!(disjoint.kl, f64::INFINITY);

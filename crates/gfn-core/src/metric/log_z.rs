@@ -32,8 +32,11 @@ impl Metric for LogZ {
     }
 
     fn evaluate(&mut self, eval: &EvalContext<'_>) -> Result<Vec<Option<f64>>, RewardError> {
-        let exact = eval.fixed.reward.log_partition();
-        let exact = exact.or_else(|| eval.fixed.exact.as_ref().map(|exact| exact.target.log_z));
+        let exact = match (eval.fixed.reward.log_partition(), &eval.fixed.exact) {
+            (Some(closed), _) => Some(closed),
+            (None, Some(exact)) => Some(exact.target.log_z),
+            (None, None) => eval.objects()?.map(|objects| objects.log_z),
+        };
         let error = eval.log_z.zip(exact).map(|(learned, exact)| (learned - exact).abs());
         Ok(vec![eval.log_z, exact, error])
     }

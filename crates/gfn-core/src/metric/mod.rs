@@ -9,6 +9,7 @@ mod correlation;
 mod distribution;
 mod elbo_eubo;
 mod empirical;
+mod expected_reward;
 mod log_z;
 mod modes;
 mod samples;
@@ -22,7 +23,7 @@ use crate::graph::{StateGraph, Target};
 use crate::policy::{Direction, Policy};
 use crate::rng::Purpose;
 use crate::sampler::{Draw, Exploration, Sampler};
-use crate::{Environment, Reward, RewardError, States, Streams, Trajectories};
+use crate::{Environment, Layers, Reward, RewardError, States, Streams, Trajectories};
 
 pub use backward_estimate::{LogProbEstimate, estimate_log_probs};
 pub use correlation::{pearson, spearman};
@@ -82,6 +83,8 @@ pub struct MetricContext {
     pub reward: Arc<dyn Reward>,
     /// The exact target, if the environment is small enough to enumerate.
     pub exact: Option<Arc<Exact>>,
+    /// Else its layers, if it is to be walked through at every evaluation.
+    pub layers: Option<Arc<Layers>>,
     /// Fresh samples per evaluation.
     pub samples: usize,
     /// Training samples that empirical distributions remember.
@@ -92,6 +95,24 @@ pub struct MetricContext {
     pub test: Option<Arc<States>>,
     /// Backward trajectories per test object.
     pub backward_trajectories: usize,
+}
+
+/// P_T and the target over all objects, in one order.
+#[derive(Clone, Copy, Debug)]
+pub struct ObjectDistribution<'a> {
+    /// P_T(x).
+    pub prob: &'a [f64],
+    /// log R(x).
+    pub log_reward: &'a [f64],
+    /// log of the sum of R over all objects.
+    pub log_z: f64,
+}
+
+impl ObjectDistribution<'_> {
+    /// P*(x), in the same order.
+    pub fn target(&self) -> impl Iterator<Item = f64> + '_ {
+        self.log_reward.iter().map(|log_reward| (log_reward - self.log_z).exp())
+    }
 }
 
 /// What a metric sees of one evaluation.
@@ -108,6 +129,7 @@ pub struct EvalContext<'a> {
     pub step: u64,
     log_pf: OnceCell<Vec<f64>>,
     log_pb: OnceCell<Vec<f64>>,
+    prob: OnceCell<Vec<f64>>,
     samples: OnceCell<Trajectories>,
 }
 
@@ -131,6 +153,7 @@ impl<'a> EvalContext<'a> {
             step,
             log_pf: OnceCell::new(),
             log_pb: OnceCell::new(),
+            prob: OnceCell::new(),
             samples: OnceCell::new(),
         }
     }
@@ -147,6 +170,28 @@ impl<'a> EvalContext<'a> {
 
     fn log_probs(&self, exact: &Exact, direction: Direction) -> Vec<f64> {
         exact.graph.log_probs(&*self.fixed.env, self.policy, direction, BLOCK)
+    }
+
+    /// The exact distribution over objects, where it can be computed.
+    ///
+    /// # Errors
+    /// When the reward of some object is not known.
+    pub fn objects(&self) -> Result<Option<ObjectDistribution<'_>>, RewardError> {
+        let fixed = self.fixed;
+        if let Some(exact) = &fixed.exact {
+            let prob = self.prob.get_or_init(|| exact.graph.terminal_probs(self.log_pf(exact)));
+            let (log_reward, log_z) = (&exact.target.log_reward, exact.target.log_z);
+            return Ok(Some(ObjectDistribution { prob, log_reward, log_z }));
+        }
+        let Some(layers) = &fixed.layers else { return Ok(None) };
+        if self.prob.get().is_none() {
+            let (prob, _) = layers.terminal_probs(&*fixed.env, self.policy, &*fixed.reward)?;
+            let _ = self.prob.set(prob);
+        }
+        let (Some(prob), Some(target)) = (self.prob.get(), layers.known_target()) else {
+            return Ok(None);
+        };
+        Ok(Some(ObjectDistribution { prob, log_reward: &target.log_reward, log_z: target.log_z }))
     }
 
     /// Fresh trajectories of the policy, without exploration, with their rewards.
@@ -278,5 +323,6 @@ pub const METRICS: &[MetricEntry] = &[
     modes::ENTRY,
     samples::ENTRY,
     correlation::ENTRY,
+    expected_reward::ENTRY,
     backward_estimate::ENTRY,
 ];

@@ -7,7 +7,7 @@ use crate::RewardError;
 
 pub(super) const ENTRY: MetricEntry = MetricEntry {
     name: "samples",
-    summary: "mean reward, mean log reward and top-k reward of fresh samples",
+    summary: "mean reward, mean log reward, top-k reward and diversity of fresh samples",
     build: |context: &MetricContext| Box::new(Samples { context: context.clone() }),
 };
 
@@ -37,6 +37,15 @@ impl Metric for Samples {
                 Better::Higher,
                 format!("mean R(x) of the {k} best distinct objects among {n} fresh samples"),
             ),
+            Column::new(
+                "diversity",
+                "cells",
+                Better::Higher,
+                format!(
+                    "mean over pairs of these {k} objects of the number of cells (coordinates, \
+                     symbols) in which they differ"
+                ),
+            ),
         ]
     }
 
@@ -44,20 +53,42 @@ impl Metric for Samples {
         let samples = eval.samples()?;
         let n = samples.len() as f64;
         if samples.is_empty() {
-            return Ok(vec![None; 3]);
+            return Ok(vec![None; 4]);
         }
         let mut seen = FxHashSet::default();
-        let mut distinct = Vec::new();
-        for (i, log_r) in samples.log_reward.iter().enumerate() {
-            if seen.insert(samples.terminal(i)) {
-                distinct.push(log_r.exp());
-            }
-        }
-        distinct.sort_unstable_by(|a, b| b.total_cmp(a));
-        distinct.truncate(self.context.top_k.max(1));
+        let mut best: Vec<usize> =
+            (0..samples.len()).filter(|&i| seen.insert(samples.terminal(i))).collect();
+        // Equal rewards stay in the order of the samples.
+        best.sort_by(|&a, &b| samples.log_reward[b].total_cmp(&samples.log_reward[a]));
+        best.truncate(self.context.top_k.max(1));
+        let top =
+            best.iter().map(|&i| samples.log_reward[i].exp()).sum::<f64>() / best.len() as f64;
+        let best: Vec<&[i32]> = best.into_iter().map(|i| samples.terminal(i)).collect();
         let mean = samples.log_reward.iter().map(|log_r| log_r.exp()).sum::<f64>() / n;
         let mean_log = samples.log_reward.iter().sum::<f64>() / n;
-        let top = distinct.iter().sum::<f64>() / distinct.len() as f64;
-        Ok(vec![Some(mean), Some(mean_log), Some(top)])
+        Ok(vec![Some(mean), Some(mean_log), Some(top), diversity(&best)])
+    }
+}
+
+/// Mean number of cells in which two of the objects differ; none if there are no two.
+fn diversity(objects: &[&[i32]]) -> Option<f64> {
+    let distance = |a: &[i32], b: &[i32]| a.iter().zip(b).filter(|(a, b)| a != b).count();
+    let pairs =
+        objects.iter().enumerate().flat_map(|(i, a)| objects[..i].iter().map(move |b| (a, b)));
+    let n = objects.len() * objects.len().saturating_sub(1) / 2;
+    let total: usize = pairs.map(|(a, b)| distance(a, b)).sum();
+    (n > 0).then(|| total as f64 / n as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn diversity_is_the_mean_distance_of_pairs() {
+        let objects: [&[i32]; 3] = [&[0, 0, 0], &[0, 1, 2], &[5, 0, 0]];
+        // Distances 2, 1 and 3.
+        assert_eq!(diversity(&objects), Some(2.0));
+        assert_eq!(diversity(&objects[..1]), None);
     }
 }
