@@ -5,8 +5,10 @@
 
 Makes a virtualenv per peer in target/compare on the first run (gfnx 0.0.1 with JAX for the CPU,
 500 MB; torchgfn 2.4.1 with PyTorch, 200 MB where its CPU wheels can be had, else several GB) and
-builds gfn. All sides train the same network on the same task with a learned P_B and no evaluation,
-on the same cores. Leave the machine alone meanwhile.
+builds gfn. All sides train the same network on the same task without evaluation, on the same cores;
+P_B is learned, but uniform in tfbind8 (where there is no other) and bitseq. The sequence tasks have
+trajectory balance and gfnx only, with random rewards instead of downloaded ones. Leave the machine
+alone meanwhile.
 
 Columns: iterations per second, median (min-max) over rounds, after compilation; gfn's are taken
 from a fresh policy and again once trained, as its cost follows the length of trajectories; seconds
@@ -15,28 +17,73 @@ from the command to the end of the first iteration; peak memory.
 
 import argparse
 import csv
+import itertools
 import json
 import os
 import pathlib
+import random
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HERE = ROOT / "scripts" / "compare"
 VENVS = ROOT / "target" / "compare"
 PACKAGES = {
-    "gfnx": ["gfnx==0.0.1"],
+    # Later versions of equinox refuse the last JAX that gfnx can have.
+    "gfnx": ["gfnx==0.0.1", "equinox==0.13.0"],
     "torchgfn": ["torchgfn==2.4.1", "--extra-index-url", "https://download.pytorch.org/whl/cpu"],
 }
 
-# Name: dimensions, side, batch; iterations of gfn until it counts as trained, of gfnx, of torchgfn.
+
+class Task(NamedTuple):
+    """Both sides of a comparison; {} stands for the objective."""
+
+    spec: str  # of gfn
+    settings: dict  # of gfn, on top of the spec
+    peer: list  # script and arguments of a peer
+    objectives: list
+    sides: list  # peer and style
+    batch: int
+    iterations: dict  # of gfn (until it counts as trained) and of the peers
+    objects: tuple = ()  # of a random table of rewards for gfn: length, symbols, separator
+
+
+def grid(dim, side, batch, gfn, gfnx, torchgfn):
+    return Task(
+        spec="hypergrid_{}_naive.toml",
+        settings={"env.dim": dim, "env.side": side},
+        peer=["hypergrid.py", "{}", "--dim", dim, "--side", side],
+        objectives=["tb", "db", "subtb"],
+        sides=[("gfnx", "lean"), ("gfnx", "published"), ("torchgfn", "")],
+        batch=batch,
+        iterations={"gfn": gfn, "gfnx": gfnx, "torchgfn": torchgfn},
+    )
+
+
+def sequences(name, settings, gfn, gfnx, objects=()):
+    return Task(
+        spec=name + "_{}_uniform.toml",
+        settings={"train.epsilon": 0.0, "train.weight_decay": 0.0, **settings},
+        peer=["sequences.py", name],
+        objectives=["tb"],
+        sides=[("gfnx", "")],
+        batch=16,
+        iterations={"gfn": gfn, "gfnx": gfnx},
+        objects=objects,
+    )
+
+
 TASKS = {
-    "grid": (4, 20, 16, 4000, 300, 60),
-    "grid256": (4, 20, 256, 800, 40, 12),
-    "grid8": (8, 10, 16, 4000, 300, 60),
+    "grid": grid(4, 20, 16, 4000, 300, 60),
+    "grid256": grid(4, 20, 256, 800, 40, 12),
+    "grid8": grid(8, 10, 16, 4000, 300, 60),
+    "qm9str": sequences("qm9str", {"backward.kind": "naive"}, 8000, 2000, (5, range(11), " ")),
+    "tfbind8": sequences("tfbind8", {"env.build": "append"}, 8000, 2000, (8, "ACGT", "")),
+    "bitseq": sequences("bitseq", {}, 200, 60),
 }
 
 
@@ -56,33 +103,44 @@ def run(command, cores):
 
 
 def peer(name, style, objective, task, cores):
-    dim, side, batch, _, jax, torch = task
-    iterations = jax if name == "gfnx" else torch
-    command = [VENVS / name / "bin" / "python", HERE / f"{name}_hypergrid.py", objective]
-    settings = {"dim": dim, "side": side, "batch": batch, "iterations": iterations}
+    script, *arguments = task.peer
+    command = [VENVS / name / "bin" / "python", HERE / f"{name}_{script}"]
+    command += [str(argument).format(objective) for argument in arguments]
+    command += ["--batch", str(task.batch), "--iterations", str(task.iterations[name])]
     if style:
-        settings["style"] = style
-    for key, value in settings.items():
-        command += [f"--{key}", str(value)]
+        command += ["--style", style]
     out, _, memory = run(command, cores)
     result = json.loads(out.strip().splitlines()[-1])
     return {"rate": result["rate"], "first": result["first_s"], "memory": memory}
 
 
+def write_table(path, length, symbols, separator):
+    """A table of random rewards of all strings."""
+    generator = random.Random(0)
+    with open(path, "w") as file:
+        file.write("object,value\n")
+        for string in itertools.product(map(str, symbols), repeat=length):
+            file.write(f"{separator.join(string)},{generator.uniform(0.1, 1):.6f}\n")
+
+
 def ours(objective, task, cores):
-    dim, side, batch, iterations, _, _ = task
+    iterations = task.iterations["gfn"]
     with tempfile.TemporaryDirectory() as folder:
         settings = {
-            "env.dim": dim,
-            "env.side": side,
-            "train.trajectories": iterations * batch,
-            "train.batch": batch,
+            **task.settings,
+            "train.trajectories": iterations * task.batch,
+            "train.batch": task.batch,
             "train.log_every": max(iterations // 20, 1),
             "eval.metrics": [],
             "checkpoint.every": 10**9,
         }
+        if task.objects:
+            path = pathlib.Path(folder) / "rewards.csv"
+            write_table(path, *task.objects)
+            settings |= {"reward.path": path, "reward.sha256": '""'}
+            settings |= {"reward.object_columns": [], "reward.value_column": '""'}
         command = [ROOT / "target" / "release" / "gfn", "train", "-q", "--out", folder]
-        command += [ROOT / "configs" / f"hypergrid_{objective}_naive.toml"]
+        command += [ROOT / "configs" / task.spec.format(objective)]
         for key, value in settings.items():
             command += ["-s", f"{key}={value}"]
         out, total, memory = run(command, cores)
@@ -108,26 +166,28 @@ def main():
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--peers", nargs="*", choices=list(PACKAGES), default=list(PACKAGES))
-    parser.add_argument("--objectives", nargs="+", default=["tb", "db", "subtb"])
+    objectives = ["tb", "db", "subtb"]
+    parser.add_argument("--objectives", nargs="+", choices=objectives, default=objectives)
     args = parser.parse_args()
     for name in args.peers:
         if not (VENVS / name / "bin" / "python").exists():
             subprocess.check_call([sys.executable, "-m", "venv", VENVS / name])
-            pip = [VENVS / name / "bin" / "pip", "install", "-q"]
-            subprocess.check_call(pip + PACKAGES[name])
+        # Does nothing where all is there.
+        pip = [VENVS / name / "bin" / "python", "-m", "pip", "--disable-pip-version-check"]
+        subprocess.check_call(pip + ["install", "-q"] + PACKAGES[name])
     subprocess.check_call(["cargo", "build", "--release"], cwd=ROOT)
 
-    sides = [("gfnx", "lean"), ("gfnx", "published"), ("torchgfn", None)]
-    sides = [side for side in sides if side[0] in args.peers]
     print("| task | objective | side | it/s | first it. [s] | memory [MB] | gfn fresh × | trained × |")
     print("|---|---|---|---|---|---|---|---|")
     for name in args.tasks:
-        for objective in args.objectives:
+        task = TASKS[name]
+        sides = [side for side in task.sides if side[0] in args.peers]
+        for objective in [objective for objective in args.objectives if objective in task.objectives]:
             rounds = []
             for _ in range(args.rounds):
-                results = {"gfn": ours(objective, TASKS[name], args.cores)}
+                results = {"gfn": ours(objective, task, args.cores)}
                 for side in sides:
-                    results[side] = peer(*side, objective, TASKS[name], args.cores)
+                    results[side] = peer(*side, objective, task, args.cores)
                 rounds.append(results)
             column = lambda side, key: [results[side][key] for results in rounds]
             middle = lambda side, key: statistics.median(column(side, key))

@@ -120,8 +120,9 @@ def main():
         return apply(net, obs)[..., :n_forward], {}
 
     def taken(logits, invalid, action):
-        log_probs = jax.nn.log_softmax(gfnx.utils.mask_logits(logits, invalid), axis=-1)
-        return jnp.take_along_axis(log_probs, action[..., None], axis=-1)[..., 0]
+        logits = gfnx.utils.mask_logits(logits, invalid)
+        chosen = jnp.take_along_axis(logits, action[..., None], axis=-1)[..., 0]
+        return chosen - jax.nn.logsumexp(logits, axis=-1)
 
     def by_step(function, *trees):
         """Applies a function of the package to all steps of all trajectories."""

@@ -50,7 +50,7 @@ pub use graph::StateGraph;
 pub use layers::Layers;
 pub use policy::{Direction, Policy};
 pub use registry::{Entry, KeyError};
-pub use reward::{Modes, Reward, RewardError};
+pub use reward::{Modes, Reward, RewardError, TargetEstimate};
 pub use rng::{Purpose, Streams};
 pub use states::States;
 pub use trajectories::{NetworkRows, Trajectories};

@@ -32,6 +32,19 @@ impl RewardError {
     }
 }
 
+/// What a reward knows of its own target where the space is too large to enumerate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TargetEstimate {
+    /// log Z.
+    pub log_z: f64,
+    /// Its standard error; 0 if it is exact.
+    pub log_z_error: f64,
+    /// E over P* of log R(x).
+    pub mean_log_reward: f64,
+    /// Its standard error; 0 if it is exact.
+    pub mean_error: f64,
+}
+
 /// R(x) > 0 of terminal states, as log R(x) in nats.
 pub trait Reward: Send + Sync {
     /// Writes log R of every row of `xs` to `out` (same length): finite or -infinity, never NaN.
@@ -48,6 +61,12 @@ pub trait Reward: Send + Sync {
 
     /// log Z = log of the sum of R(x) over all objects, where a closed form is known.
     fn log_partition(&self) -> Option<f64> {
+        None
+    }
+
+    /// log Z and the mean log reward of the target, where they can be estimated without
+    /// enumeration.
+    fn target_estimate(&self) -> Option<TargetEstimate> {
         None
     }
 

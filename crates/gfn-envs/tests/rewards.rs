@@ -458,6 +458,28 @@ fn drawn_modes_are_the_same_for_every_word_length() {
 }
 
 #[test]
+fn the_estimated_target_agrees_with_enumeration() {
+    let blocks = ["0011", "0111", "1000"].map(str::to_owned).to_vec();
+    for (bits, word_bits, n_modes, exponent) in [(12, 2, 6, 0.7), (8, 4, 3, 2.0), (12, 3, 1, 1.0)] {
+        let bits = BitSequenceSpec { bits, word_bits, build: Build::Append };
+        let env = env_of(&bits);
+        let spec = HammingSpec { n_modes, exponent, blocks: blocks.clone(), ..Default::default() };
+        let reward = hamming(&env, &spec).unwrap();
+        let graph = StateGraph::explore(&*env, 100_000).unwrap();
+        let target = graph.target(&*reward).unwrap();
+        let mean: f64 = target.prob.iter().zip(&target.log_reward).map(|(p, r)| p * r).sum();
+        let estimate = reward.target_estimate().unwrap();
+        let z_score =
+            |got: f64, expected: f64, error: f64| (got - expected).abs() / (error + 1e-12);
+        assert!(z_score(estimate.log_z, target.log_z, estimate.log_z_error) < 5.0, "{estimate:?}");
+        assert!(z_score(estimate.mean_log_reward, mean, estimate.mean_error) < 5.0, "{estimate:?}");
+        assert!(estimate.log_z_error < 0.01 && estimate.mean_error < 0.02, "{estimate:?}");
+        // With one mode every sample weighs the same.
+        assert_eq!(n_modes == 1, estimate.log_z_error < 1e-12);
+    }
+}
+
+#[test]
 fn test_objects_are_modes_with_flipped_bits() {
     let bits = BitSequenceSpec { bits: 16, word_bits: 4, build: Build::Fill };
     let env = env_of(&bits);
@@ -521,6 +543,10 @@ fn bit_sequence_distances_match_the_golden_files() {
             assert_eq!(got, expected, "seed {seed}, {word_bits} bits per word");
             assert_eq!(reward.modes().unwrap().count(), Some(60));
             assert_eq!(reward.test_objects().unwrap().len(), 60 * 120);
+            // A union bound that is all but tight, and the mean distance 14.30.
+            let estimate = reward.target_estimate().unwrap();
+            assert!((estimate.log_z - 19.326).abs() < 0.01, "{estimate:?}");
+            assert!((estimate.mean_log_reward + 2.0 * 14.30).abs() < 0.1, "{estimate:?}");
         }
     }
 }

@@ -13,6 +13,7 @@ mod expected_reward;
 mod log_z;
 mod modes;
 mod samples;
+mod target;
 
 use std::cell::OnceCell;
 use std::sync::Arc;
@@ -324,5 +325,6 @@ pub const METRICS: &[MetricEntry] = &[
     samples::ENTRY,
     correlation::ENTRY,
     expected_reward::ENTRY,
+    target::ENTRY,
     backward_estimate::ENTRY,
 ];

@@ -1,10 +1,12 @@
 //! Rewards by Hamming distance to the nearest of a set of modes: bit sequences and the like.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use gfn_core::registry::{Kind, RewardAxis, RewardContext};
 use gfn_core::rng::{Purpose, Streams};
-use gfn_core::{Environment, KeyError, Modes, Reward, RewardError, States};
+use gfn_core::special::log_sum_exp;
+use gfn_core::{Environment, KeyError, Modes, Reward, RewardError, States, TargetEstimate};
 use rand::RngExt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -183,6 +185,7 @@ pub struct HammingReward {
     exponent: f64,
     radius: usize,
     test: Option<States>,
+    estimate: OnceLock<TargetEstimate>,
 }
 
 impl HammingReward {
@@ -197,7 +200,71 @@ impl HammingReward {
         }
         let length = sequence.layout().width;
         let (n_modes, k) = (modes.len(), symbols.len());
-        Self { distances, n_modes, length, k, exponent, radius, test: None }
+        let estimate = OnceLock::new();
+        Self { distances, n_modes, length, k, exponent, radius, test: None, estimate }
+    }
+
+    /// Importance sampling from a mixture with one component per mode m, q_m(x) ∝ exp(−exponent
+    /// d_m(x)), which factorises over positions. With Q the sum of the unnormalised components,
+    /// Z = Σ_m Z_m E_q[R(x) / Q(x)], and R/Q lies between 1/n_modes and 1.
+    fn estimate_target(&self) -> TargetEstimate {
+        const SAMPLES: usize = 50_000;
+        let weight = |distance: u16| (-self.exponent * f64::from(distance)).exp();
+        // Cumulative weights of the symbols at every position of every mode.
+        let mut cumulative: Vec<f64> = self.distances.iter().map(|&d| weight(d)).collect();
+        let mut log_z_of = vec![0.0; self.n_modes];
+        for (i, symbols) in cumulative.chunks_exact_mut(self.k).enumerate() {
+            let mut sum = 0.0;
+            for weight in symbols {
+                sum += *weight;
+                *weight = sum;
+            }
+            log_z_of[i / self.length] += sum.ln();
+        }
+        let log_z_all = log_sum_exp(log_z_of.iter().copied());
+        let components: Vec<f64> = log_z_of
+            .iter()
+            .scan(0.0, |sum, log_z| {
+                *sum += (log_z - log_z_all).exp();
+                Some(*sum)
+            })
+            .collect();
+        let mut rng = Streams::new(0).get(Purpose::Task, 2);
+        let mut draw = |cumulative: &[f64]| {
+            let threshold = rng.random::<f64>() * cumulative[cumulative.len() - 1];
+            cumulative.partition_point(|&sum| sum <= threshold).min(cumulative.len() - 1)
+        };
+        let (mut ratios, mut log_rewards) = (Vec::new(), Vec::new());
+        let mut row = vec![0; self.length];
+        for _ in 0..SAMPLES {
+            let mode = draw(&components);
+            for (position, symbol) in row.iter_mut().enumerate() {
+                let start = (mode * self.length + position) * self.k;
+                *symbol = draw(&cumulative[start..start + self.k]) as i32;
+            }
+            let nearest = self.distances(&row).min().expect("there are modes") as f64;
+            let q: f64 =
+                self.distances(&row).map(|d| (-self.exponent * (d as f64 - nearest)).exp()).sum();
+            ratios.push(1.0 / q);
+            log_rewards.push(-self.exponent * nearest);
+        }
+        let n = SAMPLES as f64;
+        let mean = ratios.iter().sum::<f64>() / n;
+        let deviation = |terms: &mut dyn Iterator<Item = f64>| {
+            (terms.map(|term| term * term).sum::<f64>() / (n - 1.0) / n).sqrt()
+        };
+        let weighted = ratios.iter().zip(&log_rewards).map(|(w, r)| w * r).sum::<f64>();
+        let mean_log_reward = weighted / (n * mean);
+        // Errors of a logarithm and of a ratio, by the delta method.
+        let mut relative = ratios.iter().map(|w| w / mean - 1.0);
+        let mut residuals =
+            ratios.iter().zip(&log_rewards).map(|(w, r)| w / mean * (r - mean_log_reward));
+        TargetEstimate {
+            log_z: log_z_all + mean.ln(),
+            log_z_error: deviation(&mut relative),
+            mean_log_reward,
+            mean_error: deviation(&mut residuals),
+        }
     }
 
     /// Distances of a complete string to every mode.
@@ -216,6 +283,10 @@ impl Reward for HammingReward {
             *out = -self.exponent * nearest as f64;
         }
         Ok(())
+    }
+
+    fn target_estimate(&self) -> Option<TargetEstimate> {
+        Some(*self.estimate.get_or_init(|| self.estimate_target()))
     }
 
     fn test_objects(&self) -> Option<States> {

@@ -1,0 +1,54 @@
+//! What the target itself looks like: the values that a perfect sampler would show.
+
+use super::{Better, Column, EvalContext, Metric, MetricContext, MetricEntry};
+use crate::{RewardError, TargetEstimate};
+
+pub(super) const ENTRY: MetricEntry = MetricEntry {
+    name: "target",
+    summary: "log Z and mean log reward of the target, exact or estimated with standard errors",
+    build: |_: &MetricContext| Box::new(TargetMoments { known: None }),
+};
+
+struct TargetMoments {
+    known: Option<TargetEstimate>,
+}
+
+impl Metric for TargetMoments {
+    fn columns(&self) -> Vec<Column> {
+        let how = "by enumeration where that is possible, else estimated by the reward itself \
+                   (importance sampling); empty if it cannot";
+        let column = |name, definition: &str| {
+            Column::new(name, "nats", Better::Neither, format!("{definition}, {how}"))
+        };
+        vec![
+            column("target_log_z", "log of the sum of R over all objects"),
+            column("target_log_z_error", "standard error of target_log_z, 0 if exact"),
+            column(
+                "target_mean_log_reward",
+                "E over P* of log R(x), the optimum of mean_log_reward",
+            ),
+            column("target_mean_error", "standard error of target_mean_log_reward, 0 if exact"),
+        ]
+    }
+
+    fn evaluate(&mut self, eval: &EvalContext<'_>) -> Result<Vec<Option<f64>>, RewardError> {
+        if self.known.is_none() {
+            self.known = match eval.objects()? {
+                Some(objects) => {
+                    let terms = objects.target().zip(objects.log_reward);
+                    Some(TargetEstimate {
+                        log_z: objects.log_z,
+                        log_z_error: 0.0,
+                        // A reward of 0 weighs nothing.
+                        mean_log_reward: terms.filter(|(p, _)| *p > 0.0).map(|(p, r)| p * r).sum(),
+                        mean_error: 0.0,
+                    })
+                }
+                None => eval.fixed.reward.target_estimate(),
+            };
+        }
+        let Some(known) = self.known else { return Ok(vec![None; 4]) };
+        let values = [known.log_z, known.log_z_error, known.mean_log_reward, known.mean_error];
+        Ok(values.map(Some).to_vec())
+    }
+}
