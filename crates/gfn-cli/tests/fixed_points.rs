@@ -171,6 +171,11 @@ fn strings_grown_at_both_ends() {
 }
 
 #[test]
+fn strings_grown_at_the_right_end() {
+    on_strings("append");
+}
+
+#[test]
 fn strings_filled_in_any_order() {
     on_strings("fill");
 }

@@ -26,7 +26,7 @@ fn run(command: &str, spec: &[u8], overrides: &[&str]) -> String {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("spec.toml"), spec).unwrap();
     let mut gfn = Command::new(env!("CARGO_BIN_EXE_gfn"));
-    gfn.arg(command).arg("spec.toml").current_dir(dir.path());
+    gfn.arg(command).arg("spec.toml").current_dir(dir.path()).env("GFN_DATA", "data");
     for change in overrides {
         gfn.args(["-s", change]);
     }
@@ -91,6 +91,48 @@ snapshot!(
         ]
     )
 );
+snapshot!(
+    missing_known_data,
+    check(SPEC.as_bytes(), &["env.kind=sequence", "reward.kind=table", "reward.path=qm9str.csv"])
+);
+snapshot!(
+    words_that_do_not_divide,
+    check(SPEC.as_bytes(), &["env.kind=bit_sequence", "env.word_bits=7"])
+);
+snapshot!(
+    filled_strings_have_one_length,
+    check(SPEC.as_bytes(), &["env.kind=sequence", "env.build=fill", "env.min_length=2"])
+);
+snapshot!(
+    transform_out_of_range,
+    check(
+        SPEC.as_bytes(),
+        &["reward.kind=table", "reward.path=no.csv", "reward.transform.exponent=0"]
+    )
+);
+snapshot!(
+    unknown_transform,
+    check(SPEC.as_bytes(), &["reward.kind=table", "reward.transform={ floors = 1 }"])
+);
+snapshot!(
+    modes_defined_twice,
+    check(
+        SPEC.as_bytes(),
+        &["reward.kind=table", "reward.path=no.csv", "reward.modes={fraction=0.1, threshold=1.0}"]
+    )
+);
+snapshot!(
+    scorer_that_cannot_start,
+    check(SPEC.as_bytes(), &["reward.kind=command", "reward.command=['/no/such/scorer', '-x']"])
+);
+snapshot!(
+    scorer_that_answers_nonsense,
+    run("train", SPEC.as_bytes(), &["reward.kind=command", "reward.command=['yes', 'good']"])
+);
+snapshot!(
+    trees_on_a_grid,
+    check(SPEC.as_bytes(), &["reward.kind=gbt", "reward.path=no.safetensors"])
+);
 snapshot!(absurd_batch, check(SPEC.as_bytes(), &["train.batch=1000000000000"]));
 snapshot!(
     transformer_heads_do_not_divide,
@@ -136,6 +178,34 @@ fn nobody_has_to_listen() {
         Command::new("bash").args(["-c", &script]).current_dir(dir.path()).output().unwrap();
     assert_eq!(output.status.code(), Some(0));
     assert!(dir.path().join("results/demo/s0/DONE").exists());
+}
+
+/// Runs `gfn check` with a table of strings of two letters.
+fn check_table(table: &str) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("table.csv"), table).unwrap();
+    let spec = "[env]\nkind = 'sequence'\nlength = 2\nsymbols = ['A', 'C']\n\
+                [reward]\nkind = 'table'\npath = 'table.csv'\n";
+    std::fs::write(dir.path().join("spec.toml"), spec).unwrap();
+    let mut gfn = Command::new(env!("CARGO_BIN_EXE_gfn"));
+    // `check` does not read data; training does.
+    let output = gfn.args(["train", "spec.toml", "-q", "-s", "train.trajectories=16"]);
+    let output = output.current_dir(dir.path()).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    format!("exit {}\n{text}", output.status.code().unwrap())
+}
+
+snapshot!(table_with_a_gap, check_table("x,y\nAA,1\nCC,2\nAC,3\n"));
+snapshot!(table_with_a_duplicate, check_table("x,y\nAA,1\nAC,2\nAA,3\nCC,1\nCA,1\n"));
+snapshot!(table_with_a_nan, check_table("x,y\nAA,1\nAC,nan\nCA,3\nCC,1\n"));
+snapshot!(table_of_another_alphabet, check_table("x,y\nAA,1\nAG,2\n"));
+snapshot!(table_with_a_zero, check_table("x,y\nAA,1\nAC,0\nCA,3\nCC,1\n"));
+
+/// So are tables.
+#[test]
+fn tables_from_windows_are_read() {
+    let text = check_table("\u{feff}x,y\r\nAA,1\r\nAC,2\r\nCA,3\r\nCC,1\r\n");
+    assert!(text.starts_with("exit 0"), "{text}");
 }
 
 /// Byte-order marks and Windows line ends are no reason to refuse a spec.

@@ -29,6 +29,8 @@ pub mod batch;
 #[cfg(feature = "train")]
 pub mod choices;
 #[cfg(feature = "train")]
+pub mod dropout;
+#[cfg(feature = "train")]
 pub mod kernels;
 #[cfg(feature = "train")]
 pub mod model;

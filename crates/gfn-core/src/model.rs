@@ -13,6 +13,7 @@ use rand::rngs::ChaCha8Rng;
 use rayon::prelude::*;
 
 use crate::choices::Choices;
+use crate::dropout::Dropout;
 use crate::kernels::sum_of_squares;
 use crate::native::{NativeNetwork, Tape, Weights};
 use crate::network::{Group, Network, Observations, Outputs, ParamInit};
@@ -100,13 +101,20 @@ impl Native {
     }
 
     /// Evaluates `n` states in parts, side by side.
-    fn forward(&self, weights: &Weights, ids: &[i32], n: usize) -> Vec<Tape> {
+    fn forward(
+        &self,
+        weights: &Weights,
+        ids: &[i32],
+        n: usize,
+        dropout: Option<Dropout>,
+    ) -> Vec<Tape> {
         let n_parts = parts_of_states(n, self.network.rows_per_thread());
         let mut tapes = self.tapes(n_parts);
         let n_active = ids.len() / n.max(1);
         tapes.par_iter_mut().enumerate().for_each(|(i, tape)| {
             let (start, end) = (n * i / n_parts, n * (i + 1) / n_parts);
             let ids = &ids[start * n_active..end * n_active];
+            tape.dropout = dropout.map(|dropout| dropout.after(start));
             self.network.forward(weights, ids, end - start, tape);
         });
         tapes
@@ -266,6 +274,11 @@ impl Model {
         &self.infos
     }
 
+    /// See [`Network::dropout`].
+    pub fn dropout(&self) -> f32 {
+        self.network.dropout()
+    }
+
     /// Whether the native engine runs.
     pub fn is_native(&self) -> bool {
         matches!(self.engine, Engine::Native(_))
@@ -360,14 +373,24 @@ impl Model {
 
     /// Evaluates states for a loss that [`gradients`](Self::gradients) is called on next.
     pub fn evaluate(&mut self, observations: &Observations) -> Evaluated {
+        self.evaluate_with(observations, None)
+    }
+
+    /// The same, with some activations dropped.
+    pub fn evaluate_with(
+        &mut self,
+        observations: &Observations,
+        dropout: Option<Dropout>,
+    ) -> Evaluated {
         match &mut self.engine {
             Engine::Burn(params) => {
                 let params: Vec<_> = params.tensors.iter().map(Param::val).collect();
                 let tokens = observations.on(&self.device);
-                Evaluated::Burn(Box::new(self.network.forward(&params, tokens)))
+                Evaluated::Burn(Box::new(self.network.forward(&params, tokens, dropout)))
             }
             Engine::Native(native) => {
-                let tapes = native.forward(&native.weights, &observations.ids, observations.n);
+                let ids = &observations.ids;
+                let tapes = native.forward(&native.weights, ids, observations.n, dropout);
                 self.evaluated_on(tapes)
             }
         }
@@ -495,7 +518,7 @@ impl Model {
         match &self.engine {
             Engine::Native(native) => {
                 let weights = native.weights_of(Some(copy));
-                let tapes = native.forward(weights, &observations.ids, observations.n);
+                let tapes = native.forward(weights, &observations.ids, observations.n, None);
                 let (width, column) = (native.network.width(), self.column(direction));
                 let values = choices.log_probs_on_host(&joined(&tapes), width, column);
                 native.give_back(tapes);
@@ -515,7 +538,7 @@ impl Model {
     pub fn outputs_of(&self, copy: Option<&Values>, observations: &Observations) -> Outputs {
         if let Engine::Native(native) = &self.engine {
             let n = observations.n;
-            let tapes = native.forward(native.weights_of(copy), &observations.ids, n);
+            let tapes = native.forward(native.weights_of(copy), &observations.ids, n, None);
             let data = TensorData::new(joined(&tapes), [n, native.network.width()]);
             native.give_back(tapes);
             let output = Tensor::from_data(data, &self.device);
@@ -530,7 +553,7 @@ impl Model {
                 values
             }
         };
-        self.network.forward(values, observations.on(&self.device))
+        self.network.forward(values, observations.on(&self.device), None)
     }
 
     /// Evaluates `n` states natively without tensors: `use_rows` gets consecutive rows of the
@@ -553,7 +576,7 @@ impl Model {
                 use_rows(width, &tape.output[start..]);
             }
             None => {
-                let tapes = native.forward(weights, ids, n);
+                let tapes = native.forward(weights, ids, n, None);
                 for tape in &tapes {
                     use_rows(width, &tape.output);
                 }

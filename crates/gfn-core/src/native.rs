@@ -1,6 +1,8 @@
 //! Networks in plain Rust for the CPU: what training and rollouts run on where a network offers
 //! it. The Burn version of the same network is the reference that it is tested against.
 
+use crate::dropout::Dropout;
+
 /// Parameter values, with what a network derives from them.
 #[derive(Clone, Debug, Default)]
 pub struct Weights {
@@ -24,6 +26,8 @@ pub struct Tape {
     pub kept: Vec<Vec<f32>>,
     /// Scratch of both passes.
     pub scratch: Vec<Vec<f32>>,
+    /// What is dropped, in both passes.
+    pub dropout: Option<Dropout>,
 }
 
 impl Tape {
@@ -35,6 +39,7 @@ impl Tape {
     /// Forgets all rows and keeps the memory.
     pub fn clear(&mut self) {
         self.rows = 0;
+        self.dropout = None;
         self.ids.clear();
         self.output.clear();
         for kept in &mut self.kept {

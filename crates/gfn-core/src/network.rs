@@ -9,6 +9,7 @@ use std::cell::OnceCell;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::rngs::ChaCha8Rng;
 
+use crate::dropout::Dropout;
 use crate::native::NativeNetwork;
 use crate::registry::Axis;
 use crate::{Environment, KeyError, Layout, NO_TOKEN, States};
@@ -128,8 +129,15 @@ pub trait Network: Send + Sync {
     /// Declares the parameters, initialised from `rng`.
     fn init(&self, rng: &mut ChaCha8Rng) -> Vec<ParamInit>;
 
-    /// Evaluates states. `params` are the values of [`init`](Self::init)'s list, in its order.
-    fn forward(&self, params: &[Tensor<2>], tokens: &Tokens) -> Outputs;
+    /// Evaluates states. `params` are the values of [`init`](Self::init)'s list, in its order;
+    /// with `dropout`, some activations are dropped.
+    fn forward(&self, params: &[Tensor<2>], tokens: &Tokens, dropout: Option<Dropout>) -> Outputs;
+
+    /// Probability with which activations are dropped when a loss is computed. Rollouts and
+    /// evaluations drop nothing.
+    fn dropout(&self) -> f32 {
+        0.0
+    }
 
     /// The same network in plain Rust, for the CPU; its parameters are those of `init`.
     fn native(&self) -> Option<Box<dyn NativeNetwork>> {

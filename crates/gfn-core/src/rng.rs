@@ -23,6 +23,8 @@ pub enum Purpose {
     Test = 7,
     /// What defines a task, such as the modes of a reward.
     Task = 8,
+    /// Which activations are dropped.
+    Dropout = 9,
 }
 
 /// The source of all randomness of a run: a seed, split by purpose, step and index.

@@ -11,6 +11,7 @@ use rand::RngExt;
 
 use crate::backward::{BackwardStrategy, Order, OwnUpdate, Source};
 use crate::batch::Batch;
+use crate::dropout::Dropout;
 use crate::metric::{EvalContext, Metric, MetricContext, Observed};
 use crate::model::{Evaluated, Gradients, Model, Values};
 use crate::native::Tape;
@@ -315,8 +316,17 @@ impl Trainer {
         }
     }
 
-    /// Evaluates a batch for a loss, or takes what the rollout recorded, if it still holds.
-    fn evaluate_batch(&mut self, batch: &Batch) -> Evaluated {
+    /// Evaluates a batch for a loss of this iteration, or takes what the rollout recorded, if it
+    /// still holds.
+    fn evaluate_batch(&mut self, step: u64, which: usize, batch: &Batch) -> Evaluated {
+        let rate = self.model.dropout();
+        if rate > 0.0 {
+            // Rollouts drop nothing, losses do.
+            self.forget_recorded();
+            let key = self.streams.at(Purpose::Dropout, step, which as u64).random();
+            let dropout = Dropout { rate, key, first_row: 0 };
+            return self.model.evaluate_with(&batch.observations, Some(dropout));
+        }
         match self.recorded.take() {
             Some(tapes) => self.model.evaluated_on(tapes),
             None => self.model.evaluate(&batch.observations),
@@ -364,7 +374,7 @@ impl Trainer {
             self.forget_recorded();
         }
         let batch = past.as_ref().unwrap_or(current);
-        let evaluated = self.evaluate_batch(batch);
+        let evaluated = self.evaluate_batch(step, BACKWARD, batch);
         let loss = self.backward_loss_of(own, batch, &evaluated);
         let groups = [Group::Trunk, Group::Backward];
         let gradients = self.checked_gradients(step, "the loss of P_B", loss, &groups)?;
@@ -397,7 +407,7 @@ impl Trainer {
 
     /// The objective's update. Returns the loss, the norm of its gradient and log F(s0).
     fn update_forward(&mut self, step: u64, batch: &Batch) -> Result<(f64, f64, f64), TrainError> {
-        let evaluated = self.evaluate_batch(batch);
+        let evaluated = self.evaluate_batch(step, NETWORK, batch);
         let log_flow_s0 = self.model.first_log_flow(&evaluated);
         let loss = self.objective_loss_of(batch, evaluated);
         let gradients = self.checked_gradients(step, "the loss", loss, self.objective_groups())?;

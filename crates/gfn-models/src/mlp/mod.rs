@@ -5,6 +5,7 @@ mod native;
 use burn::tensor::Tensor;
 use burn::tensor::activation::relu;
 use burn::tensor::module::linear;
+use gfn_core::dropout::Dropout;
 use gfn_core::native::NativeNetwork;
 use gfn_core::network::{Group, ModelAxis, Network, Outputs, ParamInit, Tokens, check_layout};
 use gfn_core::registry::Kind;
@@ -133,7 +134,7 @@ impl Network for Mlp {
         params
     }
 
-    fn forward(&self, params: &[Tensor<2>], tokens: &Tokens) -> Outputs {
+    fn forward(&self, params: &[Tensor<2>], tokens: &Tokens, _: Option<Dropout>) -> Outputs {
         let per_trunk = 2 * self.spec.layers;
         let n_trunks = if self.spec.shared { 1 } else { HEADS.len() };
         let heads = &params[n_trunks * per_trunk..][..2 * HEADS.len()];

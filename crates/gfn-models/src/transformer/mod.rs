@@ -7,6 +7,7 @@ mod norm;
 use burn::tensor::activation::{relu, softmax};
 use burn::tensor::module::linear;
 use burn::tensor::{Int, Tensor, TensorData};
+use gfn_core::dropout::Dropout;
 use gfn_core::native::NativeNetwork;
 use gfn_core::network::{Group, ModelAxis, Network, Outputs, ParamInit, Tokens, check_layout};
 use gfn_core::registry::Kind;
@@ -41,6 +42,9 @@ pub struct TransformerSpec {
     pub feed_forward: usize,
     /// Where layers are normalised.
     pub norm: NormPlace,
+    /// Probability with which losses drop activations: embeddings, hidden units and the outputs of
+    /// attention and feed-forward. Rollouts and evaluations drop nothing. The papers use 0.1.
+    pub dropout: f32,
     /// Whether the output layer of P_B starts at zero, so that P_B starts uniform.
     pub zero_init_backward: bool,
 }
@@ -53,6 +57,7 @@ impl Default for TransformerSpec {
             heads: 8,
             feed_forward: 64,
             norm: NormPlace::Post,
+            dropout: 0.0,
             zero_init_backward: true,
         }
     }
@@ -87,6 +92,10 @@ impl Kind<ModelAxis> for TransformerSpec {
             return Err(KeyError::new("width", message)
                 .help("every head sees width / heads features; the papers use 64 and 8"));
         }
+        if !(0.0..1.0).contains(&self.dropout) {
+            let message = format!("a probability from 0 to below 1, not {}", self.dropout);
+            return Err(KeyError::new("dropout", message));
+        }
         if layout.n_active >= MAX_TOKENS {
             let message = format!("{} tokens per state are too many", layout.n_active);
             return Err(KeyError::new("kind", message).help("use `mlp`"));
@@ -95,7 +104,7 @@ impl Kind<ModelAxis> for TransformerSpec {
     }
 }
 
-/// A transformer encoder (Vaswani et al. 2017, arXiv:1706.03762) with ReLU, without dropout.
+/// A transformer encoder (Vaswani et al. 2017, arXiv:1706.03762) with ReLU.
 ///
 /// The tokens of an observation, in their slots, follow a first token of its own; an empty slot
 /// has an embedding too. Sinusoidal positions are added. P_F, P_B and log F are linear in the
@@ -175,8 +184,39 @@ impl Transformer {
         project(mixed, layer, ATTENTION_OUT)
     }
 
-    fn feed_forward(&self, layer: &[Tensor<2>], x: Tensor<3>) -> Tensor<3> {
-        project(relu(project(x, layer, EXPAND)), layer, CONTRACT)
+    fn feed_forward(&self, layer: &[Tensor<2>], x: Tensor<3>, drop: Drop, i: usize) -> Tensor<3> {
+        let hidden = drop.apply(dropped_hidden(i), relu(project(x, layer, EXPAND)));
+        drop.apply(dropped_output(i), project(hidden, layer, CONTRACT))
+    }
+}
+
+/// Where dropout is applied, by number: the embeddings, and three places per layer.
+const DROPPED_EMBEDDING: usize = 0;
+
+fn dropped_attention(layer: usize) -> usize {
+    1 + 3 * layer
+}
+
+fn dropped_hidden(layer: usize) -> usize {
+    2 + 3 * layer
+}
+
+fn dropped_output(layer: usize) -> usize {
+    3 + 3 * layer
+}
+
+/// Dropout of tensors, if any.
+#[derive(Clone, Copy)]
+struct Drop(Option<Dropout>);
+
+impl Drop {
+    fn apply(self, place: usize, x: Tensor<3>) -> Tensor<3> {
+        let Some(dropout) = self.0 else { return x };
+        let [n, t, size] = x.dims();
+        let mut mask = vec![1.0f32; n * t * size];
+        dropout.apply(place, 0, t * size, &mut mask);
+        let mask = Tensor::from_data(TensorData::new(mask, [n, t, size]), &x.device());
+        x * mask
     }
 }
 
@@ -252,7 +292,12 @@ impl Network for Transformer {
         params
     }
 
-    fn forward(&self, params: &[Tensor<2>], tokens: &Tokens) -> Outputs {
+    fn dropout(&self) -> f32 {
+        self.spec.dropout
+    }
+
+    fn forward(&self, params: &[Tensor<2>], tokens: &Tokens, dropout: Option<Dropout>) -> Outputs {
+        let drop = Drop(dropout);
         let TransformerSpec { width, layers, norm, .. } = self.spec;
         let (n, t) = (tokens.n, self.n_positions());
         let embedding = params[0].clone();
@@ -262,16 +307,18 @@ impl Network for Transformer {
         let rest = embedding.select(0, tokens.ids.clone()).reshape([n, t - 1, width]);
         let positions = TensorData::new(self.positions(), [1, t, width]);
         let mut x = Tensor::cat(vec![first, rest], 1) + Tensor::<3>::from_data(positions, &device);
-        for layer in params[1..][..PER_LAYER * layers].chunks_exact(PER_LAYER) {
+        x = drop.apply(DROPPED_EMBEDDING, x);
+        let by_layer = params[1..][..PER_LAYER * layers].chunks_exact(PER_LAYER);
+        for (i, layer) in by_layer.enumerate() {
+            let attend = |x| drop.apply(dropped_attention(i), self.attention(layer, x));
             x = match norm {
                 NormPlace::Post => {
-                    let attended = x.clone() + self.attention(layer, x);
-                    let x = normalise(attended, layer, NORM_1);
-                    normalise(x.clone() + self.feed_forward(layer, x), layer, NORM_2)
+                    let x = normalise(x.clone() + attend(x), layer, NORM_1);
+                    normalise(x.clone() + self.feed_forward(layer, x, drop, i), layer, NORM_2)
                 }
                 NormPlace::Pre => {
-                    let x = x.clone() + self.attention(layer, normalise(x, layer, NORM_1));
-                    x.clone() + self.feed_forward(layer, normalise(x, layer, NORM_2))
+                    let x = x.clone() + attend(normalise(x, layer, NORM_1));
+                    x.clone() + self.feed_forward(layer, normalise(x, layer, NORM_2), drop, i)
                 }
             };
         }

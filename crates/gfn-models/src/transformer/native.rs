@@ -5,8 +5,8 @@ use gfn_core::native::{NativeNetwork, Tape, Weights};
 
 use super::attention::Attention;
 use super::{
-    ATTENTION_IN, ATTENTION_OUT, CONTRACT, EXPAND, NORM_1, NORM_2, NormPlace, PER_LAYER,
-    Transformer, norm,
+    ATTENTION_IN, ATTENTION_OUT, CONTRACT, DROPPED_EMBEDDING, EXPAND, NORM_1, NORM_2, NormPlace,
+    PER_LAYER, Transformer, dropped_attention, dropped_hidden, dropped_output, norm,
 };
 
 /// [`Transformer`] on slices.
@@ -161,6 +161,13 @@ impl NativeNetwork for NativeTransformer {
                 add(x, position);
             }
         }
+        let dropout = tape.dropout;
+        let drop = |place: usize, size: usize, values: &mut [f32]| {
+            if let Some(dropout) = dropout {
+                dropout.apply(place, start, t * size, values);
+            }
+        };
+        drop(DROPPED_EMBEDDING, width, grow(&mut tape.kept[INPUT], start, n, t * width));
         for layer in 0..layers {
             let first = 1 + PER_LAYER * layer;
             let param = |index: usize| &params[first + index];
@@ -202,6 +209,7 @@ impl NativeNetwork for NativeTransformer {
             attention.forward(mixed, mix, qkv, small);
             linear(sum, mixed, params, first + ATTENTION_OUT, rows);
             add_bias(sum, param(ATTENTION_OUT + 1));
+            drop(dropped_attention(layer), width, sum);
             add(sum, input);
 
             let middle = grow(middle, start, n, t * width);
@@ -218,9 +226,11 @@ impl NativeNetwork for NativeTransformer {
             let hidden = grow(hidden, start, n, t * self.feed_forward);
             linear(hidden, middle, params, first + EXPAND, rows);
             add_bias_relu(hidden, param(EXPAND + 1));
+            drop(dropped_hidden(layer), self.feed_forward, hidden);
             let out = grow(&mut after[INPUT], start, n, t * width);
             linear(out, hidden, params, first + CONTRACT, rows);
             add_bias(out, param(CONTRACT + 1));
+            drop(dropped_output(layer), width, out);
             match self.norm {
                 NormPlace::Pre => add(out, sum),
                 NormPlace::Post => {
@@ -346,6 +356,12 @@ impl NativeNetwork for NativeTransformer {
             norm::backward(gradient, normal, scale, &params[index], &mut gain[0], &mut bias[0]);
         }
 
+        let dropout = tape.dropout;
+        let drop = |place: usize, size: usize, values: &mut [f32]| {
+            if let Some(dropout) = dropout {
+                dropout.apply(place, 0, t * size, values);
+            }
+        };
         for layer in (0..layers).rev() {
             let first = 1 + PER_LAYER * layer;
             let kept = &tape.kept[KEPT * layer..][..KEPT];
@@ -363,7 +379,17 @@ impl NativeNetwork for NativeTransformer {
             let hidden = &kept[HIDDEN];
             let of_hidden = &mut wide[..rows * feed_forward];
             let index = first + CONTRACT;
-            linear_backward(of_hidden, false, gradient, hidden, params, gradients, index);
+            // The residual sum passes its gradient on as it is; the branch drops what it dropped.
+            let branch: &[f32] = match dropout {
+                None => gradient,
+                Some(_) => {
+                    below.copy_from_slice(gradient);
+                    drop(dropped_output(layer), width, below);
+                    below
+                }
+            };
+            linear_backward(of_hidden, false, branch, hidden, params, gradients, index);
+            drop(dropped_hidden(layer), feed_forward, of_hidden);
             relu_gradient(of_hidden, hidden);
             let (middle, index) = (&kept[MIDDLE], first + EXPAND);
             match self.norm {
@@ -379,7 +405,16 @@ impl NativeNetwork for NativeTransformer {
             }
             // Now that of the sum after attention.
             let index = first + ATTENTION_OUT;
-            linear_backward(below, false, gradient, &kept[MIXED], params, gradients, index);
+            let branch: &[f32] = match dropout {
+                None => gradient,
+                Some(_) => {
+                    let branch = &mut wide[..rows * width];
+                    branch.copy_from_slice(gradient);
+                    drop(dropped_attention(layer), width, branch);
+                    branch
+                }
+            };
+            linear_backward(below, false, branch, &kept[MIXED], params, gradients, index);
             let of_qkv = &mut wide[..rows * 3 * width];
             attention.backward(of_qkv, below, &kept[WEIGHTS], &kept[QKV], small);
             let index = first + ATTENTION_IN;
@@ -397,6 +432,7 @@ impl NativeNetwork for NativeTransformer {
             }
         }
 
+        drop(DROPPED_EMBEDDING, width, gradient);
         let embedding = &mut gradients[0];
         let sequences = gradient.chunks_exact(t * width).zip(tape.ids.chunks_exact(t - 1));
         for (gradient, ids) in sequences {

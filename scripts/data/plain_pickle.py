@@ -1,0 +1,36 @@
+"""Reads pickles of numbers. A pickle can run any code when it is loaded; here it can only make
+NumPy arrays, and blank objects in place of the classes of packages that the caller names."""
+
+import gzip
+import pickle
+
+import numpy
+
+# The functions that rebuild arrays and numbers moved within NumPy; ask it for its own.
+REBUILD = {
+    "_reconstruct": numpy.zeros(1).__reduce__()[0],
+    "scalar": numpy.float64(0).__reduce__()[0],
+    "_frombuffer": numpy.arange(2).__reduce_ex__(5)[0],
+}
+REBUILDERS = {"numpy.core.multiarray", "numpy._core.multiarray", "numpy.core.numeric", "numpy._core.numeric"}
+
+
+class Unpickler(pickle.Unpickler):
+    def __init__(self, file, blank):
+        super().__init__(file)
+        self.blank = blank
+
+    def find_class(self, module, name):
+        if module == "numpy" and name in ("ndarray", "dtype"):
+            return getattr(numpy, name)
+        if module in REBUILDERS and name in REBUILD:
+            return REBUILD[name]
+        if module.split(".")[0] in self.blank:
+            return type(name, (), {})
+        raise pickle.UnpicklingError(f"the file wants {module}.{name}; refused")
+
+
+def load(path, blank=()):
+    """The content of a file, compressed where its name ends in .gz."""
+    with (gzip.open if str(path).endswith(".gz") else open)(path, "rb") as file:
+        return Unpickler(file, blank).load()
