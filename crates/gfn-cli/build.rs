@@ -1,5 +1,7 @@
-//! Records the git commit and the compiler, for manifests.
+//! Records the git commit and the compiler, for manifests, and says whether the reference data is
+//! there, so that tests which need it are reported as ignored where it is not.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 fn main() {
@@ -16,6 +18,15 @@ fn main() {
     let changes = output("git", &["status", "--porcelain", "--", "../../crates"]);
     let dirty = if changes.is_some_and(|changes| !changes.is_empty()) { "-dirty" } else { "" };
     println!("cargo::rustc-env=GFN_GIT_COMMIT={commit}{dirty}");
+    println!("cargo::rustc-check-cfg=cfg(reference_data)");
+    println!("cargo::rerun-if-env-changed=GFN_REFERENCE_DATA");
+    let default = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
+    let folder = std::env::var_os("GFN_REFERENCE_DATA").map_or(default, PathBuf::from);
+    println!("cargo::rerun-if-changed={}", folder.display());
+    if folder.join("qm9str_rewards.csv").is_file() {
+        println!("cargo::rustc-cfg=reference_data");
+    }
+    println!("cargo::rustc-env=GFN_REFERENCE_DATA={}", folder.display());
     let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
     println!("cargo::rustc-env=GFN_RUSTC={}", output(&rustc, &["--version"]).unwrap_or_default());
 }

@@ -77,12 +77,15 @@ def sequences(name, settings, gfn, gfnx, objects=()):
     )
 
 
+MLP = {"model.layers": 2, "model.shared": "true"}
 TASKS = {
     "grid": grid(4, 20, 16, 4000, 300, 60),
     "grid256": grid(4, 20, 256, 800, 40, 12),
     "grid8": grid(8, 10, 16, 4000, 300, 60),
-    "qm9str": sequences("qm9str", {"backward.kind": "naive"}, 8000, 2000, (5, range(11), " ")),
-    "tfbind8": sequences("tfbind8", {"env.build": "append"}, 8000, 2000, (8, "ACGT", "")),
+    "qm9str": sequences(
+        "qm9str", MLP | {"backward.kind": "naive"}, 8000, 2000, (5, range(11), " ")
+    ),
+    "tfbind8": sequences("tfbind8", MLP | {"env.build": "append"}, 8000, 2000, (8, "ACGT", "")),
     "bitseq": sequences("bitseq", {}, 200, 60),
 }
 

@@ -26,6 +26,8 @@ def numbers_of(mode, symbols):
     if not isinstance(mode, str):
         return [int(symbol) for symbol in mode]
     alphabet = symbols if symbols and set(mode) <= set(symbols) else CHARACTERS
+    if not set(mode) <= set(alphabet):
+        sys.exit(f"the mode `{mode}` is not written in the symbols {alphabet}")
     return [alphabet.index(character) for character in mode]
 
 
@@ -36,9 +38,9 @@ def main():
     parser.add_argument("--symbols", default="", help="letters of the symbols in order, e.g. ACGT")
     args = parser.parse_args()
     modes = [numbers_of(mode, args.symbols) for mode in load(args.pickle)]
-    largest = max(map(max, modes))
-    if min(map(min, modes)) < 0 or args.symbols and largest >= len(args.symbols):
-        sys.exit(f"a mode has the symbol {largest}, but --symbols names {len(args.symbols)}")
+    smallest, largest = min(map(min, modes)), max(map(max, modes))
+    if smallest < 0 or args.symbols and largest >= len(args.symbols):
+        sys.exit(f"the modes have symbols {smallest} to {largest}, but --symbols names {len(args.symbols)}")
     with open(args.csv, "w", newline="\n") as out:
         out.write("sequence\n")
         for mode in modes:

@@ -50,8 +50,10 @@ def main():
     table = load(args.pickle)
     x, y = numpy.asarray(table["x"]), numpy.asarray(table["y"])
     y = y.reshape(len(y), -1)
-    if x.ndim != 2 or x.dtype.kind not in "iu" or y.shape != (len(x), 1):
-        sys.exit(f"expected whole numbers x (M, L) and values y (M), not {x.dtype} {x.shape} and {y.shape}")
+    kinds = x.dtype.kind in "iu" and y.dtype.kind in "fiu"
+    if not kinds or x.ndim != 2 or y.shape != (len(x), 1):
+        found = f"{x.dtype} {x.shape} and {y.dtype} {y.shape}"
+        sys.exit(f"expected whole numbers x (M, L) and values y (M), not {found}")
     if x.min() < 0 or args.symbols and x.max() >= len(args.symbols):
         sys.exit(f"x has symbols {x.min()} to {x.max()}, but --symbols names {len(args.symbols)}")
     y = y[:, 0]

@@ -13,6 +13,18 @@ REBUILD = {
     "_frombuffer": numpy.arange(2).__reduce_ex__(5)[0],
 }
 REBUILDERS = {"numpy.core.multiarray", "numpy._core.multiarray", "numpy.core.numeric", "numpy._core.numeric"}
+ADMITTED = {
+    ("numpy", "ndarray"): numpy.ndarray,
+    ("numpy", "dtype"): numpy.dtype,
+    # How pickles of old protocols write bytes.
+    ("_codecs", "encode"): lambda text, _: text.encode("latin1"),
+    ("__builtin__", "bytes"): bytes,
+}
+
+
+class Blank:
+    def __new__(cls, *_):
+        return object.__new__(cls)
 
 
 class Unpickler(pickle.Unpickler):
@@ -21,12 +33,12 @@ class Unpickler(pickle.Unpickler):
         self.blank = blank
 
     def find_class(self, module, name):
-        if module == "numpy" and name in ("ndarray", "dtype"):
-            return getattr(numpy, name)
+        if (module, name) in ADMITTED:
+            return ADMITTED[module, name]
         if module in REBUILDERS and name in REBUILD:
             return REBUILD[name]
         if module.split(".")[0] in self.blank:
-            return type(name, (), {})
+            return type(name, (Blank,), {})
         raise pickle.UnpicklingError(f"the file wants {module}.{name}; refused")
 
 

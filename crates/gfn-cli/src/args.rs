@@ -43,6 +43,40 @@ pub enum Command {
     },
     /// Print the JSON schema of specs, for editors.
     Schema,
+    /// List, fetch and import the data files of experiments.
+    #[command(subcommand)]
+    Data(Data),
+}
+
+/// The subcommands of `gfn data`. Files lie in $GFN_DATA, else in $XDG_DATA_HOME/gfn, else in
+/// ~/.local/share/gfn.
+#[derive(Debug, Subcommand)]
+pub enum Data {
+    /// List the known files with their state, as CSV.
+    List,
+    /// Print the data directory, or where a file lies.
+    Path {
+        /// A name from `gfn data list`.
+        name: Option<String>,
+    },
+    /// Fetch a file from its public source; the same command again resumes.
+    Fetch {
+        /// A name from `gfn data list`, or `all`.
+        name: String,
+        /// Fetch from this address instead, for example a mirror.
+        #[arg(long, value_name = "URL")]
+        from: Option<String>,
+        /// No bar.
+        #[arg(long, short)]
+        quiet: bool,
+    },
+    /// Import a file that is at hand, as published or as converted.
+    Import {
+        /// A name from `gfn data list`.
+        name: String,
+        /// The file.
+        file: PathBuf,
+    },
 }
 
 /// A spec with overrides.

@@ -1,6 +1,7 @@
 //! A checked spec made into the parts that train and measure.
 
 use std::cell::RefCell;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,29 +13,72 @@ use gfn_core::{Environment, Layers, Reward, StateGraph, States};
 use sha2::{Digest, Sha256};
 
 use crate::Registry;
+use crate::data::{self, DataFile};
 use crate::error::{BUG, DATA, Failure};
 use crate::spec::Spec;
 
-/// Reads data files and remembers what was read, for the manifest.
-#[derive(Debug, Default)]
+/// Reads data files, as named or from the data directory, and remembers what was read, for the
+/// manifest.
+#[derive(Debug)]
 pub struct FileReader {
+    data_dir: PathBuf,
     read: RefCell<Vec<(PathBuf, String)>>,
 }
 
 impl FileReader {
+    /// A reader that looks for bare file names in `data_dir`, too.
+    pub fn new(data_dir: PathBuf) -> Self {
+        Self { data_dir, read: RefCell::default() }
+    }
+
     /// Absolute paths and SHA-256 of everything that has been read.
     pub fn into_read(self) -> Vec<(PathBuf, String)> {
         self.read.into_inner()
     }
+
+    /// A file of the data directory is named without a folder.
+    fn in_data_dir(&self, path: &Path) -> Option<PathBuf> {
+        let bare = path.file_name() == Some(path.as_os_str());
+        bare.then(|| self.data_dir.join(path))
+    }
+}
+
+/// What is known of a file by its name.
+fn known(path: &Path) -> Option<&'static DataFile> {
+    data::find_by_file(path.file_name()?.to_str()?)
 }
 
 impl Files for FileReader {
     fn read(&self, path: &Path) -> std::io::Result<Vec<u8>> {
-        let bytes = std::fs::read(path)?;
+        let (path, bytes, expected) = match (std::fs::read(path), self.in_data_dir(path)) {
+            (Err(error), Some(elsewhere)) if error.kind() == ErrorKind::NotFound => {
+                // What lies in the data directory under a known name is what it says.
+                let expected = known(path).and_then(|file| file.sha256);
+                let bytes = std::fs::read(&elsewhere)?;
+                (elsewhere, bytes, expected)
+            }
+            (read, _) => (path.to_owned(), read?, None),
+        };
         let hash: String = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
-        let path = std::path::absolute(path)?;
-        self.read.borrow_mut().push((path, hash));
+        if let Some(expected) = expected.filter(|expected| *expected != hash) {
+            let path = path.display();
+            return Err(std::io::Error::other(format!(
+                "`{path}` is damaged: its SHA-256 is {hash}, expected {expected}"
+            )));
+        }
+        self.read.borrow_mut().push((std::path::absolute(path)?, hash));
         Ok(bytes)
+    }
+
+    fn remedy(&self, path: &Path) -> Option<String> {
+        let file = known(path)?;
+        let hash = file.sha256.map(|hash| format!("\nSHA-256: {hash}")).unwrap_or_default();
+        let dir = self.data_dir.display();
+        Some(format!("{}{hash}\ndata directory: {dir}", file.remedy()))
+    }
+
+    fn note(&self, message: &str) {
+        tracing::warn!("{message}");
     }
 }
 
@@ -63,7 +107,7 @@ impl Experiment {
         let at = |table: &'static str| move |error| spec.key_failure(table, &error);
         let env: Arc<dyn Environment> = spec.env.build(()).map_err(at("env"))?.into();
         let layout = env.layout();
-        let files = FileReader::default();
+        let files = FileReader::new(data::data_dir());
         let context = RewardContext { env: &env, files: &files };
         let reward: Arc<dyn Reward> = spec.reward.build(context).map_err(at("reward"))?.into();
 
@@ -95,8 +139,10 @@ impl Experiment {
             reward: reward.clone(),
             exact: exact.clone(),
             layers: match exact {
-                Some(_) => None,
-                None => Layers::new(&*env, spec.eval.max_streamed_states).map(Arc::new),
+                None if reward.may_enumerate() => {
+                    Layers::new(&*env, spec.eval.max_streamed_states).map(Arc::new)
+                }
+                _ => None,
             },
             samples: spec.eval.samples,
             window: spec.eval.window,
@@ -135,6 +181,9 @@ fn enumerate(
     reward: &dyn Reward,
     limit: usize,
 ) -> Result<Option<Exact>, Failure> {
+    if !reward.may_enumerate() {
+        return Ok(None);
+    }
     // Do not walk millions of states only to find out.
     if env.n_objects().is_some_and(|n| n > limit as u64) {
         return Ok(None);

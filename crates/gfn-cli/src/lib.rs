@@ -16,6 +16,7 @@
 mod allocator;
 mod args;
 mod commands;
+pub mod data;
 pub mod error;
 mod experiment;
 mod progress;

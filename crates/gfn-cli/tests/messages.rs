@@ -97,11 +97,14 @@ snapshot!(
 );
 snapshot!(
     words_that_do_not_divide,
-    check(SPEC.as_bytes(), &["env.kind=bit_sequence", "env.word_bits=7"])
+    check(SPEC.as_bytes(), &["env.kind=bit_sequence", "env.word_bits=7", "reward.kind=hamming"])
 );
 snapshot!(
     filled_strings_have_one_length,
-    check(SPEC.as_bytes(), &["env.kind=sequence", "env.build=fill", "env.min_length=2"])
+    check(
+        SPEC.as_bytes(),
+        &["env.kind=sequence", "env.build=fill", "env.min_length=2", "reward.kind=hamming"]
+    )
 );
 snapshot!(
     transform_out_of_range,

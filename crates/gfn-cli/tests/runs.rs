@@ -200,7 +200,6 @@ fn nothing_is_lost_when_a_scorer_dies() {
         "reward.kind=command",
         "reward.command=['sh', 'scorer.sh']",
         "reward.restarts=0",
-        "eval.max_states=1",
         "eval.metrics=['samples', 'log_z']",
         "train.trajectories=1600",
     ];

@@ -53,6 +53,11 @@ pub trait Reward: Send + Sync {
     /// When the reward of some object is not known.
     fn log_reward(&self, xs: &States, out: &mut [f64]) -> Result<(), RewardError>;
 
+    /// Whether all objects of a small environment may be scored for exact metrics.
+    fn may_enumerate(&self) -> bool {
+        true
+    }
+
     /// How many rewards were really computed so far, where that is costly: without those that
     /// were remembered.
     fn computed(&self) -> Option<u64> {

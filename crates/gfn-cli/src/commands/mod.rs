@@ -1,6 +1,7 @@
 //! The subcommands, one file each.
 
 mod check;
+mod data;
 mod describe;
 mod eval;
 mod list;
@@ -28,6 +29,7 @@ pub fn run(registry: &Registry, args: Args) -> Result<(), Failure> {
         Command::Check(spec) => check::run(registry, &spec),
         Command::List { axis } => list::run(registry, axis.as_deref()),
         Command::Describe { what } => describe::run(registry, &what),
+        Command::Data(what) => data::run(&what),
         Command::Schema => schema::run(registry),
     }
 }

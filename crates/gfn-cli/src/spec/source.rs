@@ -113,12 +113,16 @@ impl Source {
             failure = failure.at(self.place(span));
         }
         if message.starts_with("unknown field")
-            && let Some(word) = quoted.first()
+            && let Some((word, named)) = quoted.split_first()
         {
-            if let Some(meant) = closest(word, keys.iter().map(String::as_str)) {
+            // A table within the table is named by the parser alone.
+            let whole: Vec<&str> = keys.iter().map(String::as_str).collect();
+            let inner = !named.is_empty() && !named.iter().any(|name| whole.contains(name));
+            let known = if inner { named } else { &whole };
+            if let Some(meant) = closest(word, known.iter().copied()) {
                 failure = failure.help(format!("did you mean `{meant}`?"));
             }
-            let list = if keys.is_empty() { "none".to_owned() } else { keys.join(", ") };
+            let list = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
             failure = failure.help(format!("keys of this table: {list}"));
         } else if message.starts_with("unknown variant")
             && let Some((word, variants)) = quoted.split_first()

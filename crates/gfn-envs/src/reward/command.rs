@@ -44,6 +44,9 @@ pub struct CommandSpec {
     pub restarts: usize,
     /// Programs that score side by side.
     pub workers: usize,
+    /// Whether all objects are scored at the start where the environment is small enough, so that
+    /// metrics are exact.
+    pub enumerate: bool,
     /// Scores to remember, at most; 0 to ask anew every time.
     pub cache: usize,
     /// From numbers to rewards.
@@ -65,6 +68,7 @@ impl Default for CommandSpec {
             timeout_s: 60.0,
             restarts: 1,
             workers: 1,
+            enumerate: false,
             cache: 0,
             transform: Transform::default(),
             modes: ModeSpec::default(),
@@ -386,6 +390,10 @@ impl Reward for CommandReward {
                 .ok_or_else(|| RewardError::value(&self.env.render(row), value))?;
         }
         Ok(())
+    }
+
+    fn may_enumerate(&self) -> bool {
+        self.spec.enumerate
     }
 
     fn computed(&self) -> Option<u64> {
