@@ -360,7 +360,7 @@ fn modes_by_threshold_list_and_radius() {
     };
     let threshold = ModeSpec { threshold: Some(2.0), ..Default::default() };
     assert_eq!(found(threshold), (Some(3), [0, 1, 1, 1]));
-    let listed = ModeSpec { list: list.clone(), ..Default::default() };
+    let listed = ModeSpec { list, ..Default::default() };
     assert_eq!(found(listed.clone()), (Some(1), [0, 0, 0, 1]));
     assert_eq!(found(ModeSpec { radius: 1, ..listed }), (Some(1), [0, 1, 1, 1]));
 }

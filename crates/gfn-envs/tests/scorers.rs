@@ -67,7 +67,7 @@ fn trees_are_walked_as_stated() {
     let path = dir.path().join("trees.safetensors");
     std::fs::write(&path, small_trees(FEATURE, LEFT)).unwrap();
     let spec = GbtSpec {
-        path: path.clone(),
+        path,
         transform: Transform { exponent: 2.0, beta: 0.5, ..Default::default() },
         modes: ModeSpec { threshold: Some(14.0), ..Default::default() },
         ..Default::default()

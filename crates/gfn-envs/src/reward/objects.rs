@@ -34,7 +34,8 @@ impl ObjectIndex {
 
     /// The index of listed objects, and the places (first, again) of those listed twice.
     pub fn new(objects: &States) -> (Self, Vec<(usize, usize)>) {
-        let mut digits = vec![i32::MAX..i32::MIN; objects.width()];
+        let first = objects.rows().next().unwrap_or_default();
+        let mut digits: Vec<Range<i32>> = first.iter().map(|&cell| cell..cell + 1).collect();
         for row in objects.rows() {
             for (range, &cell) in digits.iter_mut().zip(row) {
                 *range = range.start.min(cell)..range.end.max(cell + 1);
