@@ -6,16 +6,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gfn_core::backward::{BackwardContext, check_pair};
-use gfn_core::metric::{Column, Exact, MetricContext};
+use gfn_core::metric::{Column, Exact, MetricContext, TestSet};
 use gfn_core::registry::{Files, RewardContext};
 use gfn_core::train::{Parts, Trainer};
 use gfn_core::{Environment, Layers, Reward, StateGraph, States};
+
 use sha2::{Digest, Sha256};
 
 use crate::Registry;
 use crate::data::{self, DataFile};
 use crate::error::{BUG, DATA, Failure};
-use crate::spec::Spec;
+use crate::spec::{EvalSettings, Spec};
 
 /// Reads data files, as named or from the data directory, and remembers what was read, for the
 /// manifest.
@@ -147,7 +148,7 @@ impl Experiment {
             samples: spec.eval.samples,
             window: spec.eval.window,
             top_k: spec.eval.top_k,
-            test: reward.test_objects().map(|all| Arc::new(spaced(&all, spec.eval.test_objects))),
+            test: test_set(&*env, &*reward, exact.is_some(), &spec.eval),
             backward_trajectories: spec.eval.backward_trajectories,
         };
         let metrics: Vec<_> = spec
@@ -163,6 +164,22 @@ impl Experiment {
             Trainer::new(network, parts, spec.train.clone(), spec.seed, spec.eval.seed, &device);
         Ok(Self { trainer, columns, env, reward, exact, data: files.into_read() })
     }
+}
+
+/// The reward's test objects; objects drawn uniformly where it defines none, the environment is too
+/// large to enumerate and rewards are cheap.
+fn test_set(
+    env: &dyn Environment,
+    reward: &dyn Reward,
+    enumerated: bool,
+    eval: &EvalSettings,
+) -> Option<TestSet> {
+    if let Some(all) = reward.test_objects() {
+        let objects = Arc::new(spaced(&all, eval.test_objects));
+        return Some(TestSet { objects, origin: "test objects of the reward" });
+    }
+    let cheap = !enumerated && reward.may_enumerate();
+    cheap.then(|| TestSet::uniform(env, eval.test_objects, eval.seed)).flatten()
 }
 
 /// At most `n` rows, evenly spaced.

@@ -53,3 +53,65 @@ fn backward_estimates_agree_with_dynamic_programming() {
         assert!(varied > expected.len() / 4, "{varied} estimates have something to estimate");
     }
 }
+
+/// The columns of `correlation` after some training: exact in an enumerated space, estimated where
+/// enumeration is not allowed.
+fn correlation(spec: &str, max_states: usize) -> (Vec<Option<f64>>, Vec<String>) {
+    let text = format!(
+        "{spec}[model]\nkind = 'mlp'\nhidden = 16\n[objective]\nkind = 'tb'\n\
+         [backward]\nkind = 'naive'\n[eval]\nmetrics = ['correlation']\n\
+         max_states = {max_states}\nbackward_trajectories = 1000\n"
+    );
+    let registry = Registry::builtin();
+    let spec = Spec::parse(&registry, "spec.toml", text, "test", &[]).unwrap();
+    let mut experiment = Experiment::build(&registry, &spec).unwrap();
+    for _ in 0..60 {
+        experiment.trainer.step().unwrap();
+    }
+    let definitions = experiment.columns.iter().map(|column| column.definition.clone()).collect();
+    (experiment.trainer.evaluate().unwrap(), definitions)
+}
+
+#[test]
+fn correlations_on_test_objects_agree_with_exact_ones() {
+    let spec = "[env]\nkind = 'bit_sequence'\nbits = 12\nword_bits = 3\n\
+                [reward]\nkind = 'hamming'\nblocks = ['000', '110']\nn_modes = 2\nexponent = 1\n";
+    let (exact, definitions) = correlation(spec, 100_000);
+    assert!(definitions[0].contains("24 test objects of the reward, P_T by dynamic"));
+    assert_eq!(exact[2..], [None, None]);
+    let (estimate, definitions) = correlation(spec, 1);
+    assert!(definitions[0].contains("estimated"), "{definitions:?}");
+    assert_eq!(estimate[2], Some(1000.0));
+    let error = estimate[3].unwrap();
+    assert!(error > 0.0 && error < 0.1, "{error}");
+    for (exact, estimate) in exact[..2].iter().zip(&estimate) {
+        let (exact, estimate) = (exact.unwrap(), estimate.unwrap());
+        assert!((exact - estimate).abs() < 0.05, "{exact} {estimate}");
+        assert!(exact.abs() < 0.99, "{exact}: something is left to estimate");
+    }
+}
+
+/// A reward without test objects: all of a small space, some of a large one.
+#[test]
+fn correlations_without_test_objects() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("table.csv");
+    let mut text = "object,value\n".to_owned();
+    for i in 0..256u32 {
+        text += &format!("{i:08b},{}\n", 1.0 + f64::from(i.wrapping_mul(2_654_435_761) >> 24));
+    }
+    std::fs::write(&path, text).unwrap();
+    let spec = format!(
+        "[env]\nkind = 'sequence'\nlength = 8\nsymbols = ['0', '1']\n\
+         [reward]\nkind = 'table'\npath = '{}'\n",
+        path.display()
+    );
+    let (exact, definitions) = correlation(&spec, 100_000);
+    assert!(definitions[0].contains("every object"), "{definitions:?}");
+    let (estimate, definitions) = correlation(&spec, 1);
+    assert!(definitions[0].contains("1000 objects drawn uniformly"), "{definitions:?}");
+    // A thousand draws out of 256 objects: close to the whole.
+    for (exact, estimate) in exact[..2].iter().zip(&estimate) {
+        assert!((exact.unwrap() - estimate.unwrap()).abs() < 0.1, "{exact:?} {estimate:?}");
+    }
+}

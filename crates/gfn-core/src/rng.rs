@@ -25,6 +25,8 @@ pub enum Purpose {
     Task = 8,
     /// Which activations are dropped.
     Dropout = 9,
+    /// Objects to measure correlations on.
+    TestSet = 10,
 }
 
 /// The source of all randomness of a run: a seed, split by purpose, step and index.

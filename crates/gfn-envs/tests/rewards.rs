@@ -479,6 +479,43 @@ fn the_estimated_target_agrees_with_enumeration() {
     }
 }
 
+/// On the papers' task, where nothing can be enumerated: Z lies between the sum of R around every
+/// mode less what pairs of modes share and that sum, and both are sums of binomials.
+#[test]
+fn the_estimated_target_of_the_papers_lies_between_exact_bounds() {
+    let env = env_of(&BitSequenceSpec::default());
+    let reward = hamming(&env, &HammingSpec::default()).unwrap();
+    let estimate = reward.target_estimate().unwrap();
+    let tests = reward.test_objects().unwrap();
+    let modes: Vec<String> = tests.rows().step_by(120).map(|row| env.render(row)).collect();
+    assert_eq!(modes.len(), 60);
+    let distance = |a: &str, b: &str| a.bytes().zip(b.bytes()).filter(|(a, b)| a != b).count();
+    let r = (-2.0f64).exp();
+    // Σ_x min(R_a(x), R_b(x)) for two modes at distance D: only the D bits matter.
+    let shared = |apart: usize| {
+        let mut binomial = 1.0;
+        let mut sum = 0.0;
+        for i in 0..=apart {
+            sum += binomial * r.powi(i.max(apart - i) as i32);
+            binomial *= (apart - i) as f64 / (i + 1) as f64;
+        }
+        sum * (1.0 + r).powi(120 - apart as i32)
+    };
+    let all = 60.0 * (1.0 + r).powi(120);
+    let mut pairs = 0.0;
+    for (i, a) in modes.iter().enumerate() {
+        pairs += modes[..i].iter().map(|b| shared(distance(a, b))).sum::<f64>();
+    }
+    let (low, high) = ((all - pairs).ln(), all.ln());
+    assert!(high - low < 0.01, "{low} {high}");
+    let within = 5.0 * estimate.log_z_error;
+    assert!((low - within..=high + within).contains(&estimate.log_z), "{estimate:?} {low} {high}");
+    // Around a single mode 120 e^-2 / (1 + e^-2) bits differ on average, and log R is -2 a bit.
+    let alone = -2.0 * 120.0 * r / (1.0 + r);
+    assert!((estimate.mean_log_reward - alone).abs() < 0.01, "{estimate:?} {alone}");
+    assert!(estimate.mean_error < 0.002 && estimate.log_z_error < 0.002, "{estimate:?}");
+}
+
 #[test]
 fn test_objects_are_modes_with_flipped_bits() {
     let bits = BitSequenceSpec { bits: 16, word_bits: 4, build: Build::Fill };

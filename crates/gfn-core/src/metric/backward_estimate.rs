@@ -1,20 +1,9 @@
-//! Correlation of log R with log P_T on a test set, P_T estimated by backward trajectories: for
-//! spaces too large to enumerate.
+//! P_T of given objects estimated by backward trajectories: for spaces too large to enumerate.
 
-use super::{Better, Column, EvalContext, Metric, MetricContext, MetricEntry, pearson, spearman};
+use super::EvalContext;
+use crate::States;
 use crate::rng::Purpose;
 use crate::sampler::{Draw, Sampler};
-use crate::{RewardError, States};
-
-pub(super) const ENTRY: MetricEntry = MetricEntry {
-    name: "test_correlation",
-    summary: "Pearson and Spearman on a test set, P_T estimated by backward trajectories",
-    build: |context: &MetricContext| Box::new(TestCorrelation { context: context.clone() }),
-};
-
-struct TestCorrelation {
-    context: MetricContext,
-}
 
 /// Estimates of log P_T(x), one per object.
 pub struct LogProbEstimate {
@@ -51,48 +40,4 @@ pub fn estimate_log_probs(eval: &EvalContext<'_>, objects: &States, n: usize) ->
         standard_error.push((variance / count).sqrt() / mean);
     }
     LogProbEstimate { log_prob, standard_error }
-}
-
-impl Metric for TestCorrelation {
-    fn columns(&self) -> Vec<Column> {
-        let n = self.context.backward_trajectories;
-        let of = match &self.context.test {
-            Some(objects) => format!(
-                "over {} test objects, P_T(x) estimated as the mean of P_F(tau)/P_B(tau|x) over {n} \
-                 trajectories tau drawn from P_B",
-                objects.len()
-            ),
-            None => "empty: this reward defines no test objects".to_owned(),
-        };
-        vec![
-            Column::new(
-                "test_pearson",
-                "1",
-                Better::Higher,
-                format!("Pearson correlation of log R(x) with log P_T(x) {of}"),
-            ),
-            Column::new(
-                "test_spearman",
-                "1",
-                Better::Higher,
-                format!("Spearman rank correlation (ties averaged) of the same {of}"),
-            ),
-            Column::new(
-                "test_log_p_error",
-                "nats",
-                Better::Neither,
-                format!("mean standard error of these estimates of log P_T(x) {of}"),
-            ),
-        ]
-    }
-
-    fn evaluate(&mut self, eval: &EvalContext<'_>) -> Result<Vec<Option<f64>>, RewardError> {
-        let Some(objects) = &self.context.test else { return Ok(vec![None; 3]) };
-        let mut log_reward = vec![0.0; objects.len()];
-        self.context.reward.log_reward(objects, &mut log_reward)?;
-        let n = self.context.backward_trajectories;
-        let LogProbEstimate { log_prob, standard_error } = estimate_log_probs(eval, objects, n);
-        let error = standard_error.iter().sum::<f64>() / objects.len() as f64;
-        Ok(vec![pearson(&log_reward, &log_prob), spearman(&log_reward, &log_prob), Some(error)])
-    }
 }

@@ -18,6 +18,7 @@ mod target;
 use std::cell::OnceCell;
 use std::sync::Arc;
 
+use rand::RngExt;
 use serde::Serialize;
 
 use crate::graph::{StateGraph, Target};
@@ -92,10 +93,33 @@ pub struct MetricContext {
     pub window: usize,
     /// How many of the best distinct samples `top_k_reward` averages.
     pub top_k: usize,
-    /// Test objects of the reward, if it defines any.
-    pub test: Option<Arc<States>>,
+    /// Objects to measure correlations on, if not on all of them.
+    pub test: Option<TestSet>,
     /// Backward trajectories per test object.
     pub backward_trajectories: usize,
+}
+
+/// Objects to measure correlations on.
+#[derive(Clone, Debug)]
+pub struct TestSet {
+    /// Their terminal rows.
+    pub objects: Arc<States>,
+    /// What they are, in words that follow their number.
+    pub origin: &'static str,
+}
+
+impl TestSet {
+    /// `n` objects drawn uniformly with replacement, where the environment numbers its objects.
+    pub fn uniform(env: &dyn Environment, n: usize, seed: u64) -> Option<Self> {
+        // A number that is too large saturates.
+        let n_objects = env.n_objects().filter(|&n_objects| n_objects < u64::MAX)?;
+        let mut rng = Streams::new(seed).get(Purpose::TestSet, 0);
+        let mut objects = States::with_capacity(env.layout().width, n);
+        for _ in 0..n {
+            objects.push(&env.object_at(rng.random_range(0..n_objects))?);
+        }
+        Some(Self { objects: Arc::new(objects), origin: "objects drawn uniformly" })
+    }
 }
 
 /// P_T and the target over all objects, in one order.
@@ -326,5 +350,4 @@ pub const METRICS: &[MetricEntry] = &[
     correlation::ENTRY,
     expected_reward::ENTRY,
     target::ENTRY,
-    backward_estimate::ENTRY,
 ];
