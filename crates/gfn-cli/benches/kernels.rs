@@ -5,6 +5,7 @@
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use gfn_core::kernels::{AdamStep, Mat, adam, matmul, sum_rows};
+use gfn_core::panels::{Finish, Panels};
 
 fn main() {
     divan::main();
@@ -30,11 +31,28 @@ const ROWS: [usize; 11] = [1, 2, 3, 4, 6, 8, 16, 64, 128, 256, 1024];
 /// A hidden layer of the papers' MLP over that many states.
 #[divan::bench(args = ROWS)]
 fn layer(bencher: Bencher<'_, '_>, rows: usize) {
-    let (x, weight) = (filled(rows * HIDDEN), filled(HIDDEN * HIDDEN));
-    let mut out = vec![0.0; rows * HIDDEN];
-    bencher.counter(ItemsCount::new(rows * HIDDEN * HIDDEN)).bench_local(|| {
-        matmul(&mut out, false, Mat::new(&x, rows, HIDDEN), Mat::new(&weight, HIDDEN, HIDDEN));
+    product(bencher, rows, HIDDEN);
+}
+
+/// A product with packed weights of `columns` columns.
+fn product(bencher: Bencher<'_, '_>, rows: usize, columns: usize) {
+    let (x, weight, bias) = (filled(rows * HIDDEN), filled(HIDDEN * columns), filled(columns));
+    let mut panels = Panels::default();
+    panels.pack(&weight, columns);
+    let mut out = vec![0.0; rows * columns];
+    bencher.counter(ItemsCount::new(rows * HIDDEN * columns)).bench_local(|| {
+        let x = Mat::new(&x, rows, HIDDEN);
+        panels.product(&mut out, columns, x, Finish::BiasRelu(&bias));
     });
+}
+
+/// Packing the weights of a hidden layer, once per update.
+#[divan::bench]
+fn pack(bencher: Bencher<'_, '_>) {
+    let (weight, mut panels) = (filled(HIDDEN * HIDDEN), Panels::default());
+    bencher
+        .counter(ItemsCount::new(HIDDEN * HIDDEN))
+        .bench_local(|| panels.pack(&weight, HIDDEN));
 }
 
 /// The gradient of that layer's weight.
@@ -61,11 +79,7 @@ fn input_gradient(bencher: Bencher<'_, '_>, rows: usize) {
 /// The merged output layer: ten columns.
 #[divan::bench(args = ROWS)]
 fn heads(bencher: Bencher<'_, '_>, rows: usize) {
-    let (x, weight) = (filled(rows * HIDDEN), filled(HIDDEN * 10));
-    let mut out = vec![0.0; rows * 10];
-    bencher.counter(ItemsCount::new(rows * HIDDEN * 10)).bench_local(|| {
-        matmul(&mut out, false, Mat::new(&x, rows, HIDDEN), Mat::new(&weight, HIDDEN, 10));
-    });
+    product(bencher, rows, 10);
 }
 
 /// The sparse first layer: four active tokens of 80.

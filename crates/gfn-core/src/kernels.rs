@@ -69,6 +69,26 @@ impl<'a> Mat<'a> {
         Self { data, rows, cols, row_stride: stride, col_stride: 1 }
     }
 
+    /// Number of rows.
+    pub fn rows(self) -> usize {
+        self.rows
+    }
+
+    /// Number of columns.
+    pub fn cols(self) -> usize {
+        self.cols
+    }
+
+    /// Row `i` of a matrix that is not transposed.
+    ///
+    /// # Panics
+    /// When the matrix is transposed.
+    #[inline(always)]
+    pub fn row(self, i: usize) -> &'a [f32] {
+        assert_eq!(self.col_stride, 1, "rows lie in one piece");
+        &self.data[i * self.row_stride..][..self.cols]
+    }
+
     /// The transpose, without moving anything.
     #[must_use]
     pub fn t(self) -> Self {
@@ -94,11 +114,6 @@ pub fn matmul(out: &mut [f32], keep: bool, a: Mat<'_>, b: Mat<'_>) {
     if m == 0 || n == 0 {
         return;
     }
-    let packed = |m: Mat<'_>| m.col_stride == 1 && m.row_stride == m.cols;
-    if m <= FEW && packed(a) && packed(b) {
-        let (a, b) = (&a.data[..m * k], &b.data[..k * n]);
-        return Arch::new().dispatch(FewRows { out: &mut out[..m * n], keep, a, b, k, n });
-    }
     // SAFETY: `Mat::new` and the asserts above keep every access inside its slice, and `out` is
     // borrowed mutably, so it overlaps neither operand.
     unsafe {
@@ -123,100 +138,6 @@ pub fn matmul(out: &mut [f32], keep: bool, a: Mat<'_>, b: Mat<'_>) {
             false,
             Parallelism::None,
         );
-    }
-}
-
-/// Up to this many rows, products need no packing.
-const FEW: usize = 8;
-
-/// A few rows times a row-major matrix: what rollouts compute. The matrix is read once, in place,
-/// with all sums of a block of columns in registers.
-struct FewRows<'a> {
-    out: &'a mut [f32],
-    keep: bool,
-    a: &'a [f32],
-    b: &'a [f32],
-    k: usize,
-    n: usize,
-}
-
-impl WithSimd for FewRows<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let Self { a, b, k, n, keep, .. } = self;
-        let mut done = 0;
-        let rows = self.out.len() / n;
-        // Up to four rows at once: more sums than that do not fit into registers.
-        while done < rows {
-            let at_once =
-                if rows - done > 4 { (rows - done).div_ceil(2).min(4) } else { rows - done };
-            let out = &mut self.out[done * n..][..at_once * n];
-            let mut part = FewRows { out, keep, a: &a[done * k..], b, k, n };
-            match at_once {
-                1 => part.rows::<S, 1, 8>(simd),
-                2 => part.rows::<S, 2, 8>(simd),
-                3 => part.rows::<S, 3, 4>(simd),
-                _ => part.rows::<S, 4, 4>(simd),
-            }
-            done += at_once;
-        }
-    }
-}
-
-impl FewRows<'_> {
-    /// `R` rows, in blocks of `V` registers.
-    #[inline(always)]
-    fn rows<S: Simd, const R: usize, const V: usize>(&mut self, simd: S) {
-        let (mut column, lanes) = (0, S::F32_LANES);
-        while self.n - column >= V * lanes {
-            self.block::<S, R, V>(simd, column, V * lanes);
-            column += V * lanes;
-        }
-        while column < self.n {
-            let width = lanes.min(self.n - column);
-            self.block::<S, R, 1>(simd, column, width);
-            column += width;
-        }
-    }
-
-    /// `width` columns; less than the registers hold only if there is one of them.
-    #[inline(always)]
-    fn block<S: Simd, const R: usize, const V: usize>(
-        &mut self,
-        simd: S,
-        column: usize,
-        width: usize,
-    ) {
-        let Self { a, b, k, n, keep, .. } = *self;
-        let lanes = S::F32_LANES;
-        let a = &a[..R * k];
-        let mut sums = [[simd.splat_f32s(0.0); V]; R];
-        for (l, row) in b.chunks_exact(n).enumerate() {
-            let row = &row[column..][..width];
-            let mut vectors = [simd.splat_f32s(0.0); V];
-            if V == 1 {
-                vectors[0] = simd.partial_load_f32s(row);
-            } else {
-                vectors.copy_from_slice(&S::as_simd_f32s(row).0[..V]);
-            }
-            for (r, sums) in sums.iter_mut().enumerate() {
-                let x = simd.splat_f32s(a[r * k + l]);
-                for (sum, &vector) in sums.iter_mut().zip(&vectors) {
-                    *sum = simd.mul_add_e_f32s(x, vector, *sum);
-                }
-            }
-        }
-        for (r, sums) in sums.iter().enumerate() {
-            let out = &mut self.out[r * n + column..][..width];
-            for (v, &sum) in sums.iter().enumerate() {
-                let out = if V == 1 { &mut *out } else { &mut out[v * lanes..][..lanes] };
-                let before = simd.partial_load_f32s(out);
-                let sum = if keep { simd.add_f32s(before, sum) } else { sum };
-                simd.partial_store_f32s(out, sum);
-            }
-        }
     }
 }
 
@@ -413,6 +334,14 @@ mod tests {
 
     fn filled(n: usize, seed: f32) -> Vec<f32> {
         (0..n).map(|i| (i as f32 * 0.37 + seed).sin()).collect()
+    }
+
+    /// What a machine has is used: loops on the baseline instruction set take several times longer.
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn wide_instructions_are_used_where_there_are_any() {
+        let wide = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        assert_eq!(wide, !matches!(Arch::new(), Arch::Scalar));
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub mod objective;
 #[cfg(feature = "train")]
 pub mod optimizer;
 #[cfg(feature = "train")]
+pub mod panels;
+#[cfg(feature = "train")]
 pub mod scored;
 #[cfg(feature = "train")]
 pub mod train;

@@ -233,7 +233,7 @@ impl Model {
         let engine = match network.native().filter(|_| native) {
             Some(native) => {
                 let values = inits.iter().map(|init| init.values.clone()).collect();
-                let mut weights = Weights { values, prepared: Vec::new() };
+                let mut weights = Weights { values, ..Weights::default() };
                 native.prepare(&mut weights);
                 Engine::Native(Box::new(Native {
                     network: native,
@@ -340,7 +340,7 @@ impl Model {
     pub fn values_from(&self, values: Vec<Vec<f32>>) -> Values {
         match &self.engine {
             Engine::Native(native) => {
-                let mut weights = Weights { values, prepared: Vec::new() };
+                let mut weights = Weights { values, ..Weights::default() };
                 native.network.prepare(&mut weights);
                 Values::Native(weights)
             }

@@ -2,6 +2,7 @@
 //! it. The Burn version of the same network is the reference that it is tested against.
 
 use crate::dropout::Dropout;
+use crate::panels::Panels;
 
 /// Parameter values, with what a network derives from them.
 #[derive(Clone, Debug, Default)]
@@ -10,6 +11,8 @@ pub struct Weights {
     pub values: Vec<Vec<f32>>,
     /// What [`NativeNetwork::prepare`] has made of them.
     pub prepared: Vec<Vec<f32>>,
+    /// The same, packed for products.
+    pub panels: Vec<Panels>,
 }
 
 /// What forward passes leave for the backward pass: the concatenation of all rows that were

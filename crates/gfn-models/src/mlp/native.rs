@@ -4,9 +4,10 @@
 use std::ops::Range;
 
 use gfn_core::kernels::{
-    Mat, add_bias, add_bias_relu, matmul, relu_gradient, scatter_rows, sum_into_bias, sum_rows,
+    Mat, add_bias_relu, matmul, relu_gradient, scatter_rows, sum_into_bias, sum_rows,
 };
 use gfn_core::native::{NativeNetwork, Tape, Weights};
+use gfn_core::panels::{Finish, Panels};
 
 use super::{HEADS, Mlp};
 
@@ -77,8 +78,16 @@ impl NativeNetwork for NativeMlp {
 
     fn prepare(&self, weights: &mut Weights) {
         weights.prepared.resize_with(self.parts.len(), Vec::new);
-        for (part, merged) in self.parts.iter().zip(&mut weights.prepared) {
+        weights.panels.resize_with(self.parts.len() * self.layers, Panels::default);
+        let panels = weights.panels.chunks_exact_mut(self.layers);
+        for ((part, merged), panels) in self.parts.iter().zip(&mut weights.prepared).zip(panels) {
             self.merge(part, &weights.values, merged);
+            let columns = part.columns.len();
+            let (heads, inner) = panels.split_first_mut().expect("there is a layer");
+            heads.pack(&merged[..self.hidden * columns], columns);
+            for (layer, panels) in inner.iter_mut().enumerate() {
+                panels.pack(&weights.values[part.trunk + 2 * (layer + 1)], self.hidden);
+            }
         }
     }
 
@@ -87,41 +96,30 @@ impl NativeNetwork for NativeMlp {
         tape.rows += n;
         tape.ids.extend_from_slice(ids);
         tape.kept.resize_with(self.parts.len() * layers, Vec::new);
-        tape.need_scratch(1);
         tape.output.resize(tape.rows * self.width, 0.0);
         let output = &mut tape.output[start * self.width..];
         for (p, part) in self.parts.iter().enumerate() {
+            // Output layers first, then the inner layers from the second on.
+            let panels = &weights.panels[p * layers..][..layers];
             for layer in 0..layers {
                 let index = part.trunk + 2 * layer;
-                let (weight, bias) = (&weights.values[index], &weights.values[index + 1]);
+                let bias = &weights.values[index + 1];
                 let (before, rest) = tape.kept.split_at_mut(p * layers + layer);
                 rest[0].resize(tape.rows * hidden, 0.0);
                 let out = &mut rest[0][start * hidden..];
                 if layer == 0 {
-                    sum_rows(out, weight, ids, self.n_active, hidden);
+                    sum_rows(out, &weights.values[index], ids, self.n_active, hidden);
+                    add_bias_relu(out, bias);
                 } else {
                     let input = &before[p * layers + layer - 1][start * hidden..];
                     let input = Mat::new(input, n, hidden);
-                    matmul(out, false, input, Mat::new(weight, hidden, hidden));
+                    panels[layer].product(out, hidden, input, Finish::BiasRelu(bias));
                 }
-                add_bias_relu(out, bias);
             }
             let top = Mat::new(&tape.kept[p * layers + layers - 1][start * hidden..], n, hidden);
-            let columns = part.columns.len();
-            let (weight, bias) = weights.prepared[p].split_at(hidden * columns);
-            if columns == self.width {
-                matmul(output, false, top, Mat::new(weight, hidden, columns));
-                add_bias(output, bias);
-            } else {
-                let out = &mut tape.scratch[0];
-                out.resize(n * columns, 0.0);
-                matmul(out, false, top, Mat::new(weight, hidden, columns));
-                add_bias(out, bias);
-                let rows = output.chunks_exact_mut(self.width);
-                for (row, out) in rows.zip(out.chunks_exact(columns)) {
-                    row[part.columns.clone()].copy_from_slice(out);
-                }
-            }
+            let bias = &weights.prepared[p][hidden * part.columns.len()..];
+            let out = &mut output[part.columns.start..];
+            panels[0].product(out, self.width, top, Finish::Bias(bias));
         }
     }
 
