@@ -5,21 +5,22 @@ use std::sync::OnceLock;
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use rayon::prelude::*;
 
-use crate::kernels::{exp, vectorised};
 use crate::network::upload_ints;
+use crate::vector::{softmax_weights, vectorised};
 
 /// Fill value for logits of illegal actions. Not -infinity: a row without legal actions would
 /// become NaN, and NaN times zero poisons gradients.
 pub(crate) const ILLEGAL: f32 = -1e9;
 
 /// One choice per entry: the network row that it was made at, the action taken, and which actions
-/// were not legal.
+/// were legal.
 #[derive(Debug)]
 pub struct Choices {
     rows: Vec<i32>,
     taken: Vec<i32>,
-    illegal: Vec<bool>,
+    legal: Vec<bool>,
     n_actions: usize,
     device: Device,
     uploaded: OnceLock<Uploaded>,
@@ -38,7 +39,7 @@ impl Choices {
         Self {
             rows: Vec::with_capacity(m),
             taken: Vec::with_capacity(m),
-            illegal: Vec::with_capacity(m * n_actions),
+            legal: Vec::with_capacity(m * n_actions),
             n_actions,
             device: device.clone(),
             uploaded: OnceLock::new(),
@@ -49,7 +50,7 @@ impl Choices {
     pub fn push(&mut self, row: usize, legal: &[bool], taken: usize) {
         self.rows.push(row as i32);
         self.taken.push(taken as i32);
-        self.illegal.extend(legal.iter().map(|&legal| !legal));
+        self.legal.extend_from_slice(legal);
     }
 
     /// Number of choices.
@@ -70,7 +71,8 @@ impl Choices {
     fn uploaded(&self) -> &Uploaded {
         self.uploaded.get_or_init(|| {
             let shape = [self.len(), self.n_actions];
-            let illegal = TensorData::new(self.illegal.clone(), shape);
+            let illegal: Vec<bool> = self.legal.iter().map(|&legal| !legal).collect();
+            let illegal = TensorData::new(illegal, shape);
             Uploaded {
                 rows: upload_ints(self.rows.clone(), &self.device),
                 taken: upload_ints(self.taken.clone(), &self.device).reshape([self.len(), 1]),
@@ -89,15 +91,35 @@ impl Choices {
 
     /// The same on the host, from rows of `width` outputs, of which the logits start at `column`.
     pub fn log_probs_on_host(&self, output: &[f32], width: usize, column: usize) -> Vec<f32> {
-        let mut weights = vec![0.0; self.n_actions];
-        let choices = self.rows.iter().zip(&self.taken).zip(self.illegal.chunks(self.n_actions));
-        choices
-            .map(|((&row, &taken), illegal)| {
-                let logits = &output[row as usize * width + column..][..self.n_actions];
-                let (max, sum) = exponentials(logits, illegal, &mut weights);
-                logits[taken as usize] - max - sum.ln()
-            })
-            .collect()
+        let mut log_probs = vec![0.0; self.len()];
+        let choose = |first: usize, log_probs: &mut [f32]| {
+            let mut weights = vec![0.0; self.n_actions];
+            for (i, log_prob) in log_probs.iter_mut().enumerate() {
+                let (row, taken) = (self.rows[first + i] as usize, self.taken[first + i] as usize);
+                let logits = &output[row * width + column..][..self.n_actions];
+                let legal = self.legal_at(first + i);
+                let (max, sum) = softmax_weights(logits, legal, 1.0, &mut weights);
+                *log_prob = logits[taken] - max - sum.ln();
+            }
+        };
+        let per_thread = self.per_thread();
+        if log_probs.len() <= per_thread {
+            choose(0, &mut log_probs);
+        } else {
+            let parts = log_probs.par_chunks_mut(per_thread).enumerate();
+            parts.for_each(|(part, log_probs)| choose(part * per_thread, log_probs));
+        }
+        log_probs
+    }
+
+    /// The legal actions of a choice.
+    fn legal_at(&self, choice: usize) -> &[bool] {
+        &self.legal[choice * self.n_actions..][..self.n_actions]
+    }
+
+    /// How many choices are worth a thread.
+    fn per_thread(&self) -> usize {
+        (1 << 16) / self.n_actions.max(1)
     }
 
     /// Adds to `gradient`, that of the outputs, what follows from `upstream`, that of the
@@ -110,62 +132,51 @@ impl Choices {
         upstream: &[f32],
         gradient: &mut [f32],
     ) {
-        let choices = self.rows.iter().zip(&self.taken).zip(self.illegal.chunks(self.n_actions));
-        let mut weights = vec![0.0; self.n_actions];
-        for (((&row, &taken), illegal), &upstream) in choices.zip(upstream) {
-            if illegal.iter().filter(|&&illegal| !illegal).count() == 1 {
-                continue; // no choice, no gradient
+        let add = |choice: usize, weights: &mut [f32], gradient: &mut [f32]| {
+            let (legal, upstream) = (self.legal_at(choice), upstream[choice]);
+            if legal.iter().filter(|&&legal| legal).count() == 1 {
+                return; // no choice, no gradient
             }
-            let start = row as usize * width + column;
-            let (_, sum) = exponentials(&output[start..][..self.n_actions], illegal, &mut weights);
-            let gradient = &mut gradient[start..][..self.n_actions];
-            add_scaled(gradient, &weights, -upstream / sum);
-            gradient[taken as usize] += upstream;
+            let start = self.rows[choice] as usize * width + column;
+            let logits = &output[start..][..self.n_actions];
+            let (_, sum) = softmax_weights(logits, legal, 1.0, weights);
+            add_scaled(gradient, weights, -upstream / sum);
+            gradient[self.taken[choice] as usize] += upstream;
+        };
+        let per_thread = self.per_thread();
+        if self.len() <= per_thread {
+            let mut weights = vec![0.0; self.n_actions];
+            for choice in 0..self.len() {
+                let start = self.rows[choice] as usize * width + column;
+                add(choice, &mut weights, &mut gradient[start..][..self.n_actions]);
+            }
+            return;
         }
+        // Choices by row, so that threads write into different rows; those of one row in order.
+        let mut order: Vec<u32> = (0..self.len() as u32).collect();
+        order.sort_by_key(|&choice| self.rows[choice as usize]);
+        let by_row = order.chunk_by(|&a, &b| self.rows[a as usize] == self.rows[b as usize]);
+        let mut rest = gradient;
+        let mut first_row = 0;
+        let mut work = Vec::new();
+        for choices in by_row {
+            let row = self.rows[choices[0] as usize] as usize;
+            let (_, from) = rest.split_at_mut((row - first_row) * width);
+            let (own, after) = from.split_at_mut(width);
+            work.push((choices, &mut own[column..][..self.n_actions]));
+            (rest, first_row) = (after, row + 1);
+        }
+        work.par_iter_mut().with_min_len(per_thread).for_each_init(
+            || vec![0.0; self.n_actions],
+            |weights, (choices, gradient)| {
+                choices.iter().for_each(|&choice| add(choice as usize, weights, gradient));
+            },
+        );
     }
 }
 
-/// From how many actions on rows are worth vector instructions: below, the call costs more.
+/// From how many actions on loops are worth a call for wide instructions.
 const WIDE: usize = 32;
-
-/// Writes e^(x − max) of every legal logit x to `weights`, 0 where illegal; the largest legal logit
-/// and the sum of the weights.
-fn exponentials(logits: &[f32], illegal: &[bool], weights: &mut [f32]) -> (f32, f32) {
-    const LANES: usize = 16;
-    if logits.len() < WIDE {
-        let legal = logits.iter().zip(illegal).filter(|(_, illegal)| !**illegal);
-        let max = legal.fold(f32::NEG_INFINITY, |max, (&x, _)| max.max(x));
-        let mut sum = 0.0;
-        for ((weight, &x), &illegal) in weights.iter_mut().zip(logits).zip(illegal) {
-            *weight = if illegal { 0.0 } else { exp(x - max) };
-            sum += *weight;
-        }
-        return (max, sum);
-    }
-    vectorised(
-        #[inline(always)]
-        || {
-            for ((weight, &logit), &illegal) in weights.iter_mut().zip(logits).zip(illegal) {
-                *weight = if illegal { f32::NEG_INFINITY } else { logit };
-            }
-            let mut lanes = [f32::NEG_INFINITY; LANES];
-            for chunk in weights.chunks(LANES) {
-                for (lane, &x) in lanes.iter_mut().zip(chunk) {
-                    *lane = if x > *lane { x } else { *lane };
-                }
-            }
-            let max = lanes.into_iter().fold(f32::NEG_INFINITY, f32::max);
-            let mut lanes = [0.0; LANES];
-            for (chunk, illegal) in weights.chunks_mut(LANES).zip(illegal.chunks(LANES)) {
-                for ((weight, &illegal), lane) in chunk.iter_mut().zip(illegal).zip(&mut lanes) {
-                    *weight = if illegal { 0.0 } else { exp(*weight - max) };
-                    *lane += *weight;
-                }
-            }
-            (max, lanes.iter().sum())
-        },
-    )
-}
 
 /// `gradient += factor · weights`.
 fn add_scaled(gradient: &mut [f32], weights: &[f32], factor: f32) {

@@ -21,8 +21,9 @@ pub struct Layout {
     pub n_active: usize,
     /// The most actions that a trajectory can have.
     pub max_len: usize,
-    /// Where forward actions put one of `k` symbols into an observed slot, action `slot k + symbol`
-    /// over all `n_active` slots: k. Networks may then give each slot its own logits. Else 0.
+    /// Where forward actions put one of `k` symbols into an observed slot that is still empty, action
+    /// `slot k + symbol` over all `n_active` slots: k. Networks may then give each empty slot its own
+    /// logits. Else 0.
     pub symbols_per_slot: usize,
 }
 

@@ -140,17 +140,45 @@ impl Native {
         let empty = || self.weights.values.iter().map(|value| vec![0.0; value.len()]).collect();
         let kept = self.gradients.len();
         self.gradients.resize_with(n_parts.max(kept), empty);
-        for gradient in self.gradients[..n_parts.min(kept)].iter_mut().flatten() {
-            gradient.fill(0.0);
-        }
+        // Each by the thread that is to add to it, as likely as not.
+        self.gradients[..n_parts.min(kept)].par_iter_mut().for_each(|gradients| {
+            gradients.iter_mut().for_each(|gradient| gradient.fill(0.0));
+        });
+    }
+}
+
+/// How many numbers of a gradient are worth a thread.
+const PER_THREAD: usize = 1 << 14;
+
+impl Native {
+    /// Adds the gradients of the first parts up in the first, and returns the sum of squares of
+    /// every parameter's. Cut into chunks by size alone: the same sums for any number of threads.
+    fn sum_gradients(&mut self, n_parts: usize) -> Vec<f64> {
+        let (sum, others) = self.gradients.split_at_mut(1);
+        let others = &others[..n_parts - 1];
+        let of_parameter = |(i, sum): (usize, &mut Vec<f32>)| {
+            let of_chunk = |(chunk, sum): (usize, &mut [f32])| {
+                for other in others {
+                    crate::kernels::add(sum, &other[i][chunk * PER_THREAD..][..sum.len()]);
+                }
+                sum_of_squares(sum)
+            };
+            if sum.len() < 2 * PER_THREAD {
+                return sum.chunks_mut(PER_THREAD).enumerate().map(of_chunk).sum();
+            }
+            let chunks = sum.par_chunks_mut(PER_THREAD).enumerate().map(of_chunk);
+            chunks.collect::<Vec<f64>>().into_iter().sum()
+        };
+        sum[0].iter_mut().enumerate().map(of_parameter).collect()
     }
 }
 
 /// The outputs of all parts, one after the other.
-fn joined(tapes: &[Tape]) -> Vec<f32> {
-    let mut output = Vec::with_capacity(tapes.iter().map(|tape| tape.output.len()).sum());
+fn joined(tapes: &[Tape], width: usize) -> Vec<f32> {
+    let n_rows: usize = tapes.iter().map(|tape| tape.rows).sum();
+    let mut output = Vec::with_capacity(n_rows * width);
     for tape in tapes {
-        output.extend_from_slice(&tape.output);
+        output.extend_from_slice(tape.outputs(0, width));
     }
     output
 }
@@ -419,7 +447,7 @@ impl Model {
     /// On the Burn engine, which has no tapes.
     pub fn evaluated_on(&mut self, tapes: Vec<Tape>) -> Evaluated {
         let Engine::Native(native) = &mut self.engine else { panic!("tapes are native") };
-        let output = joined(&tapes);
+        let output = joined(&tapes, native.network.width());
         native.passes.push(Pass { tapes, output, log_probs: Vec::new(), log_flow: None });
         Evaluated::Native(native.passes.len() - 1)
     }
@@ -520,7 +548,7 @@ impl Model {
                 let weights = native.weights_of(Some(copy));
                 let tapes = native.forward(weights, &observations.ids, observations.n, None);
                 let (width, column) = (native.network.width(), self.column(direction));
-                let values = choices.log_probs_on_host(&joined(&tapes), width, column);
+                let values = choices.log_probs_on_host(&joined(&tapes, width), width, column);
                 native.give_back(tapes);
                 upload(values, &self.device)
             }
@@ -539,7 +567,8 @@ impl Model {
         if let Engine::Native(native) = &self.engine {
             let n = observations.n;
             let tapes = native.forward(native.weights_of(copy), &observations.ids, n, None);
-            let data = TensorData::new(joined(&tapes), [n, native.network.width()]);
+            let width = native.network.width();
+            let data = TensorData::new(joined(&tapes, width), [n, width]);
             native.give_back(tapes);
             let output = Tensor::from_data(data, &self.device);
             return split(output, self.n_actions, self.n_back_actions);
@@ -571,14 +600,14 @@ impl Model {
         let (weights, width) = (native.weights_of(copy), native.network.width());
         match record {
             Some(tape) => {
-                let start = tape.output.len();
+                let start = tape.rows;
                 native.network.forward(weights, ids, n, tape);
-                use_rows(width, &tape.output[start..]);
+                use_rows(width, tape.outputs(start, width));
             }
             None => {
                 let tapes = native.forward(weights, ids, n, None);
                 for tape in &tapes {
-                    use_rows(width, &tape.output);
+                    use_rows(width, tape.outputs(0, width));
                 }
                 native.give_back(tapes);
             }
@@ -652,12 +681,7 @@ impl Model {
                     }
                     native.give_back(pass.tapes);
                 }
-                let (sum, others) = native.gradients.split_at_mut(1);
-                for other in &others[..n_parts.max(1) - 1] {
-                    for (sum, other) in sum[0].iter_mut().zip(other) {
-                        crate::kernels::add(sum, other);
-                    }
-                }
+                let squares_of = native.sum_gradients(n_parts.max(1));
                 let log_z = native.log_z.take().and_then(|leaf| leaf.grad_remove(&mut tracked));
                 if let (Some(gradient), Some(buffer)) = (log_z, native.gradients[0].last_mut()) {
                     buffer[0] = gradient.into_scalar::<f32>();
@@ -666,7 +690,7 @@ impl Model {
                 for (i, info) in self.infos.iter().enumerate() {
                     if groups.contains(&info.group) {
                         if info.group != Group::LogZ {
-                            squares += sum_of_squares(&native.gradients[0][i]);
+                            squares += squares_of[i];
                         }
                         kept.push((i, None));
                     }

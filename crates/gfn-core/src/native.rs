@@ -16,14 +16,15 @@ pub struct Weights {
 }
 
 /// What forward passes leave for the backward pass: the concatenation of all rows that were
-/// evaluated since [`clear`](Self::clear). Buffers are kept from pass to pass.
+/// evaluated since [`clear`](Self::clear). Buffers are kept from pass to pass and never shrink:
+/// what lies beyond [`rows`](Self::rows) is of an earlier pass.
 #[derive(Debug, Default)]
 pub struct Tape {
     /// Number of rows evaluated.
     pub rows: usize,
     /// Their observations, `n_active` ids each.
     pub ids: Vec<i32>,
-    /// The outputs, `[rows, width]`: logits of P_F, logits of P_B, log F.
+    /// The outputs, at least `[rows, width]`: logits of P_F, logits of P_B, log F.
     pub output: Vec<f32>,
     /// What the network needs again, in its own order.
     pub kept: Vec<Vec<f32>>,
@@ -44,11 +45,22 @@ impl Tape {
         self.rows = 0;
         self.dropout = None;
         self.ids.clear();
-        self.output.clear();
-        for kept in &mut self.kept {
-            kept.clear();
-        }
     }
+
+    /// The outputs of all rows from `start` on.
+    pub fn outputs(&self, start: usize, width: usize) -> &[f32] {
+        &self.output[start * width..self.rows * width]
+    }
+}
+
+/// The part of a buffer that holds `n` new units of `size` after `start` old ones. Its content is to
+/// be overwritten: buffers that are long enough are not cleared.
+pub fn grow(buffer: &mut Vec<f32>, start: usize, n: usize, size: usize) -> &mut [f32] {
+    let (start, end) = (start * size, (start + n) * size);
+    if buffer.len() < end {
+        buffer.resize(end, 0.0);
+    }
+    &mut buffer[start..end]
 }
 
 /// A network whose passes are written by hand.

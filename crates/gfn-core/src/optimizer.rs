@@ -12,6 +12,7 @@ use burn::optim::{
     StateSink, StateSource,
 };
 use burn::tensor::{Device, Tensor, TensorData};
+use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -105,6 +106,9 @@ const FIRST: &str = "momentum.moment_1";
 const SECOND: &str = "momentum.moment_2";
 const ADAM_TIME: &str = "momentum.time";
 
+/// How many numbers are worth a thread.
+const PER_THREAD: usize = 1 << 14;
+
 impl NativeAdam {
     fn step(
         &mut self,
@@ -134,7 +138,18 @@ impl NativeAdam {
             correction2: (1.0 - beta2.powi(state.time as i32)).recip(),
             scale,
         };
-        crate::kernels::adam(step, value, gradient, &mut state.first, &mut state.second);
+        let (first, second) = (&mut state.first, &mut state.second);
+        if value.len() < 2 * PER_THREAD {
+            return crate::kernels::adam(step, value, gradient, first, second);
+        }
+        value
+            .par_chunks_mut(PER_THREAD)
+            .zip(gradient.par_chunks(PER_THREAD))
+            .zip(first.par_chunks_mut(PER_THREAD))
+            .zip(second.par_chunks_mut(PER_THREAD))
+            .for_each(|(((value, gradient), first), second)| {
+                crate::kernels::adam(step, value, gradient, first, second);
+            });
     }
 
     fn save(&self, names: &[String]) -> Vec<NamedTensor> {

@@ -8,6 +8,7 @@
 use pulp::{Arch, Simd, WithSimd};
 
 use crate::kernels::Mat;
+use crate::vector::{load, store};
 
 /// Vector registers per row of a panel.
 const VECTORS: usize = 2;
@@ -146,8 +147,13 @@ impl Product<'_> {
         let Panels { data, k, n } = self.panels;
         let (k, n, lanes) = (*k, *n, S::F32_LANES);
         let width = VECTORS * lanes;
-        let rows: [&[f32]; R] = std::array::from_fn(|r| self.rows.row(first + r));
-        let panels: [&[f32]; G] = std::array::from_fn(|g| &data[(panel + g) * k * width..]);
+        let (mut rows, mut panels): ([&[f32]; R], [&[f32]; G]) = ([&[]; R], [&[]; G]);
+        for (r, row) in rows.iter_mut().enumerate() {
+            *row = self.rows.row(first + r);
+        }
+        for (g, of_group) in panels.iter_mut().enumerate() {
+            *of_group = &data[(panel + g) * k * width..][..k * width];
+        }
         let mut sums = [[[simd.splat_f32s(0.0); VECTORS]; R]; G];
         for l in 0..k {
             for (panel, sums) in panels.iter().zip(&mut sums) {
@@ -181,23 +187,6 @@ impl Product<'_> {
                 }
             }
         }
-    }
-}
-
-/// A whole register where the slice fills it, which is usual and faster.
-#[inline(always)]
-fn load<S: Simd>(simd: S, from: &[f32]) -> S::f32s {
-    match S::as_simd_f32s(from).0 {
-        [whole] => *whole,
-        _ => simd.partial_load_f32s(from),
-    }
-}
-
-#[inline(always)]
-fn store<S: Simd>(simd: S, to: &mut [f32], values: S::f32s) {
-    match S::as_mut_simd_f32s(to).0 {
-        [whole] => *whole = values,
-        _ => simd.partial_store_f32s(to, values),
     }
 }
 

@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use crate::policy::{Direction, Policy};
 use crate::rng::{Purpose, Streams};
 use crate::trajectories::offers_choice_back;
+use crate::vector::softmax_weights;
 use crate::{Environment, NetworkRows, States, Trajectories};
 
 /// How the behaviour differs from the policy. It changes which action is drawn, never what the
@@ -67,8 +68,7 @@ struct Part {
     logits: Vec<f32>,
     /// Legal actions of every active row, one after the other.
     masks: Vec<bool>,
-    weights: Vec<f64>,
-    legal: Vec<usize>,
+    weights: Vec<f32>,
     /// Walk and position of every row that the policy was asked for, in order.
     asked: Vec<(u32, u32)>,
 }
@@ -287,13 +287,11 @@ impl Part {
             for slot in 0..self.active.len() {
                 let i = self.active[slot];
                 let mask = &self.masks[slot * n_actions..(slot + 1) * n_actions];
-                self.legal.clear();
-                self.legal.extend((0..n_actions).filter(|&action| mask[action]));
                 let walk = &mut self.walks[i];
                 let rng = walk.rng.as_mut().expect("every walk has its stream");
                 let slot = if shared { 0 } else { slot };
                 let logits = &self.logits[slot * n_actions..(slot + 1) * n_actions];
-                let action = draw_action(logits, &self.legal, exploration, rng, &mut self.weights);
+                let action = draw_action(logits, mask, exploration, rng, &mut self.weights);
                 let start = walk.rows.len();
                 walk.rows.extend_from_within(start - width..);
                 let row = &mut walk.rows[start..];
@@ -330,27 +328,58 @@ impl Part {
     }
 }
 
-/// Draws one of the `legal` actions.
+/// Draws one of the legal actions.
 fn draw_action(
     logits: &[f32],
-    legal: &[usize],
+    legal: &[bool],
     exploration: Exploration,
     rng: &mut ChaCha8Rng,
-    weights: &mut Vec<f64>,
+    weights: &mut Vec<f32>,
 ) -> usize {
+    let mut numbers = (0..legal.len()).filter(|&action| legal[action]);
     if exploration.epsilon > 0.0 && rng.random::<f64>() < exploration.epsilon {
-        return legal[rng.random_range(0..legal.len() as u32) as usize];
+        let n_legal = legal.iter().filter(|&&legal| legal).count();
+        let drawn = rng.random_range(0..n_legal as u32) as usize;
+        return numbers.nth(drawn).expect("drawn among the legal ones");
     }
     // Drawn even when there is no choice: the stream then does not depend on the masks.
     let uniform = rng.random::<f64>();
-    let max = legal.iter().map(|&a| logits[a]).fold(f32::NEG_INFINITY, f32::max);
-    weights.clear();
-    let mut total = 0.0;
-    for &action in legal {
-        total += (f64::from(logits[action] - max) / exploration.temperature).exp();
-        weights.push(total);
-    }
+    weights.resize(logits.len(), 0.0);
+    softmax_weights(logits, legal, (1.0 / exploration.temperature) as f32, weights);
+    let total: f64 = weights.chunks(BLOCK).map(block_sum).sum();
     let threshold = uniform * total;
-    let slot = weights.iter().position(|&cumulative| threshold < cumulative);
-    legal[slot.unwrap_or(legal.len() - 1)]
+    // An illegal action weighs nothing, so the sum never passes the threshold there.
+    let mut sum = 0.0;
+    for (block, weights) in weights.chunks(BLOCK).enumerate() {
+        let before = sum;
+        sum += block_sum(weights);
+        if threshold < sum {
+            let mut sum = before;
+            let passed = weights.iter().position(|&weight| {
+                sum += f64::from(weight);
+                threshold < sum
+            });
+            if let Some(action) = passed {
+                return block * BLOCK + action;
+            }
+        }
+    }
+    // Rounding may leave the threshold at the very end.
+    numbers.next_back().expect("some action is legal")
+}
+
+/// Weights that are summed at once.
+const BLOCK: usize = 64;
+
+/// The sum of a block, by lanes: the same wherever it is taken.
+fn block_sum(weights: &[f32]) -> f64 {
+    let mut lanes = [0.0f32; 8];
+    let chunks = weights.chunks_exact(8);
+    let rest: f32 = chunks.remainder().iter().sum();
+    for chunk in chunks {
+        for (lane, &weight) in lanes.iter_mut().zip(chunk) {
+            *lane += weight;
+        }
+    }
+    f64::from(lanes.iter().sum::<f32>() + rest)
 }

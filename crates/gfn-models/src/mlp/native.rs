@@ -6,7 +6,7 @@ use std::ops::Range;
 use gfn_core::kernels::{
     Mat, add_bias_relu, matmul, relu_gradient, scatter_rows, sum_into_bias, sum_rows,
 };
-use gfn_core::native::{NativeNetwork, Tape, Weights};
+use gfn_core::native::{NativeNetwork, Tape, Weights, grow};
 use gfn_core::panels::{Finish, Panels};
 
 use super::{HEADS, Mlp};
@@ -96,8 +96,7 @@ impl NativeNetwork for NativeMlp {
         tape.rows += n;
         tape.ids.extend_from_slice(ids);
         tape.kept.resize_with(self.parts.len() * layers, Vec::new);
-        tape.output.resize(tape.rows * self.width, 0.0);
-        let output = &mut tape.output[start * self.width..];
+        let output = grow(&mut tape.output, start, n, self.width);
         for (p, part) in self.parts.iter().enumerate() {
             // Output layers first, then the inner layers from the second on.
             let panels = &weights.panels[p * layers..][..layers];
@@ -105,8 +104,7 @@ impl NativeNetwork for NativeMlp {
                 let index = part.trunk + 2 * layer;
                 let bias = &weights.values[index + 1];
                 let (before, rest) = tape.kept.split_at_mut(p * layers + layer);
-                rest[0].resize(tape.rows * hidden, 0.0);
-                let out = &mut rest[0][start * hidden..];
+                let out = grow(&mut rest[0], start, n, hidden);
                 if layer == 0 {
                     sum_rows(out, &weights.values[index], ids, self.n_active, hidden);
                     add_bias_relu(out, bias);
@@ -176,7 +174,7 @@ impl NativeNetwork for NativeMlp {
             let weight = Mat::new(&weights.prepared[p][..hidden * columns], hidden, columns);
             matmul(gradient, false, dy, weight.t());
             for layer in (0..layers).rev() {
-                relu_gradient(gradient, &tape.kept[p * layers + layer]);
+                relu_gradient(&mut gradient[..n * hidden], &tape.kept[p * layers + layer]);
                 let index = part.trunk + 2 * layer;
                 sum_into_bias(&mut gradients[index + 1], &gradient[..n * hidden]);
                 if layer == 0 {

@@ -1,12 +1,13 @@
 //! Multi-head self-attention over short sequences by hand.
 //!
 //! Sequences have tens of tokens and heads have few features, so each head of each sequence is a
-//! handful of small products: loops over keys (padded to [`LANES`]) or features, without a call to
-//! a matrix product.
+//! handful of products too small for a matrix product: sums are held in registers, for several
+//! tokens at a time.
 
-use gfn_core::kernels::{exp, vectorised};
+use gfn_core::vector::{exp_of, load, store};
+use pulp::{Arch, Simd, WithSimd};
 
-/// Keys are padded to a multiple of this.
+/// Keys are padded to a multiple of this, the widest register.
 const LANES: usize = 16;
 
 /// Sizes of an attention layer.
@@ -34,9 +35,14 @@ impl Attention {
         self.heads * self.t * self.padded()
     }
 
-    /// Numbers of scratch that both passes need.
-    pub(super) fn scratch_len(self) -> usize {
-        3 * self.size * self.padded() + self.padded()
+    /// Queries, keys and values of a head, in the rows of one sequence.
+    #[inline(always)]
+    fn parts(self, data: &[f32], head: usize) -> [Features<'_>; 3] {
+        let (width, size) = (self.width(), self.size);
+        [0, 1, 2].map(|part| {
+            let first = part * width + head * size;
+            Features { data, stride: 3 * width, first, size }
+        })
     }
 
     /// Mixes the values of all sequences in `qkv`, `[n, t, 3 width]`, into `out`, `[n, t, width]`,
@@ -48,55 +54,7 @@ impl Attention {
         qkv: &[f32],
         scratch: &mut Vec<f32>,
     ) {
-        match (self.size, self.padded()) {
-            (8, 16) => self.forward_of::<8, 16>(out, weights, qkv, scratch),
-            (8, _) => self.forward_of::<8, 0>(out, weights, qkv, scratch),
-            (16, _) => self.forward_of::<16, 0>(out, weights, qkv, scratch),
-            _ => self.forward_of::<0, 0>(out, weights, qkv, scratch),
-        }
-    }
-
-    /// [`forward`](Self::forward) for features per head and padded keys that are known when
-    /// compiling; 0 stands for any.
-    fn forward_of<const SIZE: usize, const PADDED: usize>(
-        self,
-        out: &mut [f32],
-        weights: &mut [f32],
-        qkv: &[f32],
-        scratch: &mut Vec<f32>,
-    ) {
-        let Self { t, heads, .. } = self;
-        let width = self.width();
-        let size = if SIZE == 0 { self.size } else { SIZE };
-        let padded = if PADDED == 0 { self.padded() } else { PADDED };
-        let scale = 1.0 / (size as f32).sqrt();
-        scratch.clear();
-        scratch.resize(self.scratch_len(), 0.0);
-        let keys = &mut scratch[..size * padded];
-        vectorised(
-            #[inline(always)]
-            || {
-                let sequences =
-                    out.chunks_exact_mut(t * width).zip(qkv.chunks_exact(3 * t * width));
-                let weights = weights.chunks_exact_mut(heads * t * padded);
-                for ((out, qkv), weights) in sequences.zip(weights) {
-                    for head in 0..heads {
-                        transpose(keys, qkv, t, 3 * width, width + head * size, size, padded);
-                        for i in 0..t {
-                            let q = &qkv[i * 3 * width + head * size..][..size];
-                            let row = &mut weights[(head * t + i) * padded..][..padded];
-                            let keys = keys.chunks_exact(padded);
-                            accumulate::<PADDED>(row, q.iter().map(|&q| q * scale).zip(keys));
-                            soften(row, t);
-                            let out = &mut out[i * width + head * size..][..size];
-                            let values = |j: usize| &qkv[(j * 3 + 2) * width + head * size..];
-                            let values = (0..t).map(|j| &values(j)[..size]);
-                            accumulate::<SIZE>(out, row.iter().copied().zip(values));
-                        }
-                    }
-                }
-            },
-        );
+        Arch::new().dispatch(Forward { sizes: self, out, weights, qkv, scratch });
     }
 
     /// The gradient of `qkv`, from that of the output and the weights that were kept.
@@ -108,171 +66,285 @@ impl Attention {
         qkv: &[f32],
         scratch: &mut Vec<f32>,
     ) {
-        match (self.size, self.padded()) {
-            (8, 16) => self.backward_of::<8, 16>(qkv_gradient, gradient, weights, qkv, scratch),
-            (8, _) => self.backward_of::<8, 0>(qkv_gradient, gradient, weights, qkv, scratch),
-            (16, _) => self.backward_of::<16, 0>(qkv_gradient, gradient, weights, qkv, scratch),
-            _ => self.backward_of::<0, 0>(qkv_gradient, gradient, weights, qkv, scratch),
-        }
+        let sizes = self;
+        Arch::new().dispatch(Backward { sizes, qkv_gradient, gradient, weights, qkv, scratch });
+    }
+}
+
+/// One head's features of all tokens of a sequence, inside wider rows.
+#[derive(Clone, Copy)]
+struct Features<'a> {
+    data: &'a [f32],
+    /// Numbers from one token to the next.
+    stride: usize,
+    first: usize,
+    size: usize,
+}
+
+impl<'a> Features<'a> {
+    #[inline(always)]
+    fn of(self, token: usize) -> &'a [f32] {
+        &self.data[token * self.stride + self.first..][..self.size]
     }
 
-    /// [`backward`](Self::backward) for sizes that are known when compiling.
-    fn backward_of<const SIZE: usize, const PADDED: usize>(
-        self,
-        qkv_gradient: &mut [f32],
-        gradient: &[f32],
-        weights: &[f32],
-        qkv: &[f32],
-        scratch: &mut Vec<f32>,
-    ) {
-        let Self { t, heads, .. } = self;
-        let width = self.width();
-        let size = if SIZE == 0 { self.size } else { SIZE };
-        let padded = if PADDED == 0 { self.padded() } else { PADDED };
+    /// Copies them by features, `[size, padded]`, times a factor. The padding stays as it is.
+    #[inline(always)]
+    fn transpose(self, out: &mut [f32], t: usize, padded: usize, factor: f32) {
+        for (c, out) in out.chunks_exact_mut(padded).enumerate() {
+            let from = self.data[self.first + c..].iter().step_by(self.stride);
+            for (out, &value) in out[..t].iter_mut().zip(from) {
+                *out = value * factor;
+            }
+        }
+    }
+}
+
+/// Calls a method for rows 0.., `$many` at a time as long as there are so many.
+macro_rules! in_tiles {
+    ($n:expr, $i:ident, $rows:ident => $call:expr) => {{
+        let mut $i = 0;
+        while $n - $i >= 8 {
+            const $rows: usize = 8;
+            $call;
+            $i += 8;
+        }
+        while $n - $i >= 4 {
+            const $rows: usize = 4;
+            $call;
+            $i += 4;
+        }
+        while $n - $i >= 1 {
+            const $rows: usize = 1;
+            $call;
+            $i += 1;
+        }
+    }};
+}
+
+/// `out[i][j] = Σ_c rows[i][c] · columns[c][j]` for `R` tokens from `first` on and all padded j.
+#[inline(always)]
+fn products<S: Simd, const R: usize>(
+    simd: S,
+    out: &mut [f32],
+    rows: Features<'_>,
+    columns: &[f32],
+    padded: usize,
+    first: usize,
+) {
+    let lanes = S::F32_LANES;
+    let mut of_row: [&[f32]; R] = [&[]; R];
+    for (r, row) in of_row.iter_mut().enumerate() {
+        *row = rows.of(first + r);
+    }
+    for j in (0..padded).step_by(lanes) {
+        let mut sums = [simd.splat_f32s(0.0); R];
+        for (c, column) in columns.chunks_exact(padded).enumerate() {
+            let column = load(simd, &column[j..j + lanes]);
+            for (sum, row) in sums.iter_mut().zip(of_row) {
+                *sum = simd.mul_add_e_f32s(simd.splat_f32s(row[c]), column, *sum);
+            }
+        }
+        for (r, sum) in sums.into_iter().enumerate() {
+            store(simd, &mut out[(first + r) * padded + j..][..lanes], sum);
+        }
+    }
+}
+
+/// Where a mix of rows goes: `size` numbers of every token, `stride` apart, from `first` on.
+struct Target<'a> {
+    out: &'a mut [f32],
+    stride: usize,
+    first: usize,
+    size: usize,
+}
+
+/// `out[i] = Σ_j weight(i, j) · values[j]` for `R` tokens from `start` on.
+#[inline(always)]
+fn mix<S: Simd, const R: usize>(
+    simd: S,
+    to: &mut Target<'_>,
+    values: Features<'_>,
+    (t, padded): (usize, usize),
+    start: usize,
+    weights: Weights<'_>,
+) {
+    let lanes = S::F32_LANES;
+    let (weights, step) = weights.of::<R>(start, padded);
+    for c in (0..to.size).step_by(lanes) {
+        let width = lanes.min(to.size - c);
+        let mut sums = [simd.splat_f32s(0.0); R];
+        for j in 0..t {
+            let value = load(simd, &values.of(j)[c..c + width]);
+            for (sum, weights) in sums.iter_mut().zip(weights) {
+                let weight = simd.splat_f32s(weights[j * step]);
+                *sum = simd.mul_add_e_f32s(weight, value, *sum);
+            }
+        }
+        for (r, sum) in sums.into_iter().enumerate() {
+            let out = (start + r) * to.stride + to.first + c;
+            store(simd, &mut to.out[out..][..width], sum);
+        }
+    }
+}
+
+/// Factors that mix rows: for token `i`, those of j are along its row or, transposed, down a column.
+#[derive(Clone, Copy)]
+enum Weights<'a> {
+    Along(&'a [f32]),
+    Down(&'a [f32]),
+}
+
+impl<'a> Weights<'a> {
+    /// The factors of `R` tokens, those of j at j times the second number.
+    #[inline(always)]
+    fn of<const R: usize>(self, i: usize, padded: usize) -> ([&'a [f32]; R], usize) {
+        let mut rows: [&[f32]; R] = [&[]; R];
+        for (r, row) in rows.iter_mut().enumerate() {
+            *row = match self {
+                Weights::Along(weights) => &weights[(i + r) * padded..][..padded],
+                Weights::Down(weights) => &weights[i + r..],
+            };
+        }
+        (rows, if matches!(self, Weights::Along(_)) { 1 } else { padded })
+    }
+}
+
+/// The softmax of the first `t` entries of every row; the padding becomes 0.
+#[inline(always)]
+fn soften<S: Simd>(simd: S, rows: &mut [f32], t: usize, padded: usize) {
+    for row in rows.chunks_exact_mut(padded) {
+        pad(row, t, f32::MIN);
+        let (registers, _) = S::as_mut_simd_f32s(row);
+        let mut max = registers[0];
+        for &x in &registers[1..] {
+            max = simd.max_f32s(max, x);
+        }
+        let max = simd.splat_f32s(simd.reduce_max_f32s(max));
+        for x in registers {
+            *x = simd.sub_f32s(*x, max);
+        }
+    }
+    // Across rows: exponentials of a single row would wait for each other.
+    let (registers, _) = S::as_mut_simd_f32s(rows);
+    for x in registers {
+        *x = exp_of(simd, *x);
+    }
+    for row in rows.chunks_exact_mut(padded) {
+        pad(row, t, 0.0);
+        let (registers, _) = S::as_mut_simd_f32s(row);
+        let mut sum = registers[0];
+        for &x in &registers[1..] {
+            sum = simd.add_f32s(sum, x);
+        }
+        let factor = simd.splat_f32s(1.0 / simd.reduce_sum_f32s(sum));
+        for x in registers {
+            *x = simd.mul_f32s(*x, factor);
+        }
+    }
+}
+
+/// Fills the padding, where there is any: filling nothing is a call all the same.
+#[inline(always)]
+fn pad(row: &mut [f32], t: usize, value: f32) {
+    for x in &mut row[t..] {
+        *x = std::hint::black_box(value);
+    }
+}
+
+struct Forward<'a> {
+    sizes: Attention,
+    out: &'a mut [f32],
+    weights: &'a mut [f32],
+    qkv: &'a [f32],
+    scratch: &'a mut Vec<f32>,
+}
+
+impl WithSimd for Forward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { sizes, out, weights, qkv, scratch } = self;
+        let Attention { t, size, .. } = sizes;
+        let (width, padded) = (sizes.width(), sizes.padded());
+        scratch.clear();
+        scratch.resize(size * padded, 0.0);
+        let sequences = out.chunks_exact_mut(t * width).zip(qkv.chunks_exact(3 * t * width));
+        for ((out, data), weights) in sequences.zip(weights.chunks_exact_mut(sizes.weights_len())) {
+            for (head, weights) in weights.chunks_exact_mut(t * padded).enumerate() {
+                let [q, k, v] = sizes.parts(data, head);
+                k.transpose(scratch, t, padded, 1.0 / (size as f32).sqrt());
+                in_tiles!(t, i, R => products::<S, R>(simd, weights, q, scratch, padded, i));
+                soften(simd, weights, t, padded);
+                let mut to = Target { out: &mut *out, stride: width, first: q.first, size };
+                in_tiles!(t, i, R => {
+                    mix::<S, R>(simd, &mut to, v, (t, padded), i, Weights::Along(weights))
+                });
+            }
+        }
+    }
+}
+
+struct Backward<'a> {
+    sizes: Attention,
+    qkv_gradient: &'a mut [f32],
+    gradient: &'a [f32],
+    weights: &'a [f32],
+    qkv: &'a [f32],
+    scratch: &'a mut Vec<f32>,
+}
+
+impl WithSimd for Backward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { sizes, qkv_gradient, gradient, weights, qkv, scratch } = self;
+        let Attention { t, size, .. } = sizes;
+        let (width, padded) = (sizes.width(), sizes.padded());
         let scale = 1.0 / (size as f32).sqrt();
         scratch.clear();
-        scratch.resize(self.scratch_len(), 0.0);
-        let (values, rest) = scratch.split_at_mut(size * padded);
-        let (of_keys, rest) = rest.split_at_mut(size * padded);
-        let (of_values, of_scores) = rest.split_at_mut(size * padded);
-        qkv_gradient.fill(0.0);
-        vectorised(
-            #[inline(always)]
-            || {
-                let sequences =
-                    gradient.chunks_exact(t * width).zip(qkv.chunks_exact(3 * t * width));
-                let out = qkv_gradient.chunks_exact_mut(3 * t * width);
-                let weights = weights.chunks_exact(heads * t * padded);
-                for (((gradient, qkv), out), weights) in sequences.zip(out).zip(weights) {
-                    for head in 0..heads {
-                        let [q0, k0, v0] = [0, 1, 2].map(|part| part * width + head * size);
-                        transpose(values, qkv, t, 3 * width, v0, size, padded);
-                        of_keys.fill(0.0);
-                        of_values.fill(0.0);
-                        for i in 0..t {
-                            let upstream = &gradient[i * width + head * size..][..size];
-                            let row = &weights[(head * t + i) * padded..][..padded];
-                            // Through the softmax: w (d − Σ w d), with d the gradient of w.
-                            let values = values.chunks_exact(padded);
-                            let terms = upstream.iter().copied().zip(values);
-                            accumulate::<PADDED>(of_scores, terms);
-                            let mean = dot(row, of_scores);
-                            for (score, &weight) in of_scores.iter_mut().zip(row) {
-                                *score = weight * (*score - mean) * scale;
-                            }
-                            let q = &qkv[i * 3 * width + q0..][..size];
-                            let keys = (0..t).map(|j| &qkv[j * 3 * width + k0..][..size]);
-                            let of_q = &mut out[i * 3 * width + q0..][..size];
-                            accumulate::<SIZE>(of_q, of_scores.iter().copied().zip(keys));
-                            for (c, (&q, &upstream)) in q.iter().zip(upstream).enumerate() {
-                                let feature = c * padded..(c + 1) * padded;
-                                add_scaled(&mut of_keys[feature.clone()], of_scores, q);
-                                add_scaled(&mut of_values[feature], row, upstream);
-                            }
-                        }
-                        for j in 0..t {
-                            let of_token = &mut out[j * 3 * width..][..3 * width];
-                            for c in 0..size {
-                                of_token[k0 + c] = of_keys[c * padded + j];
-                                of_token[v0 + c] = of_values[c * padded + j];
-                            }
-                        }
+        scratch.resize((size + t) * padded, 0.0);
+        let (columns, of_scores) = scratch.split_at_mut(size * padded);
+        let of_weights = weights.chunks_exact(sizes.weights_len());
+        let outputs = qkv_gradient.chunks_exact_mut(3 * t * width).zip(of_weights);
+        let inputs = gradient.chunks_exact(t * width).zip(qkv.chunks_exact(3 * t * width));
+        for ((out, weights), (gradient, data)) in outputs.zip(inputs) {
+            for (head, weights) in weights.chunks_exact(t * padded).enumerate() {
+                let [q, k, v] = sizes.parts(data, head);
+                let dy = Features { data: gradient, stride: width, ..q };
+                v.transpose(columns, t, padded, 1.0);
+                // Through the softmax: w (d − Σ w d), with d the gradient of w.
+                in_tiles!(t, i, R => products::<S, R>(simd, of_scores, dy, columns, padded, i));
+                let rows = of_scores.chunks_exact_mut(padded).zip(weights.chunks_exact(padded));
+                for (of_scores, weights) in rows {
+                    let (of_scores, _) = S::as_mut_simd_f32s(of_scores);
+                    let (weights, _) = S::as_simd_f32s(weights);
+                    let mut mean = simd.splat_f32s(0.0);
+                    for (&of_score, &weight) in of_scores.iter().zip(weights) {
+                        mean = simd.mul_add_e_f32s(of_score, weight, mean);
+                    }
+                    let mean = simd.splat_f32s(simd.reduce_sum_f32s(mean));
+                    let scale = simd.splat_f32s(scale);
+                    for (of_score, &weight) in of_scores.iter_mut().zip(weights) {
+                        let apart = simd.sub_f32s(*of_score, mean);
+                        *of_score = simd.mul_f32s(simd.mul_f32s(weight, scale), apart);
                     }
                 }
-            },
-        );
-    }
-}
-
-/// `size` features of `t` tokens, from `column` of rows of `stride`, as rows of `padded`.
-#[inline(always)]
-fn transpose(
-    out: &mut [f32],
-    rows: &[f32],
-    t: usize,
-    stride: usize,
-    column: usize,
-    size: usize,
-    padded: usize,
-) {
-    for j in 0..t {
-        for (c, &value) in rows[j * stride + column..][..size].iter().enumerate() {
-            out[c * padded + j] = value;
+                let mut to = Target { out: &mut *out, stride: 3 * width, first: q.first, size };
+                in_tiles!(t, i, R => {
+                    mix::<S, R>(simd, &mut to, k, (t, padded), i, Weights::Along(of_scores))
+                });
+                to.first += width;
+                in_tiles!(t, i, R => {
+                    mix::<S, R>(simd, &mut to, q, (t, padded), i, Weights::Down(of_scores))
+                });
+                to.first += width;
+                in_tiles!(t, i, R => {
+                    mix::<S, R>(simd, &mut to, dy, (t, padded), i, Weights::Down(weights))
+                });
+            }
         }
-    }
-}
-
-/// `out` = Σ factor · x, in registers if the length is known when compiling.
-#[inline(always)]
-fn accumulate<'a, const N: usize>(out: &mut [f32], terms: impl Iterator<Item = (f32, &'a [f32])>) {
-    if N == 0 {
-        out.fill(0.0);
-        terms.for_each(|(factor, x)| add_scaled(out, x, factor));
-        return;
-    }
-    let mut sum = [0.0f32; N];
-    for (factor, x) in terms {
-        for (sum, &x) in sum.iter_mut().zip(&x[..N]) {
-            *sum += x * factor;
-        }
-    }
-    out[..N].copy_from_slice(&sum);
-}
-
-#[inline(always)]
-fn add_scaled(out: &mut [f32], x: &[f32], factor: f32) {
-    for (out, &x) in out.iter_mut().zip(x) {
-        *out += x * factor;
-    }
-}
-
-/// Reduces lanes in halves, which is a few shuffles where one after the other is a long chain.
-#[inline(always)]
-fn reduce(mut lanes: [f32; LANES], combine: impl Fn(f32, f32) -> f32) -> f32 {
-    for half in [8, 4, 2, 1] {
-        for lane in 0..half {
-            lanes[lane] = combine(lanes[lane], lanes[lane + half]);
-        }
-    }
-    lanes[0]
-}
-
-/// The dot product of two padded rows.
-#[inline(always)]
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    for (a, b) in a.chunks_exact(LANES).zip(b.chunks_exact(LANES)) {
-        for ((lane, &a), &b) in lanes.iter_mut().zip(a).zip(b) {
-            *lane += a * b;
-        }
-    }
-    reduce(lanes, |a, b| a + b)
-}
-
-/// The softmax of the first `t` entries; the padding becomes 0.
-#[inline(always)]
-fn soften(row: &mut [f32], t: usize) {
-    row[t..].fill(f32::MIN);
-    let mut lanes = [f32::MIN; LANES];
-    for chunk in row.chunks_exact(LANES) {
-        for (lane, &x) in lanes.iter_mut().zip(chunk) {
-            *lane = if x > *lane { x } else { *lane };
-        }
-    }
-    let max = reduce(lanes, |a, b| if a > b { a } else { b });
-    for x in row.iter_mut() {
-        *x = exp(*x - max);
-    }
-    row[t..].fill(0.0);
-    let mut lanes = [0.0f32; LANES];
-    for chunk in row.chunks_exact(LANES) {
-        for (lane, &x) in lanes.iter_mut().zip(chunk) {
-            *lane += x;
-        }
-    }
-    let factor = 1.0 / reduce(lanes, |a, b| a + b);
-    for x in row.iter_mut() {
-        *x *= factor;
     }
 }
 
@@ -284,29 +356,58 @@ mod tests {
         (0..n).map(|i| (i as f32 * 0.73 + seed).sin()).collect()
     }
 
-    /// The loops compiled for usual sizes against the general ones, which are tested against Burn.
-    #[test]
-    fn specialised_loops_agree_with_general_ones() {
-        for (t, size) in [(5, 8), (16, 8), (20, 8), (9, 16), (33, 16)] {
-            let attention = Attention { t, heads: 3, size };
-            let (n, width) = (2, 3 * size);
-            let (qkv, gradient) = (filled(n * t * 3 * width, 0.1), filled(n * t * width, 0.5));
-            let empty = |len: usize| vec![0.0f32; n * len];
-            let (mut scratch, len) = (Vec::new(), attention.weights_len());
-            let (mut out, mut weights) = (empty(t * width), empty(len));
-            attention.forward(&mut out, &mut weights, &qkv, &mut scratch);
-            let (mut out2, mut weights2) = (empty(t * width), empty(len));
-            attention.forward_of::<0, 0>(&mut out2, &mut weights2, &qkv, &mut scratch);
-            let mut back = empty(3 * t * width);
-            attention.backward(&mut back, &gradient, &weights, &qkv, &mut scratch);
-            let mut back2 = empty(3 * t * width);
-            attention.backward_of::<0, 0>(&mut back2, &gradient, &weights, &qkv, &mut scratch);
-            for (a, b) in [(&out, &out2), (&weights, &weights2), (&back, &back2)] {
-                for (a, b) in a.iter().zip(b) {
-                    assert!((a - b).abs() < 1e-5, "t {t}, size {size}: {a} {b}");
+    /// Σ over outputs of upstream · output, in double precision, by the definition.
+    fn by_definition(sizes: Attention, qkv: &[f64], upstream: &[f32]) -> f64 {
+        let Attention { t, heads, size } = sizes;
+        let width = sizes.width();
+        let mut total = 0.0;
+        for (sequence, qkv) in qkv.chunks(3 * t * width).enumerate() {
+            let at = |token: usize, part: usize, c: usize| qkv[(token * 3 + part) * width + c];
+            for (head, i) in (0..heads).flat_map(|head| (0..t).map(move |i| (head, i))) {
+                let features = head * size..(head + 1) * size;
+                let score = |j| features.clone().map(|c| at(i, 0, c) * at(j, 1, c)).sum::<f64>();
+                let power: Vec<f64> =
+                    (0..t).map(|j| (score(j) / (size as f64).sqrt()).exp()).collect();
+                let sum: f64 = power.iter().sum();
+                for c in features.clone() {
+                    let mixed: f64 = (0..t).map(|j| power[j] / sum * at(j, 2, c)).sum();
+                    total += f64::from(upstream[(sequence * t + i) * width + c]) * mixed;
                 }
             }
-            assert!(out.iter().all(|x| x.is_finite()) && out.iter().any(|&x| x != 0.0));
+        }
+        total
+    }
+
+    /// Every way of cutting tokens into tiles and of padding tokens and features.
+    #[test]
+    fn passes_agree_with_the_definition() {
+        for (t, heads, size) in [(1, 1, 1), (5, 3, 8), (16, 2, 8), (20, 1, 3), (9, 2, 16), (33, 1, 20)]
+        {
+            let sizes = Attention { t, heads, size };
+            let (n, width) = (2, sizes.width());
+            let (qkv, upstream) = (filled(n * t * 3 * width, 0.1), filled(n * t * width, 0.5));
+            let mut scratch = vec![9.0; 5];
+            let mut out = vec![7.0; n * t * width];
+            let mut weights = vec![7.0; n * sizes.weights_len()];
+            sizes.forward(&mut out, &mut weights, &qkv, &mut scratch);
+            let wide: Vec<f64> = qkv.iter().map(|&x| f64::from(x)).collect();
+            let total: f64 =
+                out.iter().zip(&upstream).map(|(x, up)| f64::from(x * up)).sum();
+            let expected = by_definition(sizes, &wide, &upstream);
+            assert!((total - expected).abs() < 1e-4, "{t} {heads} {size}: {total} {expected}");
+            let mut back = vec![7.0; n * t * 3 * width];
+            sizes.backward(&mut back, &upstream, &weights, &qkv, &mut scratch);
+            // Every 7th input, by differences.
+            for i in (0..qkv.len()).step_by(7) {
+                let h = 1e-5;
+                let at = |sign: f64| {
+                    let mut moved = wide.clone();
+                    moved[i] += sign * h;
+                    by_definition(sizes, &moved, &upstream)
+                };
+                let slope = (at(1.0) - at(-1.0)) / (2.0 * h);
+                assert!((f64::from(back[i]) - slope).abs() < 1e-5, "{t} {heads} {size} {i}");
+            }
         }
     }
 }

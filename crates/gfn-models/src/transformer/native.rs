@@ -1,7 +1,7 @@
 //! The transformer by hand: attention, layer normalisation, feed-forward and their gradients.
 
 use gfn_core::kernels::{Mat, add, add_bias, add_bias_relu, matmul, relu_gradient, sum_into_bias};
-use gfn_core::native::{NativeNetwork, Tape, Weights};
+use gfn_core::native::{NativeNetwork, Tape, Weights, grow};
 
 use super::attention::Attention;
 use super::{
@@ -72,6 +72,20 @@ impl NativeTransformer {
         self.first_head + 2 * self.head_sizes.len()
     }
 
+    /// Copies what the heads read at every empty slot, state after state: only there can a symbol be
+    /// put.
+    fn empty_slots(&self, gathered: &mut Vec<f32>, top: &[f32], ids: &[i32], n: usize) {
+        let (t, width) = (self.attention.t, self.width);
+        gathered.clear();
+        let states = top[..n * t * width].chunks_exact(t * width).zip(ids.chunks_exact(t - 1));
+        for (rows, ids) in states {
+            let slots = rows[width..].chunks_exact(width).zip(ids);
+            for (row, _) in slots.filter(|(_, id)| **id < 0) {
+                gathered.extend_from_slice(row);
+            }
+        }
+    }
+
     /// Row of the embedding that an id reads: empty slots have one of their own.
     fn embedding_row(&self, id: i32) -> usize {
         usize::try_from(id).unwrap_or(self.n_tokens)
@@ -102,12 +116,6 @@ fn linear_backward(
     sum_into_bias(&mut gradients[index + 1], gradient);
     matmul(&mut gradients[index], true, Mat::new(x, rows, fan_in).t(), dy);
     matmul(input_gradient, keep, dy, Mat::new(weight, fan_in, fan_out).t());
-}
-
-/// The part of a buffer that holds `n` new units of `size` after `start` old ones.
-fn grow(buffer: &mut Vec<f32>, start: usize, n: usize, size: usize) -> &mut [f32] {
-    buffer.resize((start + n) * size, 0.0);
-    &mut buffer[start * size..]
 }
 
 impl NativeNetwork for NativeTransformer {
@@ -144,8 +152,8 @@ impl NativeNetwork for NativeTransformer {
         tape.ids.extend_from_slice(ids);
         // After the layers: the last output, what the heads read, x̂ and scale of the last norm.
         tape.kept.resize_with(KEPT * layers + 4, Vec::new);
-        tape.need_scratch(4);
-        let [sum, small, on_first, on_slots, ..] = &mut tape.scratch[..] else {
+        tape.need_scratch(5);
+        let [sum, small, on_first, on_slots, gathered, ..] = &mut tape.scratch[..] else {
             unreachable!("there are enough")
         };
         sum.resize(rows * width, 0.0);
@@ -188,7 +196,7 @@ impl NativeNetwork for NativeTransformer {
             else {
                 unreachable!("KEPT buffers")
             };
-            let input = &input[start * t * width..];
+            let input = &input[start * t * width..(start + n) * t * width];
             let [normal1, normal2] = [normal1, normal2].map(|b| grow(b, start, n, t * width));
             let [scale1, scale2] = [scale1, scale2].map(|b| grow(b, start, n, t));
 
@@ -246,7 +254,7 @@ impl NativeNetwork for NativeTransformer {
         let [last, top, normal, scale] = &mut tape.kept[KEPT * layers..] else {
             unreachable!("resized above")
         };
-        let last = &last[start * t * width..];
+        let last = &last[start * t * width..(start + n) * t * width];
         let top: &[f32] = match self.norm {
             NormPlace::Post => last,
             NormPlace::Pre => {
@@ -270,15 +278,25 @@ impl NativeNetwork for NativeTransformer {
         on_first.resize(n * columns, 0.0);
         matmul(on_first, false, first, weight);
         add_bias(on_first, bias);
-        on_slots.resize(rows * self.symbols, 0.0);
-        linear(on_slots, top, params, self.symbol_head(), rows);
+        self.empty_slots(gathered, top, ids, n);
+        let empty = gathered.len() / width;
+        let on_slots = grow(on_slots, 0, empty, self.symbols);
+        linear(on_slots, gathered, params, self.symbol_head(), empty);
         add_bias(on_slots, &params[self.symbol_head() + 1]);
+        let mut of_slots = on_slots.chunks_exact(self.symbols);
         let states = output.chunks_exact_mut(self.width()).zip(on_first.chunks_exact(columns));
-        for ((output, on_first), on_slots) in states.zip(on_slots.chunks_exact(t * self.symbols)) {
+        for ((output, on_first), ids) in states.zip(ids.chunks_exact(t - 1)) {
             let (actions, rest) = output.split_at_mut((t - 1) * self.symbols);
-            actions.copy_from_slice(&on_slots[self.symbols..]);
-            for (actions, &slot) in actions.chunks_exact_mut(self.symbols).zip(on_first) {
-                actions.iter_mut().for_each(|action| *action += slot);
+            let slots = actions.chunks_exact_mut(self.symbols).zip(on_first).zip(ids);
+            for ((actions, &slot), &id) in slots {
+                if id >= 0 {
+                    actions.fill(0.0);
+                    continue;
+                }
+                let of_slot = of_slots.next().expect("one for every empty slot");
+                for (action, &x) in actions.iter_mut().zip(of_slot) {
+                    *action = x + slot;
+                }
             }
             rest.copy_from_slice(&on_first[t - 1..]);
         }
@@ -295,8 +313,8 @@ impl NativeNetwork for NativeTransformer {
         let (t, n, columns) = (attention.t, tape.rows, self.columns());
         let rows = n * t;
         let params = &weights.values;
-        tape.need_scratch(8);
-        let [gradient, small, wide, below, of_top, of_heads, on_first, on_slots, ..] =
+        tape.need_scratch(9);
+        let [gradient, small, wide, below, of_top, of_heads, on_first, on_slots, gathered, ..] =
             &mut tape.scratch[..]
         else {
             unreachable!("there are enough")
@@ -316,15 +334,29 @@ impl NativeNetwork for NativeTransformer {
         } else {
             on_first.clear();
             on_slots.clear();
-            for row in output_gradient.chunks_exact(self.width()) {
+            let states = output_gradient.chunks_exact(self.width());
+            for (row, ids) in states.zip(tape.ids.chunks_exact(t - 1)) {
                 let (actions, rest) = row.split_at((t - 1) * self.symbols);
-                on_first.extend(actions.chunks_exact(self.symbols).map(|a| a.iter().sum::<f32>()));
+                for (actions, &id) in actions.chunks_exact(self.symbols).zip(ids) {
+                    if id < 0 {
+                        on_first.push(actions.iter().sum::<f32>());
+                        on_slots.extend_from_slice(actions);
+                    } else {
+                        on_first.push(0.0);
+                    }
+                }
                 on_first.extend_from_slice(rest);
-                on_slots.extend(std::iter::repeat_n(0.0, self.symbols));
-                on_slots.extend_from_slice(actions);
             }
+            self.empty_slots(gathered, top, &tape.ids, n);
+            let of_gathered = grow(of_top, 0, gathered.len(), 1);
             let index = self.symbol_head();
-            linear_backward(gradient, false, on_slots, top, params, gradients, index);
+            linear_backward(of_gathered, false, on_slots, gathered, params, gradients, index);
+            let mut of_gathered = of_gathered.chunks_exact(width);
+            for (rows, ids) in gradient.chunks_exact_mut(t * width).zip(tape.ids.chunks(t - 1)) {
+                for (row, _) in rows[width..].chunks_exact_mut(width).zip(ids).filter(|s| *s.1 < 0) {
+                    row.copy_from_slice(of_gathered.next().expect("one for every empty slot"));
+                }
+            }
             &on_first[..]
         };
 

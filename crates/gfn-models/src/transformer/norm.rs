@@ -1,6 +1,6 @@
 //! Layer normalisation by hand.
 
-use gfn_core::kernels::vectorised;
+use gfn_core::vector::vectorised;
 
 use super::EPSILON;
 
