@@ -11,6 +11,10 @@ objective is trajectory balance with Adam, without exploration, weight decay and
              8 heads, feed-forward 64, one linear layer to the 256 words of each slot, uniform P_B,
              Adam 1e-3, log Z at 0.05
 
+With --style lean an iteration does nothing else. With --style published it also does what that
+package's scripts do: an entropy of the policy and the norm of the gradient, the buffers of the
+package's metrics (for the two tables of rewards), and a callback that reports them.
+
 The published MLPs have one more linear layer after the second hidden layer, with no activation
 between the two; it is left out, as gfn has none. The package comes without its tables of rewards:
 the tables here are random numbers, as speed does not depend on them. Prints one JSON object.
@@ -26,6 +30,7 @@ import gfnx
 import jax
 import jax.numpy as jnp
 import optax
+from gfnx.metrics import ApproxDistributionMetricsModule
 
 HIDDEN = 256
 
@@ -104,6 +109,7 @@ def main():
     parser.add_argument("task", choices=list(TASKS))
     parser.add_argument("--iterations", type=int, default=300)
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--style", choices=["lean", "published"], default="lean")
     args = parser.parse_args()
 
     build, network, rate, learned = TASKS[args.task]
@@ -147,10 +153,15 @@ def main():
         residual = params["log_z"] + (log_pf - log_pb).sum(1) - data.log_gfn_reward.sum(1)
         return (residual**2).mean()
 
-    def iteration(_, carry):
-        key, params, state, _ = carry
+    watched = None
+    if args.style == "published" and args.task != "bitseq":
+        metric = ApproxDistributionMetricsModule(metrics=["tv"], env=env, buffer_size=200_000)
+        watched = metric.init(jax.random.key(0), metric.InitArgs(env_params=env_params))
+
+    def iteration(i, carry):
+        key, params, state, _, watched = carry
         key, sample = jax.random.split(key)
-        data, _ = gfnx.utils.forward_rollout(
+        data, info = gfnx.utils.forward_rollout(
             rng_key=sample,
             num_envs=args.batch,
             policy_fn=policy,
@@ -160,13 +171,19 @@ def main():
         )
         value, gradient = jax.value_and_grad(loss)(params, data)
         updates, state = optimizer.update(gradient, state, params)
-        return key, optax.apply_updates(params, updates), state, value
+        if watched is not None:
+            seen = metric.UpdateArgs(states=info["final_env_state"])
+            watched = metric.update(watched, rng_key=jax.random.key(0), args=seen)
+        if args.style == "published":
+            report = i, value, optax.tree_utils.tree_l2_norm(gradient), info["entropy"].mean()
+            jax.debug.callback(lambda *values: [float(v) for v in values], *report, ordered=True)
+        return key, optax.apply_updates(params, updates), state, value, watched
 
     @jax.jit
     def block(carry, n):
         return jax.lax.fori_loop(0, n, iteration, carry)
 
-    carry = (jax.random.PRNGKey(2), params, optimizer.init(params), jnp.zeros(()))
+    carry = (jax.random.PRNGKey(2), params, optimizer.init(params), jnp.zeros(()), watched)
     jax.block_until_ready(block(carry, 1))
     first = time.perf_counter() - START
     begin = time.perf_counter()
