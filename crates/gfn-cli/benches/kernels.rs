@@ -50,9 +50,7 @@ fn product(bencher: Bencher<'_, '_>, rows: usize, columns: usize) {
 #[divan::bench]
 fn pack(bencher: Bencher<'_, '_>) {
     let (weight, mut panels) = (filled(HIDDEN * HIDDEN), Panels::default());
-    bencher
-        .counter(ItemsCount::new(HIDDEN * HIDDEN))
-        .bench_local(|| panels.pack(&weight, HIDDEN));
+    bencher.counter(ItemsCount::new(HIDDEN * HIDDEN)).bench_local(|| panels.pack(&weight, HIDDEN));
 }
 
 /// The gradient of that layer's weight.

@@ -71,11 +71,7 @@ impl Correlation {
 }
 
 /// One value per column; `estimated` says from how many trajectories, and the standard error.
-fn correlations(
-    log_r: &[f64],
-    log_p: &[f64],
-    estimated: Option<(usize, f64)>,
-) -> Vec<Option<f64>> {
+fn correlations(log_r: &[f64], log_p: &[f64], estimated: Option<(usize, f64)>) -> Vec<Option<f64>> {
     vec![
         pearson(log_r, log_p),
         spearman(log_r, log_p),

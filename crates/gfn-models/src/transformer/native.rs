@@ -353,7 +353,8 @@ impl NativeNetwork for NativeTransformer {
             linear_backward(of_gathered, false, on_slots, gathered, params, gradients, index);
             let mut of_gathered = of_gathered.chunks_exact(width);
             for (rows, ids) in gradient.chunks_exact_mut(t * width).zip(tape.ids.chunks(t - 1)) {
-                for (row, _) in rows[width..].chunks_exact_mut(width).zip(ids).filter(|s| *s.1 < 0) {
+                for (row, _) in rows[width..].chunks_exact_mut(width).zip(ids).filter(|s| *s.1 < 0)
+                {
                     row.copy_from_slice(of_gathered.next().expect("one for every empty slot"));
                 }
             }
