@@ -5,6 +5,7 @@
 //! on them as ever, and the gradients of those leaves go through the hand-written backward pass.
 //! Objectives therefore exist once, and know nothing of engines.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use burn::module::{Module, Param, ParamId};
@@ -107,6 +108,7 @@ impl Native {
         ids: &[i32],
         n: usize,
         dropout: Option<Dropout>,
+        columns: Option<Range<usize>>,
     ) -> Vec<Tape> {
         let n_parts = parts_of_states(n, self.network.rows_per_thread());
         let mut tapes = self.tapes(n_parts);
@@ -115,6 +117,7 @@ impl Native {
             let (start, end) = (n * i / n_parts, n * (i + 1) / n_parts);
             let ids = &ids[start * n_active..end * n_active];
             tape.dropout = dropout.map(|dropout| dropout.after(start));
+            tape.columns = columns.clone();
             self.network.forward(weights, ids, end - start, tape);
         });
         tapes
@@ -418,7 +421,7 @@ impl Model {
             }
             Engine::Native(native) => {
                 let ids = &observations.ids;
-                let tapes = native.forward(&native.weights, ids, observations.n, dropout);
+                let tapes = native.forward(&native.weights, ids, observations.n, dropout, None);
                 self.evaluated_on(tapes)
             }
         }
@@ -458,6 +461,15 @@ impl Model {
             Direction::Forward => 0,
             Direction::Backward => self.n_actions,
         }
+    }
+
+    /// The columns of a direction's logits.
+    fn columns(&self, direction: Direction) -> Range<usize> {
+        let n = match direction {
+            Direction::Forward => self.n_actions,
+            Direction::Backward => self.n_back_actions,
+        };
+        self.column(direction)..self.column(direction) + n
     }
 
     /// log-probabilities of choices made at evaluated states, `[m]`, tracked.
@@ -546,8 +558,10 @@ impl Model {
         match &self.engine {
             Engine::Native(native) => {
                 let weights = native.weights_of(Some(copy));
-                let tapes = native.forward(weights, &observations.ids, observations.n, None);
                 let (width, column) = (native.network.width(), self.column(direction));
+                let columns = self.columns(direction);
+                let (ids, n) = (&observations.ids, observations.n);
+                let tapes = native.forward(weights, ids, n, None, Some(columns));
                 let values = choices.log_probs_on_host(&joined(&tapes, width), width, column);
                 native.give_back(tapes);
                 upload(values, &self.device)
@@ -566,7 +580,7 @@ impl Model {
     pub fn outputs_of(&self, copy: Option<&Values>, observations: &Observations) -> Outputs {
         if let Engine::Native(native) = &self.engine {
             let n = observations.n;
-            let tapes = native.forward(native.weights_of(copy), &observations.ids, n, None);
+            let tapes = native.forward(native.weights_of(copy), &observations.ids, n, None, None);
             let width = native.network.width();
             let data = TensorData::new(joined(&tapes, width), [n, width]);
             native.give_back(tapes);
@@ -586,11 +600,12 @@ impl Model {
     }
 
     /// Evaluates `n` states natively without tensors: `use_rows` gets consecutive rows of the
-    /// output, each of [`NativeNetwork::width`] columns. With a tape, which is then appended to,
+    /// output, each of [`NativeNetwork::width`] columns, of which those of `direction` hold. With a tape, which is then appended to,
     /// all is done on this thread. False if the engine is Burn.
     pub(crate) fn native_rows(
         &self,
         copy: Option<&Values>,
+        direction: Direction,
         ids: &[i32],
         n: usize,
         record: Option<&mut Tape>,
@@ -605,7 +620,7 @@ impl Model {
                 use_rows(width, tape.outputs(start, width));
             }
             None => {
-                let tapes = native.forward(weights, ids, n, None);
+                let tapes = native.forward(weights, ids, n, None, Some(self.columns(direction)));
                 for tape in &tapes {
                     use_rows(width, tape.outputs(0, width));
                 }

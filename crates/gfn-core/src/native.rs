@@ -1,6 +1,8 @@
 //! Networks in plain Rust for the CPU: what training and rollouts run on where a network offers
 //! it. The Burn version of the same network is the reference that it is tested against.
 
+use std::ops::Range;
+
 use crate::dropout::Dropout;
 use crate::panels::Panels;
 
@@ -32,9 +34,17 @@ pub struct Tape {
     pub scratch: Vec<Vec<f32>>,
     /// What is dropped, in both passes.
     pub dropout: Option<Dropout>,
+    /// The columns of the output that are asked for, if not all; the others may hold anything.
+    pub columns: Option<Range<usize>>,
 }
 
 impl Tape {
+    /// Whether any of these columns of the output is asked for.
+    pub fn asks_for(&self, columns: &Range<usize>) -> bool {
+        let meets = |asked: &Range<usize>| asked.start < columns.end && columns.start < asked.end;
+        self.columns.as_ref().is_none_or(meets)
+    }
+
     /// Makes sure that there are `n` scratch buffers, and keeps those that there are.
     pub fn need_scratch(&mut self, n: usize) {
         self.scratch.resize_with(n.max(self.scratch.len()), Vec::new);
@@ -44,6 +54,7 @@ impl Tape {
     pub fn clear(&mut self) {
         self.rows = 0;
         self.dropout = None;
+        self.columns = None;
         self.ids.clear();
     }
 

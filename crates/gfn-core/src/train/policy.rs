@@ -84,7 +84,9 @@ impl Policy for ModelPolicy<'_> {
                 out.copy_from_slice(&row[start..start + n]);
             }
         };
-        if self.model.native_rows(copy, &ids, states.len(), record.as_deref_mut(), use_rows) {
+        let (model, n_states) = (self.model, states.len());
+        let record = record.as_deref_mut();
+        if model.native_rows(copy, direction, &ids, n_states, record, use_rows) {
             return;
         }
         let outputs = self.model.outputs_of(copy, &Observations::new(env, states));

@@ -96,8 +96,13 @@ impl NativeNetwork for NativeMlp {
         tape.rows += n;
         tape.ids.extend_from_slice(ids);
         tape.kept.resize_with(self.parts.len() * layers, Vec::new);
+        let asked: Vec<bool> = self.parts.iter().map(|part| tape.asks_for(&part.columns)).collect();
         let output = grow(&mut tape.output, start, n, self.width);
         for (p, part) in self.parts.iter().enumerate() {
+            // A trunk of its own need not run for what nobody asks for.
+            if !asked[p] {
+                continue;
+            }
             // Output layers first, then the inner layers from the second on.
             let panels = &weights.panels[p * layers..][..layers];
             for layer in 0..layers {
