@@ -315,14 +315,34 @@ impl StateGraph {
             Direction::Forward => layout.n_actions,
             Direction::Backward => layout.n_back_actions,
         };
-        let mut logits = Vec::new();
-        // Per edge for P_F; per (state, backward action) for P_B, gathered along edges below.
-        let mut by_state = Vec::with_capacity(self.states.len() * n_actions);
-        for start in (0..self.states.len()).step_by(block.max(1)) {
-            let rows = self.states.slice(start..(start + block).min(self.states.len()));
+        let legal = |row: &[i32], mask: &mut [bool]| match direction {
+            Direction::Forward => env.legal(row, mask),
+            Direction::Backward => env.legal_back(row, mask),
+        };
+        // Per (state, action): gathered along edges below. A state with a single legal action takes
+        // it for certain, and one without (half of a grid, most of short strings) takes none: the
+        // policy is asked for the others alone.
+        let mut by_state = vec![f64::NEG_INFINITY; self.states.len() * n_actions];
+        let decide = |mask: &mut Vec<bool>, (i, out): (usize, &mut [f64])| {
+            legal(self.states.row(i), mask);
+            let mut numbers = (0..n_actions).filter(|&action| mask[action]);
+            let (first, second) = (numbers.next(), numbers.next());
+            if let (Some(only), None) = (first, second) {
+                out[only] = 0.0;
+            }
+            second.is_some().then_some(i as u32)
+        };
+        let rows = by_state.par_chunks_mut(n_actions).enumerate();
+        let undecided: Vec<u32> =
+            rows.map_init(|| vec![false; n_actions], decide).flatten_iter().collect();
+        let (mut logits, mut log_probs) = (Vec::new(), Vec::new());
+        let mut rows = States::new(self.states.width());
+        for block in undecided.chunks(block.max(1)) {
+            rows.clear();
+            block.iter().for_each(|&i| rows.push(self.states.row(i as usize)));
             logits.resize(rows.len() * n_actions, 0.0f32);
             policy.logits(env, direction, &rows, &mut logits);
-            let mut log_probs = vec![0.0; rows.len() * n_actions];
+            log_probs.resize(rows.len() * n_actions, 0.0);
             log_probs
                 .par_chunks_mut(n_actions)
                 .zip(logits.par_chunks(n_actions))
@@ -330,14 +350,13 @@ impl StateGraph {
                 .for_each_init(
                     || vec![false; n_actions],
                     |mask, (i, (out, logits))| {
-                        match direction {
-                            Direction::Forward => env.legal(rows.row(i), mask),
-                            Direction::Backward => env.legal_back(rows.row(i), mask),
-                        }
+                        legal(rows.row(i), mask);
                         log_softmax(logits, mask, out);
                     },
                 );
-            by_state.append(&mut log_probs);
+            for (&i, log_probs) in block.iter().zip(log_probs.chunks_exact(n_actions)) {
+                by_state[i as usize * n_actions..][..n_actions].copy_from_slice(log_probs);
+            }
         }
         let mut out = Vec::with_capacity(self.edges.len());
         for i in 0..self.states.len() {
