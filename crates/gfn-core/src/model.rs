@@ -240,6 +240,9 @@ impl Values {
     }
 }
 
+/// Rows that are evaluated at once without a tape, in units of what is worth a thread.
+const BLOCKS_PER_THREAD: usize = 64;
+
 /// Name of the parameter log Z.
 pub const LOG_Z: &str = "log_z";
 
@@ -620,11 +623,19 @@ impl Model {
                 use_rows(width, tape.outputs(start, width));
             }
             None => {
-                let tapes = native.forward(weights, ids, n, None, Some(self.columns(direction)));
-                for tape in &tapes {
-                    use_rows(width, tape.outputs(0, width));
+                // Activations of many rows at once would take up much memory for nothing.
+                let block = BLOCKS_PER_THREAD * native.network.rows_per_thread();
+                let n_active = ids.len() / n.max(1);
+                for start in (0..n).step_by(block) {
+                    let end = n.min(start + block);
+                    let ids = &ids[start * n_active..end * n_active];
+                    let columns = Some(self.columns(direction));
+                    let tapes = native.forward(weights, ids, end - start, None, columns);
+                    for tape in &tapes {
+                        use_rows(width, tape.outputs(0, width));
+                    }
+                    native.give_back(tapes);
                 }
-                native.give_back(tapes);
             }
         }
         true
