@@ -425,7 +425,9 @@ fn run_directories_are_complete() {
     assert_eq!(reader.headers().unwrap().iter().collect::<Vec<_>>(), declared);
     let last = reader.records().last().unwrap().unwrap();
     let tv = declared.iter().position(|&name| name == "tv_exact").unwrap();
-    assert_eq!(summary["metrics"]["tv_exact"].as_f64(), last[tv].parse().ok());
+    // By its digits: reading JSON may be off by one in the last place.
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains(&format!("\"tv_exact\":{},", &last[tv])), "{text} {}", &last[tv]);
     let manifest: serde_json::Value =
         serde_json::from_slice(&std::fs::read(run.join("manifest.json")).unwrap()).unwrap();
     assert_eq!(manifest["sessions"][0]["exit"], 0);
