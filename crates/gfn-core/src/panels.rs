@@ -16,7 +16,7 @@ const VECTORS: usize = 2;
 /// cache.
 const BLOCK: usize = 96;
 
-/// A `k` × `n` matrix cut into panels of as many columns as [`VECTORS`] registers hold; each panel
+/// A `k` × `n` matrix cut into panels of as many columns as two registers hold; each panel
 /// is stored row after row, the last one padded with zeros.
 #[derive(Clone, Debug, Default)]
 pub struct Panels {
