@@ -15,8 +15,7 @@ use rayon::prelude::*;
 
 use crate::choices::Choices;
 use crate::dropout::Dropout;
-use crate::kernels::sum_of_squares;
-use crate::native::{NativeNetwork, Tape, Weights};
+use crate::native::{NativeNetwork, Tape, Weights, sum_gradients};
 use crate::network::{Group, Network, Observations, Outputs, ParamInit};
 use crate::optimizer::{NamedTensor, Optimizer};
 use crate::policy::Direction;
@@ -147,32 +146,6 @@ impl Native {
         self.gradients[..n_parts.min(kept)].par_iter_mut().for_each(|gradients| {
             gradients.iter_mut().for_each(|gradient| gradient.fill(0.0));
         });
-    }
-}
-
-/// How many numbers of a gradient are worth a thread.
-const PER_THREAD: usize = 1 << 14;
-
-impl Native {
-    /// Adds the gradients of the first parts up in the first, and returns the sum of squares of
-    /// every parameter's. Cut into chunks by size alone: the same sums for any number of threads.
-    fn sum_gradients(&mut self, n_parts: usize) -> Vec<f64> {
-        let (sum, others) = self.gradients.split_at_mut(1);
-        let others = &others[..n_parts - 1];
-        let of_parameter = |(i, sum): (usize, &mut Vec<f32>)| {
-            let of_chunk = |(chunk, sum): (usize, &mut [f32])| {
-                for other in others {
-                    crate::kernels::add(sum, &other[i][chunk * PER_THREAD..][..sum.len()]);
-                }
-                sum_of_squares(sum)
-            };
-            if sum.len() < 2 * PER_THREAD {
-                return sum.chunks_mut(PER_THREAD).enumerate().map(of_chunk).sum();
-            }
-            let chunks = sum.par_chunks_mut(PER_THREAD).enumerate().map(of_chunk);
-            chunks.collect::<Vec<f64>>().into_iter().sum()
-        };
-        sum[0].iter_mut().enumerate().map(of_parameter).collect()
     }
 }
 
@@ -707,7 +680,7 @@ impl Model {
                     }
                     native.give_back(pass.tapes);
                 }
-                let squares_of = native.sum_gradients(n_parts.max(1));
+                let squares_of = sum_gradients(&mut native.gradients[..n_parts.max(1)]);
                 let log_z = native.log_z.take().and_then(|leaf| leaf.grad_remove(&mut tracked));
                 if let (Some(gradient), Some(buffer)) = (log_z, native.gradients[0].last_mut()) {
                     buffer[0] = gradient.into_scalar::<f32>();

@@ -3,7 +3,10 @@
 
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use crate::dropout::Dropout;
+use crate::kernels::{add, sum_of_squares};
 use crate::panels::Panels;
 
 /// Parameter values, with what a network derives from them.
@@ -72,6 +75,30 @@ pub fn grow(buffer: &mut Vec<f32>, start: usize, n: usize, size: usize) -> &mut 
         buffer.resize(end, 0.0);
     }
     &mut buffer[start..end]
+}
+
+/// How many numbers of a gradient are worth a thread.
+const PER_THREAD: usize = 1 << 14;
+
+/// Adds the gradients of all parts of a batch up in the first, and returns the sum of squares of
+/// every parameter's. Cut into chunks by size alone: the same sums for any number of threads.
+pub(crate) fn sum_gradients(parts: &mut [Vec<Vec<f32>>]) -> Vec<f64> {
+    let (sum, others) = parts.split_at_mut(1);
+    let others = &*others;
+    let of_parameter = |(i, sum): (usize, &mut Vec<f32>)| {
+        let of_chunk = |(chunk, sum): (usize, &mut [f32])| {
+            for other in others {
+                add(sum, &other[i][chunk * PER_THREAD..][..sum.len()]);
+            }
+            sum_of_squares(sum)
+        };
+        if sum.len() < 2 * PER_THREAD {
+            return sum.chunks_mut(PER_THREAD).enumerate().map(of_chunk).sum();
+        }
+        let chunks = sum.par_chunks_mut(PER_THREAD).enumerate().map(of_chunk);
+        chunks.collect::<Vec<f64>>().into_iter().sum()
+    };
+    sum[0].iter_mut().enumerate().map(of_parameter).collect()
 }
 
 /// A network whose passes are written by hand.
