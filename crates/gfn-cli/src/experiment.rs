@@ -10,7 +10,6 @@ use gfn_core::metric::{Column, Exact, MetricContext, TestSet};
 use gfn_core::registry::{Files, RewardContext};
 use gfn_core::train::{Parts, Trainer};
 use gfn_core::{Environment, Layers, Reward, StateGraph, States};
-
 use sha2::{Digest, Sha256};
 
 use crate::Registry;

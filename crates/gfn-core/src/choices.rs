@@ -8,7 +8,7 @@ use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use rayon::prelude::*;
 
 use crate::network::upload_ints;
-use crate::vector::{softmax_weights, vectorised};
+use crate::vector::{WIDE, softmax_weights, vectorised};
 
 /// Fill value for logits of illegal actions. Not -infinity: a row without legal actions would
 /// become NaN, and NaN times zero poisons gradients.
@@ -174,9 +174,6 @@ impl Choices {
         );
     }
 }
-
-/// From how many actions on loops are worth a call for wide instructions.
-const WIDE: usize = 32;
 
 /// `gradient += factor · weights`.
 fn add_scaled(gradient: &mut [f32], weights: &[f32], factor: f32) {

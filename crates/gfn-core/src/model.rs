@@ -576,8 +576,8 @@ impl Model {
     }
 
     /// Evaluates `n` states natively without tensors: `use_rows` gets consecutive rows of the
-    /// output, each of [`NativeNetwork::width`] columns, of which those of `direction` hold. With a tape, which is then appended to,
-    /// all is done on this thread. False if the engine is Burn.
+    /// output, each of [`NativeNetwork::width`] columns, of which those of
+    /// `direction` hold. With a tape, which is then appended to, all is done on this thread. False if the engine is Burn.
     pub(crate) fn native_rows(
         &self,
         copy: Option<&Values>,

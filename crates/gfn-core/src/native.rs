@@ -77,8 +77,8 @@ pub fn grow(buffer: &mut Vec<f32>, start: usize, n: usize, size: usize) -> &mut 
     &mut buffer[start..end]
 }
 
-/// How many numbers of a gradient are worth a thread.
-const PER_THREAD: usize = 1 << 14;
+/// How many numbers of a parameter or its gradient are worth a thread.
+pub(crate) const PER_THREAD: usize = 1 << 14;
 
 /// Adds the gradients of all parts of a batch up in the first, and returns the sum of squares of
 /// every parameter's. Cut into chunks by size alone: the same sums for any number of threads.

@@ -17,6 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::kernels::AdamStep;
+use crate::native::PER_THREAD;
 
 /// Which optimiser steps the parameters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -105,9 +106,6 @@ struct Moments {
 const FIRST: &str = "momentum.moment_1";
 const SECOND: &str = "momentum.moment_2";
 const ADAM_TIME: &str = "momentum.time";
-
-/// How many numbers are worth a thread.
-const PER_THREAD: usize = 1 << 14;
 
 impl NativeAdam {
     fn step(

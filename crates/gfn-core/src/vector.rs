@@ -78,7 +78,7 @@ pub fn store<S: Simd>(simd: S, to: &mut [f32], values: S::f32s) {
 }
 
 /// From how many numbers on loops are worth a call for wide instructions.
-const WIDE: usize = 32;
+pub(crate) const WIDE: usize = 32;
 
 /// Writes e^((x − max) · inverse temperature) of every legal logit x to `weights`, 0 where illegal;
 /// the largest legal logit and the sum of the weights. All slices have one length.
