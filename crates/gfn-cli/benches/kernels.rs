@@ -53,6 +53,15 @@ fn pack(bencher: Bencher<'_, '_>) {
     bencher.counter(ItemsCount::new(HIDDEN * HIDDEN)).bench_local(|| panels.pack(&weight, HIDDEN));
 }
 
+/// Packing their transpose, for the gradient of the layer's input.
+#[divan::bench]
+fn pack_transposed(bencher: Bencher<'_, '_>) {
+    let (weight, mut panels) = (filled(HIDDEN * HIDDEN), Panels::default());
+    bencher
+        .counter(ItemsCount::new(HIDDEN * HIDDEN))
+        .bench_local(|| panels.pack_transposed(&weight, HIDDEN));
+}
+
 /// The gradient of that layer's weight.
 #[divan::bench(args = ROWS)]
 fn weight_gradient(bencher: Bencher<'_, '_>, rows: usize) {
@@ -63,14 +72,16 @@ fn weight_gradient(bencher: Bencher<'_, '_>, rows: usize) {
     });
 }
 
-/// The gradient of that layer's input.
+/// The gradient of that layer's input, behind a rectifier.
 #[divan::bench(args = ROWS)]
 fn input_gradient(bencher: Bencher<'_, '_>, rows: usize) {
     let (dy, weight) = (filled(rows * HIDDEN), filled(HIDDEN * HIDDEN));
+    let (mut panels, activation) = (Panels::default(), filled(rows * HIDDEN));
+    panels.pack_transposed(&weight, HIDDEN);
     let mut out = vec![0.0; rows * HIDDEN];
     bencher.counter(ItemsCount::new(rows * HIDDEN * HIDDEN)).bench_local(|| {
-        let weight = Mat::new(&weight, HIDDEN, HIDDEN).t();
-        matmul(&mut out, false, Mat::new(&dy, rows, HIDDEN), weight);
+        let dy = Mat::new(&dy, rows, HIDDEN);
+        panels.product(&mut out, HIDDEN, dy, Finish::Gate(&activation));
     });
 }
 

@@ -16,13 +16,17 @@ fn experiment(objective: &str, backward: &str, model: &str) -> Experiment {
 }
 
 fn on_engine(engine: &str, objective: &str, backward: &str, model: &str) -> Experiment {
+    trained(engine, objective, backward, model, "")
+}
+
+fn trained(engine: &str, objective: &str, backward: &str, model: &str, train: &str) -> Experiment {
     // `model` is either of an MLP, or names the transformer itself.
     let kind = if model.contains("kind") { "" } else { "kind = 'mlp'\nhidden = 16" };
     let text = format!(
         "[env]\nkind = 'hypergrid'\ndim = 2\nside = 4\n\
          [model]\n{kind}\nzero_init_backward = false\n{model}\n\
          [objective]\n{objective}\n[backward]\nkind = '{backward}'\n\
-         [train]\nengine = '{engine}'\n"
+         [train]\nengine = '{engine}'\n{train}\n"
     );
     let registry = Registry::builtin();
     let spec = Spec::parse(&registry, "spec.toml", text, "test", &[]).unwrap();
@@ -180,6 +184,91 @@ fn no_gradient_crosses_groups() {
                 }
             }
         }
+    }
+}
+
+/// What the native engine trains with, against autodiff over the same losses as tensors.
+#[test]
+fn derivatives_by_hand_are_those_of_tensors() {
+    for objective in OBJECTIVES {
+        for backward in ["uniform", "naive", "maxent", "tlm", "pessimistic"] {
+            if objective.contains("fm") && backward == "naive" {
+                continue;
+            }
+            let what = format!("{objective} {backward}");
+            let mut experiment = experiment(objective, backward, "");
+            let batch = experiment.trainer.batch_of(&sample(&experiment, 7));
+            let trainer = &mut experiment.trainer;
+            let tensors = loss(trainer, &batch);
+            let by_tensors = trainer.model_mut().gradients(tensors, &ALL);
+            let expected: Vec<_> = (0..trainer.model().infos().len())
+                .map(|i| trainer.model().gradient(&by_tensors, i).unwrap())
+                .collect();
+            let by_hand = trainer.objective_gradients(&batch);
+            assert_close(&[by_hand.loss as f32], &[by_tensors.loss as f32], &what);
+            for (i, expected) in expected.iter().enumerate() {
+                match trainer.model().gradient(&by_hand, i) {
+                    Some(gradient) => assert_close(&gradient, expected, &what),
+                    None => assert!(expected.iter().all(|&g| g == 0.0), "{what}"),
+                }
+            }
+
+            let Some(own) = trainer.parts().backward.own_update() else { continue };
+            let tensors = trainer.backward_loss(own, &batch);
+            let expected = gradients_of(trainer, tensors);
+            let by_hand = trainer.backward_gradients(own, &batch);
+            for (i, expected) in expected.iter().enumerate() {
+                if let Some(gradient) = trainer.model().gradient(&by_hand, i) {
+                    assert_close(&gradient, expected.as_ref().unwrap(), &what);
+                }
+            }
+        }
+    }
+}
+
+/// Whole iterations: what the native engine does not evaluate because no loss reads it makes no
+/// difference.
+#[test]
+fn engines_train_alike() {
+    for objective in ["tb", "db", "subtb", "fm", "vargrad"] {
+        for backward in ["uniform", "naive", "tlm", "pessimistic"] {
+            if (objective, backward) == ("fm", "naive") {
+                continue;
+            }
+            for model in ["shared = true", "shared = false", TRANSFORMERS[0]] {
+                let what = format!("{objective} {backward} {model}");
+                let objective = format!("kind = '{objective}'");
+                let [native, burn] = ["native", "burn"].map(|engine| {
+                    // Adam would make much of gradients that differ by rounding alone.
+                    let train = "optimizer = 'sgd'\nlr = 0.01\nbatch = 6";
+                    let experiment = trained(engine, &objective, backward, model, train);
+                    let mut trainer = experiment.trainer;
+                    let losses: Vec<_> = (0..5)
+                        .map(|_| trainer.step().unwrap())
+                        .map(|report| [report.loss, report.backward_loss.unwrap_or(0.0)])
+                        .collect();
+                    let model = trainer.model();
+                    let values: Vec<_> =
+                        (0..model.infos().len()).flat_map(|i| model.value(i)).collect();
+                    (losses, values)
+                });
+                for (native, burn) in native.0.iter().flatten().zip(burn.0.iter().flatten()) {
+                    assert!((native - burn).abs() < 1e-4 * (1.0 + burn.abs()), "{what}");
+                }
+                for (native, burn) in native.1.iter().zip(&burn.1) {
+                    assert!((native - burn).abs() < 1e-4, "{what}: {native} against {burn}");
+                }
+            }
+        }
+    }
+}
+
+/// To 1e-5 of the largest.
+fn assert_close(values: &[f32], expected: &[f32], what: &str) {
+    let scale = expected.iter().fold(1e-3f32, |max, x| max.max(x.abs()));
+    assert_eq!(values.len(), expected.len());
+    for (value, expected) in values.iter().zip(expected) {
+        assert!((value - expected).abs() < 1e-5 * scale, "{what}: {value} against {expected}");
     }
 }
 

@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor};
 use gfn_cli::spec::Spec;
 use gfn_cli::{Experiment, Registry};
-use gfn_core::optimizer::{Algorithm, Optimizer, OptimizerSettings};
+use gfn_core::optimizer::{Algorithm, NativeStep, Optimizer, OptimizerSettings};
 
 const GRADIENTS: [f32; 3] = [0.5, -2.0, 1e-3];
 const START: [f32; 3] = [1.0, 2.0, -3.0];
@@ -26,7 +26,9 @@ fn on_arrays(algorithm: Algorithm, momentum: f64, weight_decay: f64, steps: usiz
     let mut value = START.to_vec();
     let halved = GRADIENTS.map(|g| g / 2.0);
     for _ in 0..steps {
-        optimizer.step_native(0, LR, [1, 3], &mut value, &halved, 2.0);
+        let (value, gradient) = (&mut value[..], &halved[..]);
+        let step = NativeStep { i: 0, lr: LR, shape: [1, 3], value, gradient, scale: 2.0 };
+        optimizer.step_native(vec![step]);
     }
     value.into_iter().map(f64::from).collect()
 }

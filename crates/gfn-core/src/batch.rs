@@ -148,8 +148,8 @@ impl Batch {
     }
 
     /// log P_B of every transition, `[m]`, for a strategy with a fixed P_B.
-    pub fn fixed_log_pb(&self) -> Option<Tensor<1>> {
-        self.fixed_log_pb.clone().map(|values| self.upload(values))
+    pub fn fixed_log_pb(&self) -> Option<&Vec<f32>> {
+        self.fixed_log_pb.as_ref()
     }
 
     /// log R of every trajectory, raised to `min` if given.

@@ -7,6 +7,7 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use rayon::prelude::*;
 
+use crate::native::{OutputRows, Tape};
 use crate::network::upload_ints;
 use crate::vector::{WIDE, softmax_weights, vectorised};
 
@@ -89,14 +90,14 @@ impl Choices {
         log_softmax(logits, 1).gather(1, taken.clone()).reshape([self.len()])
     }
 
-    /// The same on the host, from rows of `width` outputs, of which the logits start at `column`.
-    pub fn log_probs_on_host(&self, output: &[f32], width: usize, column: usize) -> Vec<f32> {
+    /// The same on the host, from rows of outputs, of which the logits start at `column`.
+    pub fn log_probs_on_host(&self, outputs: &OutputRows<'_>, column: usize) -> Vec<f32> {
         let mut log_probs = vec![0.0; self.len()];
         let choose = |first: usize, log_probs: &mut [f32]| {
             let mut weights = vec![0.0; self.n_actions];
             for (i, log_prob) in log_probs.iter_mut().enumerate() {
                 let (row, taken) = (self.rows[first + i] as usize, self.taken[first + i] as usize);
-                let logits = &output[row * width + column..][..self.n_actions];
+                let logits = &outputs.row(row)[column..][..self.n_actions];
                 let legal = self.legal_at(first + i);
                 let (max, sum) = softmax_weights(logits, legal, 1.0, &mut weights);
                 *log_prob = logits[taken] - max - sum.ln();
@@ -122,54 +123,52 @@ impl Choices {
         (1 << 16) / self.n_actions.max(1)
     }
 
-    /// Adds to `gradient`, that of the outputs, what follows from `upstream`, that of the
-    /// log-probabilities: upstream · (1[a taken] − P(a)) for the logit of each legal action a.
-    pub fn add_gradient(
-        &self,
-        output: &[f32],
-        width: usize,
-        column: usize,
-        upstream: &[f32],
-        gradient: &mut [f32],
-    ) {
-        let add = |choice: usize, weights: &mut [f32], gradient: &mut [f32]| {
+    /// Adds to the gradient of the outputs of `tapes`, of `width` columns, what follows from
+    /// `upstream`, that of the log-probabilities: upstream · (1[a taken] − P(a)) for the logit of
+    /// each legal action a.
+    pub fn add_gradient(&self, tapes: &mut [Tape], width: usize, column: usize, upstream: &[f32]) {
+        let add = |choice: usize, weights: &mut [f32], output: &[f32], gradient: &mut [f32]| {
             let (legal, upstream) = (self.legal_at(choice), upstream[choice]);
             if legal.iter().filter(|&&legal| legal).count() == 1 {
                 return; // no choice, no gradient
             }
-            let start = self.rows[choice] as usize * width + column;
-            let logits = &output[start..][..self.n_actions];
-            let (_, sum) = softmax_weights(logits, legal, 1.0, weights);
+            let (_, sum) =
+                softmax_weights(&output[column..][..self.n_actions], legal, 1.0, weights);
+            let gradient = &mut gradient[column..][..self.n_actions];
             add_scaled(gradient, weights, -upstream / sum);
             gradient[self.taken[choice] as usize] += upstream;
         };
-        let per_thread = self.per_thread();
-        if self.len() <= per_thread {
-            let mut weights = vec![0.0; self.n_actions];
-            for choice in 0..self.len() {
-                let start = self.rows[choice] as usize * width + column;
-                add(choice, &mut weights, &mut gradient[start..][..self.n_actions]);
-            }
-            return;
-        }
-        // Choices by row, so that threads write into different rows; those of one row in order.
+        // By row, so that threads write into different rows; those of one row in order.
         let mut order: Vec<u32> = (0..self.len() as u32).collect();
         order.sort_by_key(|&choice| self.rows[choice as usize]);
         let by_row = order.chunk_by(|&a, &b| self.rows[a as usize] == self.rows[b as usize]);
-        let mut rest = gradient;
-        let mut first_row = 0;
-        let mut work = Vec::new();
-        for choices in by_row {
+        let mut rows = tapes.iter_mut().flat_map(|tape| {
+            let outputs = tape.output[..tape.rows * width].chunks_exact(width);
+            outputs.zip(tape.output_gradient.chunks_exact_mut(width))
+        });
+        let mut next = 0;
+        let work = by_row.map(|choices| {
             let row = self.rows[choices[0] as usize] as usize;
-            let (_, from) = rest.split_at_mut((row - first_row) * width);
-            let (own, after) = from.split_at_mut(width);
-            work.push((choices, &mut own[column..][..self.n_actions]));
-            (rest, first_row) = (after, row + 1);
+            let (output, gradient) = rows.nth(row - next).expect("every choice has its row");
+            next = row + 1;
+            (choices, output, gradient)
+        });
+        let per_thread = self.per_thread();
+        let new_weights = || vec![0.0; self.n_actions];
+        if self.len() <= per_thread {
+            let mut weights = new_weights();
+            work.for_each(|(choices, output, gradient)| {
+                for &choice in choices {
+                    add(choice as usize, &mut weights, output, gradient);
+                }
+            });
+            return;
         }
+        let mut work: Vec<_> = work.collect();
         work.par_iter_mut().with_min_len(per_thread).for_each_init(
-            || vec![0.0; self.n_actions],
-            |weights, (choices, gradient)| {
-                choices.iter().for_each(|&choice| add(choice as usize, weights, gradient));
+            new_weights,
+            |weights, (choices, output, gradient)| {
+                choices.iter().for_each(|&choice| add(choice as usize, weights, output, gradient));
             },
         );
     }

@@ -154,10 +154,11 @@ pub fn sum_rows(out: &mut [f32], table: &[f32], ids: &[i32], n_active: usize, wi
     );
 }
 
-/// The gradient of [`sum_rows`]: adds each row of `gradient` to the rows of `table` that its
-/// observation names.
+/// The gradient of [`sum_rows`]: adds each row of `gradient` to the rows that its observation
+/// names, of those that `table` holds from row `first` on.
 pub fn scatter_rows(
     table: &mut [f32],
+    first: usize,
     gradient: &[f32],
     ids: &[i32],
     n_active: usize,
@@ -167,8 +168,12 @@ pub fn scatter_rows(
         #[inline(always)]
         || {
             for (row, ids) in gradient.chunks_exact(width).zip(ids.chunks_exact(n_active)) {
-                for &id in ids.iter().filter(|&&id| id >= 0) {
-                    let target = &mut table[id as usize * width..][..width];
+                for &id in ids {
+                    // Neither negative ids nor those before `first` are in here.
+                    let place = (id as usize).wrapping_sub(first).saturating_mul(width);
+                    let Some(target) = table.get_mut(place..place.saturating_add(width)) else {
+                        continue;
+                    };
                     for (x, &value) in target.iter_mut().zip(row) {
                         *x += value;
                     }
@@ -357,8 +362,9 @@ mod tests {
             assert!((out[6 + c] - table[9 + c]).abs() < 1e-6);
         }
         let gradient = filled(3 * 3, 0.3);
-        let mut back = vec![0.0; 4 * 3];
-        scatter_rows(&mut back, &gradient, &ids, 2, 3);
+        let mut back = [0.0; 4 * 3];
+        scatter_rows(&mut back[..2 * 3], 0, &gradient, &ids, 2, 3);
+        scatter_rows(&mut back[2 * 3..], 2, &gradient, &ids, 2, 3);
         for c in 0..3 {
             assert_eq!(back[c], gradient[c]);
             assert_eq!(back[3 + c], 0.0);

@@ -5,21 +5,24 @@
 //! on them as ever, and the gradients of those leaves go through the hand-written backward pass.
 //! Objectives therefore exist once, and know nothing of engines.
 
+mod passes;
+
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::rngs::ChaCha8Rng;
-use rayon::prelude::*;
 
+use self::passes::{Native, Pass, Upstream, joined};
 use crate::choices::Choices;
 use crate::dropout::Dropout;
-use crate::native::{NativeNetwork, Tape, Weights, sum_gradients};
+use crate::native::{OutputRows, Tape, Weights};
 use crate::network::{Group, Network, Observations, Outputs, ParamInit};
-use crate::optimizer::{NamedTensor, Optimizer};
+use crate::optimizer::{NamedTensor, NativeStep, Optimizer};
 use crate::policy::Direction;
 use crate::sampler::parts_of_batch;
+use crate::scored::HostLoss;
 use crate::{Environment, Layout};
 
 /// What is known of a parameter besides its value.
@@ -37,126 +40,6 @@ pub struct ParamInfo {
 #[derive(Module, Debug)]
 struct Params {
     tensors: Vec<Param<Tensor<2>>>,
-}
-
-/// Parameters and buffers of the native engine.
-struct Native {
-    network: Box<dyn NativeNetwork>,
-    /// All parameters, log Z last.
-    weights: Weights,
-    /// Gradients by part of the batch; the sum ends up in the first.
-    gradients: Vec<Vec<Vec<f32>>>,
-    /// Passes of the loss under construction.
-    passes: Vec<Pass>,
-    /// Tapes to use again.
-    spare: Mutex<Vec<Tape>>,
-    log_z: Option<Tensor<1>>,
-}
-
-/// States evaluated for a loss, and what of them has become leaves of Burn's graph.
-struct Pass {
-    /// By part.
-    tapes: Vec<Tape>,
-    /// The outputs of all parts.
-    output: Vec<f32>,
-    /// log-probabilities, with the column at which their logits start.
-    log_probs: Vec<(Tensor<1>, Arc<Choices>, usize)>,
-    log_flow: Option<Tensor<1>>,
-}
-
-/// Into how many parts `n` states are cut, one thread each. It depends on the batch alone, so
-/// results do not depend on how many threads there are.
-fn parts_of_states(n: usize, per_thread: usize) -> usize {
-    let mut parts = 1;
-    // More parts need more buffers for gradients: their number grows with the root of the work.
-    while parts < 16 && n >= 2 * per_thread * parts * parts {
-        parts *= 2;
-    }
-    parts
-}
-
-impl Native {
-    /// `n` empty tapes.
-    fn tapes(&self, n: usize) -> Vec<Tape> {
-        let mut spare = self.spare.lock().expect("no thread panics with it");
-        let kept = spare.len().saturating_sub(n);
-        let mut tapes = spare.split_off(kept);
-        tapes.resize_with(n, Tape::default);
-        for tape in &mut tapes {
-            tape.clear();
-        }
-        tapes
-    }
-
-    /// The current values, or a copy.
-    fn weights_of<'a>(&'a self, copy: Option<&'a Values>) -> &'a Weights {
-        match copy {
-            Some(Values::Native(weights)) => weights,
-            _ => &self.weights,
-        }
-    }
-
-    fn give_back(&self, tapes: Vec<Tape>) {
-        self.spare.lock().expect("no thread panics with it").extend(tapes);
-    }
-
-    /// Evaluates `n` states in parts, side by side.
-    fn forward(
-        &self,
-        weights: &Weights,
-        ids: &[i32],
-        n: usize,
-        dropout: Option<Dropout>,
-        columns: Option<Range<usize>>,
-    ) -> Vec<Tape> {
-        let n_parts = parts_of_states(n, self.network.rows_per_thread());
-        let mut tapes = self.tapes(n_parts);
-        let n_active = ids.len() / n.max(1);
-        tapes.par_iter_mut().enumerate().for_each(|(i, tape)| {
-            let (start, end) = (n * i / n_parts, n * (i + 1) / n_parts);
-            let ids = &ids[start * n_active..end * n_active];
-            tape.dropout = dropout.map(|dropout| dropout.after(start));
-            tape.columns = columns.clone();
-            self.network.forward(weights, ids, end - start, tape);
-        });
-        tapes
-    }
-
-    /// Adds the gradients of one pass, given that of its outputs.
-    fn backward(&mut self, tapes: &mut [Tape], output_gradient: &[f32]) {
-        let (network, weights) = (&*self.network, &self.weights);
-        let mut rest = output_gradient;
-        let mut work = Vec::with_capacity(tapes.len());
-        for (tape, gradients) in tapes.iter_mut().zip(&mut self.gradients) {
-            let (own, after) = rest.split_at(tape.rows * network.width());
-            rest = after;
-            work.push((tape, own, gradients));
-        }
-        work.into_par_iter().for_each(|(tape, output_gradient, gradients)| {
-            network.backward(weights, tape, output_gradient, gradients);
-        });
-    }
-
-    /// Sets the gradients of the first parts to zero.
-    fn clear_gradients(&mut self, n_parts: usize) {
-        let empty = || self.weights.values.iter().map(|value| vec![0.0; value.len()]).collect();
-        let kept = self.gradients.len();
-        self.gradients.resize_with(n_parts.max(kept), empty);
-        // Each by the thread that is to add to it, as likely as not.
-        self.gradients[..n_parts.min(kept)].par_iter_mut().for_each(|gradients| {
-            gradients.iter_mut().for_each(|gradient| gradient.fill(0.0));
-        });
-    }
-}
-
-/// The outputs of all parts, one after the other.
-fn joined(tapes: &[Tape], width: usize) -> Vec<f32> {
-    let n_rows: usize = tapes.iter().map(|tape| tape.rows).sum();
-    let mut output = Vec::with_capacity(n_rows * width);
-    for tape in tapes {
-        output.extend_from_slice(tape.outputs(0, width));
-    }
-    output
 }
 
 enum Engine {
@@ -182,6 +65,22 @@ pub struct Gradients {
     pub norm: f64,
     /// Which parameters have one; tensors on the Burn engine, buffers of the model on the native.
     kept: Vec<(usize, Option<Tensor<2>>)>,
+}
+
+/// Which outputs of a network are read. Trunks of their own do not run for the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reads {
+    /// The logits of P_F.
+    pub forward: bool,
+    /// The logits of P_B.
+    pub backward: bool,
+    /// log F.
+    pub log_flow: bool,
+}
+
+impl Reads {
+    /// All outputs.
+    pub const ALL: Self = Self { forward: true, backward: true, log_flow: true };
 }
 
 /// States that were evaluated for a loss, on the model's engine.
@@ -242,10 +141,11 @@ impl Model {
                 let values = inits.iter().map(|init| init.values.clone()).collect();
                 let mut weights = Weights { values, ..Weights::default() };
                 native.prepare(&mut weights);
+                let zeros = |value: &Vec<f32>| vec![0.0; value.len()];
                 Engine::Native(Box::new(Native {
                     network: native,
+                    gradients: weights.values.iter().map(zeros).collect(),
                     weights,
-                    gradients: Vec::new(),
                     passes: Vec::new(),
                     spare: Mutex::default(),
                     log_z: None,
@@ -380,15 +280,17 @@ impl Model {
 
     /// Evaluates states for a loss that [`gradients`](Self::gradients) is called on next.
     pub fn evaluate(&mut self, observations: &Observations) -> Evaluated {
-        self.evaluate_with(observations, None)
+        self.evaluate_with(observations, None, Reads::ALL)
     }
 
-    /// The same, with some activations dropped.
+    /// The same for a loss that reads some outputs alone, with some activations dropped.
     pub fn evaluate_with(
         &mut self,
         observations: &Observations,
         dropout: Option<Dropout>,
+        reads: Reads,
     ) -> Evaluated {
+        let columns = self.columns_of(reads);
         match &mut self.engine {
             Engine::Burn(params) => {
                 let params: Vec<_> = params.tensors.iter().map(Param::val).collect();
@@ -397,19 +299,32 @@ impl Model {
             }
             Engine::Native(native) => {
                 let ids = &observations.ids;
-                let tapes = native.forward(&native.weights, ids, observations.n, dropout, None);
+                let (weights, n) = (&native.weights, observations.n);
+                let tapes = native.forward(weights, ids, n, dropout, &columns);
                 self.evaluated_on(tapes)
             }
         }
     }
 
     /// Empty tapes for a rollout of `n` trajectories whose activations
-    /// [`evaluated_on`](Self::evaluated_on) can use again; none if the engine is Burn.
-    pub fn recorders(&self, n: usize) -> Option<Vec<Tape>> {
-        match &self.engine {
-            Engine::Native(native) => Some(native.tapes(parts_of_batch(n))),
-            Engine::Burn(_) => None,
-        }
+    /// [`evaluated_on`](Self::evaluated_on) can use again for a loss; none if the engine is Burn.
+    pub fn recorders(&self, n: usize, reads: Reads) -> Option<Vec<Tape>> {
+        let Engine::Native(native) = &self.engine else { return None };
+        let mut tapes = native.tapes(parts_of_batch(n));
+        let columns = self.columns_of(Reads { forward: true, ..reads });
+        tapes.iter_mut().for_each(|tape| tape.columns.extend_from_slice(&columns));
+        Some(tapes)
+    }
+
+    /// The columns of some outputs.
+    fn columns_of(&self, reads: Reads) -> Vec<Range<usize>> {
+        let log_flow = self.n_actions + self.n_back_actions;
+        let columns = [
+            (reads.forward, self.columns(Direction::Forward)),
+            (reads.backward, self.columns(Direction::Backward)),
+            (reads.log_flow, log_flow..log_flow + 1),
+        ];
+        columns.into_iter().filter(|(read, _)| *read).map(|(_, columns)| columns).collect()
     }
 
     /// Takes back tapes that are not needed any more.
@@ -426,8 +341,7 @@ impl Model {
     /// On the Burn engine, which has no tapes.
     pub fn evaluated_on(&mut self, tapes: Vec<Tape>) -> Evaluated {
         let Engine::Native(native) = &mut self.engine else { panic!("tapes are native") };
-        let output = joined(&tapes, native.network.width());
-        native.passes.push(Pass { tapes, output, log_probs: Vec::new(), log_flow: None });
+        native.passes.push(Pass { tapes, log_probs: Vec::new(), log_flow: None });
         Evaluated::Native(native.passes.len() - 1)
     }
 
@@ -448,6 +362,46 @@ impl Model {
         self.column(direction)..self.column(direction) + n
     }
 
+    /// log-probabilities of choices made at evaluated states, on the host.
+    ///
+    /// # Panics
+    /// On the Burn engine.
+    pub(crate) fn log_probs_on_host(
+        &self,
+        evaluated: &Evaluated,
+        direction: Direction,
+        choices: &Choices,
+    ) -> Vec<f32> {
+        let (native, pass) = self.pass(evaluated);
+        let outputs = OutputRows::new(&pass.tapes, native.network.width());
+        choices.log_probs_on_host(&outputs, self.column(direction))
+    }
+
+    /// log F of evaluated states, on the host.
+    ///
+    /// # Panics
+    /// On the Burn engine.
+    pub(crate) fn log_flow_on_host(&self, evaluated: &Evaluated) -> Vec<f32> {
+        let (native, pass) = self.pass(evaluated);
+        let width = native.network.width();
+        let outputs = pass.tapes.iter().map(|tape| tape.outputs(0, width));
+        let rows = outputs.flat_map(|outputs| outputs.chunks_exact(width));
+        rows.map(|row| row[width - 1]).collect()
+    }
+
+    fn pass(&self, evaluated: &Evaluated) -> (&Native, &Pass) {
+        match (&self.engine, evaluated) {
+            (Engine::Native(native), Evaluated::Native(pass)) => (native, &native.passes[*pass]),
+            _ => unreachable!("asked of the native engine alone"),
+        }
+    }
+
+    /// The native pass under construction that an evaluation is.
+    fn pass_mut(&mut self, pass: usize) -> &mut Pass {
+        let Engine::Native(native) = &mut self.engine else { unreachable!("one engine per model") };
+        &mut native.passes[pass]
+    }
+
     /// log-probabilities of choices made at evaluated states, `[m]`, tracked.
     pub fn log_probs(
         &mut self,
@@ -455,21 +409,17 @@ impl Model {
         direction: Direction,
         choices: &Arc<Choices>,
     ) -> Tensor<1> {
-        let column = self.column(direction);
-        match (evaluated, &mut self.engine) {
-            (Evaluated::Burn(outputs), _) => choices.log_probs(match direction {
+        match evaluated {
+            Evaluated::Burn(outputs) => choices.log_probs(match direction {
                 Direction::Forward => outputs.forward.clone(),
                 Direction::Backward => outputs.backward.clone(),
             }),
-            (Evaluated::Native(pass), Engine::Native(native)) => {
-                let pass = &mut native.passes[*pass];
-                let width = native.network.width();
-                let values = choices.log_probs_on_host(&pass.output, width, column);
-                let leaf = leaf(values, &self.device);
-                pass.log_probs.push((leaf.clone(), choices.clone(), column));
+            Evaluated::Native(pass) => {
+                let values = self.log_probs_on_host(evaluated, direction, choices);
+                let (leaf, column) = (leaf(values, &self.device), self.column(direction));
+                self.pass_mut(*pass).log_probs.push((leaf.clone(), choices.clone(), column));
                 leaf
             }
-            (Evaluated::Native(_), Engine::Burn(_)) => unreachable!("one engine per model"),
         }
     }
 
@@ -480,46 +430,41 @@ impl Model {
         direction: Direction,
         choices: &Choices,
     ) -> Tensor<1> {
-        match (evaluated, &self.engine) {
-            (Evaluated::Burn(outputs), _) => choices.log_probs(match direction {
+        match evaluated {
+            Evaluated::Burn(outputs) => choices.log_probs(match direction {
                 Direction::Forward => outputs.forward.clone().detach(),
                 Direction::Backward => outputs.backward.clone().detach(),
             }),
-            (Evaluated::Native(pass), Engine::Native(native)) => {
-                let (output, width) = (&native.passes[*pass].output, native.network.width());
-                let values = choices.log_probs_on_host(output, width, self.column(direction));
+            Evaluated::Native(_) => {
+                let values = self.log_probs_on_host(evaluated, direction, choices);
                 Tensor::from_inner(upload(values, &self.device))
             }
-            (Evaluated::Native(_), Engine::Burn(_)) => unreachable!("one engine per model"),
         }
     }
 
     /// log F of evaluated states, `[n]`, tracked.
     pub fn log_flow(&mut self, evaluated: &Evaluated) -> Tensor<1> {
-        match (evaluated, &mut self.engine) {
-            (Evaluated::Burn(outputs), _) => outputs.log_flow.clone(),
-            (Evaluated::Native(pass), Engine::Native(native)) => {
-                let pass = &mut native.passes[*pass];
-                let rows = pass.output.chunks_exact(native.network.width());
-                let leaf = leaf(rows.map(|row| row[row.len() - 1]).collect(), &self.device);
-                pass.log_flow = Some(leaf.clone());
+        match evaluated {
+            Evaluated::Burn(outputs) => outputs.log_flow.clone(),
+            Evaluated::Native(pass) => {
+                let leaf = leaf(self.log_flow_on_host(evaluated), &self.device);
+                self.pass_mut(*pass).log_flow = Some(leaf.clone());
                 leaf
             }
-            (Evaluated::Native(_), Engine::Burn(_)) => unreachable!("one engine per model"),
         }
     }
 
     /// log F of the first evaluated state.
     pub fn first_log_flow(&self, evaluated: &Evaluated) -> f64 {
-        match (evaluated, &self.engine) {
-            (Evaluated::Burn(outputs), _) => {
+        match evaluated {
+            Evaluated::Burn(outputs) => {
                 let first = outputs.log_flow.clone().narrow(0, 0, 1).inner();
                 f64::from(first.into_scalar::<f32>())
             }
-            (Evaluated::Native(pass), Engine::Native(native)) => {
-                f64::from(native.passes[*pass].output[native.network.width() - 1])
+            Evaluated::Native(_) => {
+                let (native, pass) = self.pass(evaluated);
+                f64::from(pass.tapes[0].output[native.network.width() - 1])
             }
-            (Evaluated::Native(_), Engine::Burn(_)) => unreachable!("one engine per model"),
         }
     }
 
@@ -531,32 +476,45 @@ impl Model {
         direction: Direction,
         choices: &Choices,
     ) -> Tensor<1> {
-        match &self.engine {
-            Engine::Native(native) => {
-                let weights = native.weights_of(Some(copy));
-                let (width, column) = (native.network.width(), self.column(direction));
-                let columns = self.columns(direction);
-                let (ids, n) = (&observations.ids, observations.n);
-                let tapes = native.forward(weights, ids, n, None, Some(columns));
-                let values = choices.log_probs_on_host(&joined(&tapes, width), width, column);
-                native.give_back(tapes);
-                upload(values, &self.device)
-            }
-            Engine::Burn(_) => {
-                let outputs = self.outputs_of(Some(copy), observations);
-                choices.log_probs(match direction {
-                    Direction::Forward => outputs.forward,
-                    Direction::Backward => outputs.backward,
-                })
-            }
+        if self.is_native() {
+            let values = self.log_probs_of_on_host(copy, observations, direction, choices);
+            return upload(values, &self.device);
         }
+        let outputs = self.outputs_of(Some(copy), observations);
+        choices.log_probs(match direction {
+            Direction::Forward => outputs.forward,
+            Direction::Backward => outputs.backward,
+        })
+    }
+
+    /// The same on the host.
+    ///
+    /// # Panics
+    /// On the Burn engine.
+    pub(crate) fn log_probs_of_on_host(
+        &self,
+        copy: &Values,
+        observations: &Observations,
+        direction: Direction,
+        choices: &Choices,
+    ) -> Vec<f32> {
+        let Engine::Native(native) = &self.engine else {
+            panic!("asked of the native engine alone")
+        };
+        let (ids, n) = (&observations.ids, observations.n);
+        let columns = [self.columns(direction)];
+        let tapes = native.forward(native.weights_of(Some(copy)), ids, n, None, &columns);
+        let outputs = OutputRows::new(&tapes, native.network.width());
+        let values = choices.log_probs_on_host(&outputs, self.column(direction));
+        native.give_back(tapes);
+        values
     }
 
     /// Evaluates states without gradients, with the current values or a copy.
     pub fn outputs_of(&self, copy: Option<&Values>, observations: &Observations) -> Outputs {
         if let Engine::Native(native) = &self.engine {
             let n = observations.n;
-            let tapes = native.forward(native.weights_of(copy), &observations.ids, n, None, None);
+            let tapes = native.forward(native.weights_of(copy), &observations.ids, n, None, &[]);
             let width = native.network.width();
             let data = TensorData::new(joined(&tapes, width), [n, width]);
             native.give_back(tapes);
@@ -602,8 +560,8 @@ impl Model {
                 for start in (0..n).step_by(block) {
                     let end = n.min(start + block);
                     let ids = &ids[start * n_active..end * n_active];
-                    let columns = Some(self.columns(direction));
-                    let tapes = native.forward(weights, ids, end - start, None, columns);
+                    let columns = [self.columns(direction)];
+                    let tapes = native.forward(weights, ids, end - start, None, &columns);
                     for tape in &tapes {
                         use_rows(width, tape.outputs(0, width));
                     }
@@ -653,50 +611,47 @@ impl Model {
             }
             Engine::Native(native) => {
                 let loss = f64::from(loss.inner().into_scalar::<f32>());
-                let passes = std::mem::take(&mut native.passes);
-                let n_parts = passes.iter().map(|pass| pass.tapes.len()).max().unwrap_or(0);
-                native.clear_gradients(n_parts.max(1));
-                for mut pass in passes {
-                    let width = native.network.width();
-                    let mut output_gradient = vec![0.0; pass.output.len()];
-                    let mut reached = false;
-                    for (leaf, choices, column) in pass.log_probs {
-                        let Some(upstream) = leaf.grad_remove(&mut tracked) else { continue };
-                        reached = true;
-                        let upstream = on_host(upstream);
-                        let gradient = &mut output_gradient;
-                        choices.add_gradient(&pass.output, width, column, &upstream, gradient);
-                    }
-                    let log_flow = pass.log_flow.and_then(|leaf| leaf.grad_remove(&mut tracked));
-                    if let Some(upstream) = log_flow {
-                        reached = true;
-                        let rows = output_gradient.chunks_exact_mut(width);
-                        for (row, upstream) in rows.zip(on_host(upstream)) {
-                            row[width - 1] += upstream;
-                        }
-                    }
-                    if reached {
-                        native.backward(&mut pass.tapes, &output_gradient);
-                    }
-                    native.give_back(pass.tapes);
+                let mut upstream_of = |leaf: Tensor<1>| leaf.grad_remove(&mut tracked).map(on_host);
+                let mut passes = Vec::new();
+                for Pass { tapes, log_probs, log_flow } in std::mem::take(&mut native.passes) {
+                    let log_probs = log_probs.into_iter().filter_map(|(leaf, choices, column)| {
+                        upstream_of(leaf).map(|upstream| (choices, column, upstream))
+                    });
+                    let log_probs = log_probs.collect();
+                    let log_flow = log_flow.and_then(&mut upstream_of);
+                    passes.push((tapes, Upstream { log_probs, log_flow }));
                 }
-                let squares_of = sum_gradients(&mut native.gradients[..n_parts.max(1)]);
-                let log_z = native.log_z.take().and_then(|leaf| leaf.grad_remove(&mut tracked));
-                if let (Some(gradient), Some(buffer)) = (log_z, native.gradients[0].last_mut()) {
-                    buffer[0] = gradient.into_scalar::<f32>();
-                }
-                let (mut kept, mut squares) = (Vec::new(), 0.0);
-                for (i, info) in self.infos.iter().enumerate() {
-                    if groups.contains(&info.group) {
-                        if info.group != Group::LogZ {
-                            squares += squares_of[i];
-                        }
-                        kept.push((i, None));
-                    }
-                }
-                Gradients { loss, norm: squares.sqrt(), kept }
+                let of_log_z = native.log_z.take().and_then(upstream_of);
+                native.backward(passes, of_log_z.map_or(0.0, |gradient| gradient[0]));
+                native.kept(loss, &self.infos, groups)
             }
         }
+    }
+
+    /// The gradients of a loss whose derivatives are known, for the parameters of `groups` alone.
+    /// `backward` are the choices of P_B, if the loss reaches it.
+    ///
+    /// # Panics
+    /// On the Burn engine.
+    pub(crate) fn gradients_by_hand(
+        &mut self,
+        evaluated: Evaluated,
+        loss: HostLoss,
+        [forward, backward]: [Option<&Arc<Choices>>; 2],
+        groups: &[Group],
+    ) -> Gradients {
+        let columns = [Direction::Forward, Direction::Backward].map(|to| self.column(to));
+        let Engine::Native(native) = &mut self.engine else { panic!("tapes are native") };
+        let Evaluated::Native(pass) = evaluated else { unreachable!("one engine per model") };
+        let read = [(forward, loss.log_pf), (backward, loss.log_pb)];
+        let log_probs =
+            read.into_iter().zip(columns).filter_map(|((choices, upstream), column)| {
+                Some((choices?.clone(), column, upstream?))
+            });
+        let upstream = Upstream { log_probs: log_probs.collect(), log_flow: loss.log_flow };
+        let pass = native.passes.swap_remove(pass);
+        native.backward(vec![(pass.tapes, upstream)], loss.log_z);
+        native.kept(loss.loss, &self.infos, groups)
     }
 
     /// The gradient of parameter `i` as a host array, if there is one.
@@ -704,7 +659,7 @@ impl Model {
         let (_, tensor) = gradients.kept.iter().find(|(kept, _)| *kept == i)?;
         match (tensor, &self.engine) {
             (Some(tensor), _) => Some(NamedTensor::of("", tensor.clone()).values),
-            (None, Engine::Native(native)) => Some(native.gradients[0][i].clone()),
+            (None, Engine::Native(native)) => Some(native.gradients[i].clone()),
             (None, Engine::Burn(_)) => None,
         }
     }
@@ -722,27 +677,33 @@ impl Model {
             Some(limit) if gradients.norm > limit => limit / gradients.norm,
             _ => 1.0,
         };
-        for (i, gradient) in gradients.kept {
-            let (group, shape) = (self.infos[i].group, self.infos[i].shape);
-            let scale = if group == Group::LogZ { 1.0 } else { scale };
-            let (which, lr) = choose(group);
-            let optimizer = &mut optimizers[which];
-            match (&mut self.engine, gradient) {
-                (Engine::Burn(params), Some(gradient)) => {
+        let infos = &self.infos;
+        let scale_of = |group: Group| if group == Group::LogZ { 1.0 } else { scale };
+        match &mut self.engine {
+            Engine::Burn(params) => {
+                for (i, gradient) in gradients.kept {
+                    let (group, Some(gradient)) = (infos[i].group, gradient) else { continue };
+                    let (scale, (which, lr)) = (scale_of(group), choose(group));
                     let gradient = if scale == 1.0 { gradient } else { gradient * scale };
                     let value = params.tensors[i].val().inner();
-                    params.tensors[i] = tracked(i, optimizer.step(i, lr, value, gradient));
+                    params.tensors[i] = tracked(i, optimizers[which].step(i, lr, value, gradient));
                 }
-                (Engine::Native(native), _) => {
-                    let value = &mut native.weights.values[i];
-                    let gradient = &native.gradients[0][i];
-                    optimizer.step_native(i, lr, shape, value, gradient, scale as f32);
-                }
-                (Engine::Burn(_), None) => {}
             }
-        }
-        if let Engine::Native(native) = &mut self.engine {
-            native.network.prepare(&mut native.weights);
+            Engine::Native(native) => {
+                let mut steps: Vec<Vec<_>> = optimizers.iter().map(|_| Vec::new()).collect();
+                let mut values = native.weights.values.iter_mut().enumerate();
+                for (i, _) in gradients.kept {
+                    let value = values.find(|(at, _)| *at == i).expect("they come in order").1;
+                    let (group, shape) = (infos[i].group, infos[i].shape);
+                    let (scale, (which, lr)) = (scale_of(group) as f32, choose(group));
+                    let gradient = &native.gradients[i];
+                    steps[which].push(NativeStep { i, lr, shape, value, gradient, scale });
+                }
+                for (optimizer, steps) in optimizers.iter_mut().zip(steps) {
+                    optimizer.step_native(steps);
+                }
+                native.network.prepare(&mut native.weights);
+            }
         }
     }
 

@@ -35,17 +35,22 @@ pub struct Tape {
     pub kept: Vec<Vec<f32>>,
     /// Scratch of both passes.
     pub scratch: Vec<Vec<f32>>,
+    /// The gradient of the outputs, `[rows, width]`, for the backward pass.
+    pub output_gradient: Vec<f32>,
+    /// Gradients of the parameters, for networks that compute them by tape.
+    gradients: Vec<Vec<f32>>,
     /// What is dropped, in both passes.
     pub dropout: Option<Dropout>,
-    /// The columns of the output that are asked for, if not all; the others may hold anything.
-    pub columns: Option<Range<usize>>,
+    /// The columns of the output that are asked for; all if none are named. The others may hold
+    /// anything.
+    pub columns: Vec<Range<usize>>,
 }
 
 impl Tape {
     /// Whether any of these columns of the output is asked for.
     pub fn asks_for(&self, columns: &Range<usize>) -> bool {
         let meets = |asked: &Range<usize>| asked.start < columns.end && columns.start < asked.end;
-        self.columns.as_ref().is_none_or(meets)
+        self.columns.is_empty() || self.columns.iter().any(meets)
     }
 
     /// Makes sure that there are `n` scratch buffers, and keeps those that there are.
@@ -57,7 +62,7 @@ impl Tape {
     pub fn clear(&mut self) {
         self.rows = 0;
         self.dropout = None;
-        self.columns = None;
+        self.columns.clear();
         self.ids.clear();
     }
 
@@ -77,28 +82,110 @@ pub fn grow(buffer: &mut Vec<f32>, start: usize, n: usize, size: usize) -> &mut 
     &mut buffer[start..end]
 }
 
+/// Rows of the outputs of several tapes, one after the other.
+pub struct OutputRows<'a> {
+    /// Number of the first row of every tape, with its rows.
+    tapes: Vec<(usize, &'a [f32])>,
+    width: usize,
+}
+
+impl<'a> OutputRows<'a> {
+    /// The outputs of all rows of the tapes, `width` columns each.
+    pub fn new(tapes: &'a [Tape], width: usize) -> Self {
+        let mut first = 0;
+        let of_tape = |tape: &'a Tape| {
+            first += tape.rows;
+            (first - tape.rows, tape.outputs(0, width))
+        };
+        Self { tapes: tapes.iter().map(of_tape).collect(), width }
+    }
+
+    /// One row.
+    ///
+    /// # Panics
+    /// When there are not so many.
+    pub fn row(&self, i: usize) -> &'a [f32] {
+        let before = |(first, _): &&(usize, &[f32])| *first <= i;
+        let (first, rows) = self.tapes.iter().rfind(before).expect("the first row is row 0");
+        &rows[(i - first) * self.width..][..self.width]
+    }
+}
+
 /// How many numbers of a parameter or its gradient are worth a thread.
 pub(crate) const PER_THREAD: usize = 1 << 14;
 
-/// Adds the gradients of all parts of a batch up in the first, and returns the sum of squares of
-/// every parameter's. Cut into chunks by size alone: the same sums for any number of threads.
-pub(crate) fn sum_gradients(parts: &mut [Vec<Vec<f32>>]) -> Vec<f64> {
-    let (sum, others) = parts.split_at_mut(1);
-    let others = &*others;
-    let of_parameter = |(i, sum): (usize, &mut Vec<f32>)| {
-        let of_chunk = |(chunk, sum): (usize, &mut [f32])| {
-            for other in others {
-                add(sum, &other[i][chunk * PER_THREAD..][..sum.len()]);
-            }
-            sum_of_squares(sum)
-        };
-        if sum.len() < 2 * PER_THREAD {
-            return sum.chunks_mut(PER_THREAD).enumerate().map(of_chunk).sum();
-        }
-        let chunks = sum.par_chunks_mut(PER_THREAD).enumerate().map(of_chunk);
-        chunks.collect::<Vec<f64>>().into_iter().sum()
+/// The sum of squares of every parameter's gradient. Cut into chunks by size alone: the same sums
+/// for any number of threads.
+pub(crate) fn sums_of_squares(gradients: &[Vec<f32>]) -> Vec<f64> {
+    let chunks_of = |(i, gradient): (usize, &'_ Vec<f32>)| {
+        (0..gradient.len()).step_by(PER_THREAD).map(move |start| (i, start)).collect::<Vec<_>>()
     };
-    sum[0].iter_mut().enumerate().map(of_parameter).collect()
+    let chunks: Vec<(usize, usize)> = gradients.iter().enumerate().flat_map(chunks_of).collect();
+    let square = |&(i, start): &(usize, usize)| {
+        let end = gradients[i].len().min(start + PER_THREAD);
+        sum_of_squares(&gradients[i][start..end])
+    };
+    let n: usize = gradients.iter().map(Vec::len).sum();
+    let squares: Vec<f64> = if n < 2 * PER_THREAD {
+        chunks.iter().map(square).collect()
+    } else {
+        chunks.par_iter().map(square).collect()
+    };
+    let mut sums = vec![0.0; gradients.len()];
+    for ((i, _), square) in chunks.iter().zip(squares) {
+        sums[*i] += square;
+    }
+    sums
+}
+
+/// Backward passes that add up gradients of the parameters by tape, side by side, and the sum over
+/// tapes: `pass` adds the gradients of one tape, given that of its outputs.
+pub fn backward_by_tape(
+    tapes: &mut [Tape],
+    keep: bool,
+    gradients: &mut [Vec<f32>],
+    pass: impl Fn(&mut Tape, &[f32], &mut [Vec<f32>]) + Sync,
+) {
+    let Some((first, others)) = tapes.split_first_mut() else { return };
+    let run = |tape: &mut Tape, gradients: &mut [Vec<f32>]| {
+        let output_gradient = std::mem::take(&mut tape.output_gradient);
+        pass(tape, &output_gradient, gradients);
+        tape.output_gradient = output_gradient;
+    };
+    let sizes: Vec<usize> = gradients.iter().map(Vec::len).collect();
+    rayon::join(
+        || {
+            if !keep {
+                gradients.iter_mut().for_each(|gradient| gradient.fill(0.0));
+            }
+            run(first, gradients);
+        },
+        || {
+            others.par_iter_mut().for_each(|tape| {
+                let mut own = std::mem::take(&mut tape.gradients);
+                own.resize_with(sizes.len(), Vec::new);
+                for (gradient, &size) in own.iter_mut().zip(&sizes) {
+                    gradient.clear();
+                    gradient.resize(size, 0.0);
+                }
+                run(tape, &mut own);
+                tape.gradients = own;
+            });
+        },
+    );
+    let add_others = |i: usize, start: usize, sum: &mut [f32]| {
+        for tape in &*others {
+            add(sum, &tape.gradients[i][start..][..sum.len()]);
+        }
+    };
+    for (i, sum) in gradients.iter_mut().enumerate() {
+        if sum.len() < 2 * PER_THREAD {
+            add_others(i, 0, sum);
+            continue;
+        }
+        let chunks = sum.par_chunks_mut(PER_THREAD).enumerate();
+        chunks.for_each(|(chunk, sum)| add_others(i, chunk * PER_THREAD, sum));
+    }
 }
 
 /// A network whose passes are written by hand.
@@ -118,13 +205,14 @@ pub trait NativeNetwork: Send + Sync {
     /// `tape`.
     fn forward(&self, weights: &Weights, ids: &[i32], n: usize, tape: &mut Tape);
 
-    /// Adds the gradients of the parameters to `gradients`, given that of the outputs
-    /// `[rows, width]` of all rows of `tape`.
+    /// Computes the gradients of the parameters, given those of the outputs of all rows
+    /// ([`Tape::output_gradient`]): adds them to `gradients` with `keep`, else overwrites all of
+    /// those of the network's parameters. Each tape is worth a thread.
     fn backward(
         &self,
         weights: &Weights,
-        tape: &mut Tape,
-        output_gradient: &[f32],
+        tapes: &mut [Tape],
+        keep: bool,
         gradients: &mut [Vec<f32>],
     );
 }

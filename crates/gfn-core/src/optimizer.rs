@@ -82,6 +82,22 @@ impl NamedTensor {
     }
 }
 
+/// What an optimiser does with a parameter that is a host array.
+pub struct NativeStep<'a> {
+    /// Which parameter.
+    pub i: usize,
+    /// Learning rate.
+    pub lr: f64,
+    /// Rows and columns.
+    pub shape: [usize; 2],
+    /// The value, row-major.
+    pub value: &'a mut [f32],
+    /// Its gradient.
+    pub gradient: &'a [f32],
+    /// Factor on the gradient (for clipping).
+    pub scale: f32,
+}
+
 /// One optimiser with a state per parameter.
 pub struct Optimizer {
     inner: Box<dyn Steps>,
@@ -108,46 +124,45 @@ const SECOND: &str = "momentum.moment_2";
 const ADAM_TIME: &str = "momentum.time";
 
 impl NativeAdam {
-    fn step(
-        &mut self,
-        i: usize,
-        lr: f64,
-        shape: [usize; 2],
-        value: &mut [f32],
-        gradient: &[f32],
-        scale: f32,
-    ) {
+    /// All parameters at once, cut into chunks for as many threads as there are.
+    fn step(&mut self, steps: Vec<NativeStep<'_>>) {
         let OptimizerSettings { momentum, beta2, epsilon, weight_decay, .. } = self.settings;
-        let state = self.states[i].get_or_insert_with(|| Moments {
-            time: 0,
-            shape,
-            first: vec![0.0; value.len()],
-            second: vec![0.0; value.len()],
-        });
-        state.time += 1;
         let (beta1, beta2) = (momentum as f32, beta2 as f32);
-        let step = AdamStep {
-            lr: lr as f32,
-            beta1,
-            beta2,
-            epsilon: epsilon as f32,
-            l2: weight_decay as f32,
-            correction1: (1.0 - beta1.powi(state.time as i32)).recip(),
-            correction2: (1.0 - beta2.powi(state.time as i32)).recip(),
-            scale,
-        };
-        let (first, second) = (&mut state.first, &mut state.second);
-        if value.len() < 2 * PER_THREAD {
-            return crate::kernels::adam(step, value, gradient, first, second);
-        }
-        value
-            .par_chunks_mut(PER_THREAD)
-            .zip(gradient.par_chunks(PER_THREAD))
-            .zip(first.par_chunks_mut(PER_THREAD))
-            .zip(second.par_chunks_mut(PER_THREAD))
-            .for_each(|(((value, gradient), first), second)| {
-                crate::kernels::adam(step, value, gradient, first, second);
+        let total: usize = steps.iter().map(|step| step.value.len()).sum();
+        let mut states = self.states.iter_mut().enumerate();
+        let mut work = Vec::new();
+        for NativeStep { i, lr, shape, value, gradient, scale } in steps {
+            let state = states.find(|(at, _)| *at == i).expect("parameters come in order").1;
+            let state = state.get_or_insert_with(|| Moments {
+                time: 0,
+                shape,
+                first: vec![0.0; value.len()],
+                second: vec![0.0; value.len()],
             });
+            state.time += 1;
+            let step = AdamStep {
+                lr: lr as f32,
+                beta1,
+                beta2,
+                epsilon: epsilon as f32,
+                l2: weight_decay as f32,
+                correction1: (1.0 - beta1.powi(state.time as i32)).recip(),
+                correction2: (1.0 - beta2.powi(state.time as i32)).recip(),
+                scale,
+            };
+            let moments =
+                state.first.chunks_mut(PER_THREAD).zip(state.second.chunks_mut(PER_THREAD));
+            let values = value.chunks_mut(PER_THREAD).zip(gradient.chunks(PER_THREAD));
+            work.extend(values.zip(moments).map(|chunk| (step, chunk)));
+        }
+        let run = |(step, ((value, gradient), (first, second)))| {
+            crate::kernels::adam(step, value, gradient, first, second);
+        };
+        if total < 2 * PER_THREAD {
+            work.into_iter().for_each(run);
+        } else {
+            work.into_par_iter().for_each(run);
+        }
     }
 
     fn save(&self, names: &[String]) -> Vec<NamedTensor> {
@@ -306,24 +321,19 @@ impl Optimizer {
         Self { inner, native }
     }
 
-    /// Steps parameter `i`, a host array, with `scale` times its gradient.
-    pub fn step_native(
-        &mut self,
-        i: usize,
-        lr: f64,
-        shape: [usize; 2],
-        value: &mut [f32],
-        gradient: &[f32],
-        scale: f32,
-    ) {
+    /// Steps parameters that are host arrays, in ascending order.
+    pub fn step_native(&mut self, steps: Vec<NativeStep<'_>>) {
         if let Some(adam) = &mut self.native {
-            return adam.step(i, lr, shape, value, gradient, scale);
+            return adam.step(steps);
         }
         let device = Device::flex();
-        let upload = |values: Vec<f32>| Tensor::from_data(TensorData::new(values, shape), &device);
-        let scaled = gradient.iter().map(|g| g * scale).collect();
-        let stepped = self.inner.step(i, lr, upload(value.to_vec()), upload(scaled));
-        value.copy_from_slice(&NamedTensor::of("", stepped).values);
+        for NativeStep { i, lr, shape, value, gradient, scale } in steps {
+            let upload =
+                |values: Vec<f32>| Tensor::from_data(TensorData::new(values, shape), &device);
+            let scaled = gradient.iter().map(|g| g * scale).collect();
+            let stepped = self.inner.step(i, lr, upload(value.to_vec()), upload(scaled));
+            value.copy_from_slice(&NamedTensor::of("", stepped).values);
+        }
     }
 
     /// The new value of parameter `i`; all tensors without autodiff.

@@ -5,10 +5,14 @@
 //! takes longer than the product. Here weights are packed once per update, and a product of one to
 //! a thousand rows runs at the rate of a large one.
 
+use std::ops::Range;
+
 use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
 
 use crate::kernels::Mat;
-use crate::vector::{load, store};
+use crate::native::PER_THREAD;
+use crate::vector::{load, store, vectorised};
 
 /// Vector registers per row of a panel.
 const VECTORS: usize = 2;
@@ -32,6 +36,8 @@ pub enum Finish<'a> {
     Bias(&'a [f32]),
     /// A bias is added, and what is negative becomes 0.
     BiasRelu(&'a [f32]),
+    /// The gradient of that: 0 where the activation, laid out as the output, is not positive.
+    Gate(&'a [f32]),
 }
 
 struct Lanes;
@@ -47,18 +53,52 @@ impl WithSimd for Lanes {
 impl Panels {
     /// Packs a row-major matrix of `n` columns, in place of what was there.
     pub fn pack(&mut self, matrix: &[f32], n: usize) {
-        let width = VECTORS * Arch::new().dispatch(Lanes);
-        let k = matrix.len() / n;
-        (self.k, self.n) = (k, n);
-        self.data.resize(n.div_ceil(width) * k * width, 0.0);
-        for (p, panel) in self.data.chunks_exact_mut(k * width).enumerate() {
-            let columns = p * width..n.min((p + 1) * width);
+        self.pack_with(matrix.len() / n, n, |columns, panel, width| {
             for (packed, row) in panel.chunks_exact_mut(width).zip(matrix.chunks_exact(n)) {
-                let (packed, padding) = packed.split_at_mut(columns.len());
-                packed.copy_from_slice(&row[columns.clone()]);
-                padding.fill(0.0);
+                // By lengths that are known in advance: else every row would be a call.
+                let (whole, rest) = row[columns.clone()].as_chunks::<8>();
+                let (packed, of_rest) = packed.split_at_mut(8 * whole.len());
+                for (packed, whole) in packed.as_chunks_mut::<8>().0.iter_mut().zip(whole) {
+                    *packed = *whole;
+                }
+                for (packed, &value) in of_rest.iter_mut().zip(rest) {
+                    *packed = value;
+                }
             }
+        });
+    }
+
+    /// Packs the transpose of a row-major matrix of `k` columns, in place of what was there.
+    pub fn pack_transposed(&mut self, matrix: &[f32], k: usize) {
+        self.pack_with(k, matrix.len() / k, |columns, panel, width| {
+            let rows = &matrix[columns.start * k..columns.end * k];
+            let (eights, rest) = rows.split_at(columns.len() / 8 * 8 * k);
+            for (i, eight) in eights.chunks_exact(8 * k).enumerate() {
+                transpose_eight(&mut panel[8 * i..], width, eight, k);
+            }
+            for (c, row) in (columns.len() / 8 * 8..).zip(rest.chunks_exact(k)) {
+                for (packed, &value) in panel.chunks_exact_mut(width).zip(row) {
+                    packed[c] = value;
+                }
+            }
+        });
+    }
+
+    /// Lets `fill` write the given columns into each panel, row after row `width` apart.
+    fn pack_with(
+        &mut self,
+        k: usize,
+        n: usize,
+        fill: impl Fn(Range<usize>, &mut [f32], usize) + Sync,
+    ) {
+        let width = VECTORS * Arch::new().dispatch(Lanes);
+        if (self.k, self.n) != (k, n) {
+            // The padding of the last panel is not written again.
+            *self = Self { data: vec![0.0; n.div_ceil(width) * k * width], k, n };
         }
+        let per_thread = PER_THREAD.div_ceil(k * width);
+        let panels = self.data.par_chunks_mut(k * width).with_min_len(per_thread).enumerate();
+        panels.for_each(|(p, panel)| fill(p * width..n.min((p + 1) * width), panel, width));
     }
 
     /// The product of `rows`, `m` × `k` by rows, with the matrix, finished, into `m` rows of `out`
@@ -69,10 +109,31 @@ impl Panels {
     /// # Panics
     /// When shapes do not match.
     pub fn product(&self, out: &mut [f32], stride: usize, rows: Mat<'_>, finish: Finish<'_>) {
-        let (Finish::Bias(bias) | Finish::BiasRelu(bias)) = finish;
-        assert_eq!((rows.cols(), bias.len()), (self.k, self.n), "shapes agree");
+        assert_eq!(rows.cols(), self.k, "shapes agree");
+        if let Finish::Bias(bias) | Finish::BiasRelu(bias) = finish {
+            assert_eq!(bias.len(), self.n, "shapes agree");
+        }
         Arch::new().dispatch(Product { out, stride, rows, panels: self, finish });
     }
+}
+
+/// Writes eight rows of `k` numbers as columns of rows that start `stride` numbers apart.
+fn transpose_eight(out: &mut [f32], stride: usize, rows: &[f32], k: usize) {
+    vectorised(
+        #[inline(always)]
+        || {
+            let mut of_row = [&rows[..0]; 8];
+            for (r, of_row) in of_row.iter_mut().enumerate() {
+                *of_row = &rows[r * k..][..k];
+            }
+            let [a, b, c, d, e, f, g, h] = of_row;
+            for l in 0..k {
+                // As one value: written number by number it would not be put together in a register.
+                out[l * stride..].as_chunks_mut::<8>().0[0] =
+                    [a[l], b[l], c[l], d[l], e[l], f[l], g[l], h[l]];
+            }
+        },
+    );
 }
 
 struct Product<'a> {
@@ -147,45 +208,92 @@ impl Product<'_> {
         let Panels { data, k, n } = self.panels;
         let (k, n, lanes) = (*k, *n, S::F32_LANES);
         let width = VECTORS * lanes;
-        let (mut rows, mut panels): ([&[f32]; R], [&[f32]; G]) = ([&[]; R], [&[]; G]);
+        // All of one length that is known to be `k`: nothing is checked in the loop.
+        let (mut rows, mut panels): ([&[f32]; R], [&[_]; G]) = ([&[]; R], [&[]; G]);
         for (r, row) in rows.iter_mut().enumerate() {
-            *row = self.rows.row(first + r);
+            *row = &self.rows.row(first + r)[..k];
         }
         for (g, of_group) in panels.iter_mut().enumerate() {
-            *of_group = &data[(panel + g) * k * width..][..k * width];
+            let panel = &data[(panel + g) * k * width..][..k * width];
+            *of_group = &S::as_simd_f32s(panel).0.as_chunks::<VECTORS>().0[..k];
         }
         let mut sums = [[[simd.splat_f32s(0.0); VECTORS]; R]; G];
         for l in 0..k {
             for (panel, sums) in panels.iter().zip(&mut sums) {
-                let (vectors, _) = S::as_simd_f32s(&panel[l * width..][..width]);
                 for (row, sums) in rows.iter().zip(sums) {
                     let x = simd.splat_f32s(row[l]);
-                    for (sum, &vector) in sums.iter_mut().zip(vectors) {
+                    for (sum, &vector) in sums.iter_mut().zip(&panel[l]) {
                         *sum = simd.mul_add_e_f32s(x, vector, *sum);
                     }
                 }
             }
         }
-        let (Finish::Bias(bias) | Finish::BiasRelu(bias)) = self.finish;
-        let least = match self.finish {
-            Finish::Bias(_) => f32::NEG_INFINITY,
-            Finish::BiasRelu(_) => 0.0,
-        };
-        let least = simd.splat_f32s(least);
         for (g, sums) in sums.iter().enumerate() {
+            let columns = (panel + g) * width..n.min((panel + g + 1) * width);
+            // What is added to, or decides about, the columns of every row.
+            let mut bias = [simd.splat_f32s(0.0); VECTORS];
+            if let Finish::Bias(values) | Finish::BiasRelu(values) = self.finish {
+                bias = read(simd, &values[columns.clone()]);
+            }
             for (r, sums) in sums.iter().enumerate() {
-                for (v, &sum) in sums.iter().enumerate() {
-                    let column = (panel + g) * width + v * lanes;
-                    if column >= n {
-                        continue;
-                    }
-                    let columns = column..n.min(column + lanes);
-                    let start = (first + r) * self.stride;
-                    let out = &mut self.out[start + columns.start..start + columns.end];
-                    let sum = simd.add_f32s(sum, load(simd, &bias[columns]));
-                    store(simd, out, simd.max_f32s(sum, least));
+                let start = (first + r) * self.stride;
+                let place = start + columns.start..start + columns.end;
+                self.finish_row(simd, place, *sums, bias);
+            }
+        }
+    }
+
+    /// Finishes the sums of a row's columns and writes them.
+    #[inline(always)]
+    fn finish_row<S: Simd>(
+        &mut self,
+        simd: S,
+        place: Range<usize>,
+        mut sums: [S::f32s; VECTORS],
+        bias: [S::f32s; VECTORS],
+    ) {
+        let zero = simd.splat_f32s(0.0);
+        let out = &mut self.out[place.clone()];
+        match self.finish {
+            Finish::Bias(_) => {
+                for (sum, bias) in sums.iter_mut().zip(bias) {
+                    *sum = simd.add_f32s(*sum, bias);
                 }
             }
+            Finish::BiasRelu(_) => {
+                for (sum, bias) in sums.iter_mut().zip(bias) {
+                    *sum = simd.max_f32s(simd.add_f32s(*sum, bias), zero);
+                }
+            }
+            Finish::Gate(activation) => {
+                for (sum, activation) in sums.iter_mut().zip(read(simd, &activation[place])) {
+                    let open = simd.less_than_f32s(zero, activation);
+                    *sum = simd.select_f32s(open, *sum, zero);
+                }
+            }
+        }
+        match S::as_mut_simd_f32s(out).0.as_chunks_mut::<VECTORS>().0 {
+            [whole] => *whole = sums,
+            _ => {
+                for (out, sum) in out.chunks_mut(S::F32_LANES).zip(sums) {
+                    store(simd, out, sum);
+                }
+            }
+        }
+    }
+}
+
+/// The numbers of a panel's columns: as many as its registers hold, or less.
+#[inline(always)]
+fn read<S: Simd>(simd: S, from: &[f32]) -> [S::f32s; VECTORS] {
+    match S::as_simd_f32s(from).0.as_chunks::<VECTORS>().0 {
+        [whole] => *whole,
+        _ => {
+            let mut values = [simd.splat_f32s(0.0); VECTORS];
+            for (value, from) in values.iter_mut().zip(from.chunks(S::F32_LANES)) {
+                *value = load(simd, from);
+            }
+            values
         }
     }
 }
@@ -209,20 +317,38 @@ mod tests {
             panels.pack(&b, n);
             let stride = n + 3;
             let rows = Mat::with_stride(&a, m, k, k + 2);
-            for relu in [false, true] {
+            let activation = filled(m * stride, 0.6);
+            let gate = Finish::Gate(&activation);
+            for finish in [Finish::Bias(&bias), Finish::BiasRelu(&bias), gate] {
                 let mut out = vec![7.0; m * stride];
-                let finish = if relu { Finish::BiasRelu(&bias) } else { Finish::Bias(&bias) };
                 panels.product(&mut out, stride, rows, finish);
                 for (i, out) in out.chunks_exact(stride).enumerate() {
                     for j in 0..n {
                         let term = |l: usize| f64::from(a[i * (k + 2) + l] * b[l * n + j]);
-                        let sum = f64::from(bias[j]) + (0..k).map(term).sum::<f64>();
-                        let expected = if relu { sum.max(0.0) } else { sum };
+                        let sum = (0..k).map(term).sum::<f64>();
+                        let expected = match finish {
+                            Finish::Bias(bias) => sum + f64::from(bias[j]),
+                            Finish::BiasRelu(bias) => (sum + f64::from(bias[j])).max(0.0),
+                            Finish::Gate(gate) if gate[i * stride + j] <= 0.0 => 0.0,
+                            Finish::Gate(_) => sum,
+                        };
                         assert!((f64::from(out[j]) - expected).abs() < 1e-5, "{m} {n} {i} {j}");
                     }
                     assert_eq!(out[n..], [7.0; 3], "nothing is written between rows");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn transposes_are_packed_alike() {
+        for (k, n) in [(3, 5), (7, 16), (20, 40), (8, 29)] {
+            let matrix = filled(k * n, 0.3);
+            let turned: Vec<f32> = (0..n * k).map(|i| matrix[i % k * n + i / k]).collect();
+            let mut panels = [Panels::default(), Panels::default()];
+            panels[0].pack(&matrix, n);
+            panels[1].pack_transposed(&turned, k);
+            assert_eq!(panels[0].data, panels[1].data);
         }
     }
 

@@ -113,7 +113,8 @@ impl Sampler {
     /// Samples `n` trajectories from s0 with P_F, one part per policy side by side.
     ///
     /// Also returns the rows that the policies were asked for, part after part: all states but
-    /// those that no network needs to evaluate, see [`NetworkRows`].
+    /// those that no network needs to evaluate, see [`NetworkRows`]; `learned` says whether P_B is
+    /// the network's.
     pub fn forward_in_parts<P: Policy + Send>(
         &mut self,
         env: &dyn Environment,
@@ -121,6 +122,7 @@ impl Sampler {
         exploration: Exploration,
         draw: Draw,
         n: usize,
+        learned: bool,
     ) -> (Trajectories, NetworkRows) {
         let walking = Walking { env, direction: Direction::Forward, exploration, draw };
         let (n_parts, starts) = (policies.len(), initial_states(env, n));
@@ -129,11 +131,11 @@ impl Sampler {
             |(i, (part, policy))| {
                 let range = n * i / n_parts..n * (i + 1) / n_parts;
                 let first = range.start;
-                part.walk(walking, &*policy, &starts.slice(range), first, true);
+                part.walk(walking, &*policy, &starts.slice(range), first, learned);
             },
         );
         let trajectories = self.collect(walking, n_parts);
-        let rows = self.network_rows(env, &trajectories, n_parts);
+        let rows = self.network_rows(&trajectories, n_parts);
         (trajectories, rows)
     }
 
@@ -176,18 +178,12 @@ impl Sampler {
     }
 
     /// The network row of every state, from the order in which the policies were asked.
-    fn network_rows(
-        &self,
-        env: &dyn Environment,
-        trajectories: &Trajectories,
-        n_parts: usize,
-    ) -> NetworkRows {
+    fn network_rows(&self, trajectories: &Trajectories, n_parts: usize) -> NetworkRows {
         const NONE: u32 = u32::MAX;
         let mut rows = NetworkRows {
             states: Vec::with_capacity(trajectories.states.len()),
             of_state: vec![NONE; trajectories.states.len()],
         };
-        let mut mask = vec![false; env.layout().n_back_actions];
         let mut before = 0;
         for part in &self.parts[..n_parts] {
             let first_row = rows.states.len() as u32;
@@ -201,8 +197,6 @@ impl Sampler {
                 rows.of_state[states.start] = first_row;
                 let last = states.end - 1;
                 if rows.of_state[last] == NONE {
-                    let row = trajectories.states.row(last);
-                    debug_assert!(!offers_choice_back(env, row, &mut mask));
                     rows.of_state[last] = rows.of_state[last - 1];
                 }
             }
@@ -224,15 +218,15 @@ fn initial_states(env: &dyn Environment, n: usize) -> States {
 
 impl Part {
     /// Walks from every row of `starts` until no action is legal. `first` is the number of the
-    /// first trajectory in its batch. With `all_rows` the policy is asked for every state that
-    /// [`NetworkRows`] lists, that is also for terminal states with a choice backwards.
+    /// first trajectory in its batch. With `terminals` the policy is asked for terminal states with a
+    /// choice backwards as well.
     fn walk(
         &mut self,
         walking: Walking<'_>,
         policy: &dyn Policy,
         starts: &States,
         first: usize,
-        all_rows: bool,
+        terminals: bool,
     ) {
         let Walking { env, direction, exploration, draw } = walking;
         let layout = env.layout();
@@ -310,7 +304,7 @@ impl Part {
             position += 1;
         }
 
-        if all_rows {
+        if terminals {
             self.batch.clear();
             let mut mask = vec![false; layout.n_back_actions];
             for (i, walk) in self.walks.iter().enumerate() {

@@ -1,11 +1,12 @@
 //! What objectives read: a batch under the current parameters.
 
 use std::cell::{OnceCell, RefCell};
+use std::ops::Range;
 
 use burn::tensor::Tensor;
 
 use crate::batch::Batch;
-use crate::model::{Evaluated, Model};
+use crate::model::{Evaluated, Model, Reads};
 use crate::policy::Direction;
 
 /// The log P_B that an objective reads.
@@ -110,8 +111,79 @@ impl<'a> Scored<'a> {
     pub fn log_inflow(&self) -> Tensor<1> {
         let parents = self.batch.parents.as_ref().expect("asked for in `needs`");
         let mut model = self.model.borrow_mut();
-        let evaluated = model.evaluate(&parents.observations);
+        let reads = Reads { backward: false, ..Reads::ALL };
+        let evaluated = model.evaluate_with(&parents.observations, None, reads);
         let log_pf = model.log_probs(&evaluated, Direction::Forward, &parents.choices);
         parents.log_inflow(log_pf, model.log_flow(&evaluated))
+    }
+}
+
+/// What objectives read, on the host: for losses whose derivatives are known.
+pub struct HostScored<'a> {
+    /// The trajectories.
+    pub batch: &'a Batch,
+    /// log P_F of every transition, `[m]`.
+    pub log_pf: Vec<f32>,
+    /// log P_B of every transition, `[m]`.
+    pub log_pb: Vec<f32>,
+    model: &'a Model,
+    evaluated: &'a Evaluated,
+}
+
+impl<'a> HostScored<'a> {
+    /// A batch whose network rows the native engine of `model` has evaluated.
+    pub(crate) fn new(
+        batch: &'a Batch,
+        model: &'a Model,
+        evaluated: &'a Evaluated,
+        log_pb: Vec<f32>,
+    ) -> Self {
+        let log_pf = model.log_probs_on_host(evaluated, Direction::Forward, &batch.forward);
+        Self { batch, log_pf, log_pb, model, evaluated }
+    }
+
+    /// log F of every network row, `[n]`, as the network says (not R at terminal states).
+    pub fn log_flow(&self) -> Vec<f32> {
+        self.model.log_flow_on_host(self.evaluated)
+    }
+
+    /// The parameter log Z.
+    pub fn log_z(&self) -> f64 {
+        self.model.log_z_value()
+    }
+
+    /// Σ (log P_F − log P_B) of every trajectory, with log R raised to `min`, and its transitions.
+    pub fn sums(&self, min: Option<f64>) -> impl Iterator<Item = (Range<usize>, f64, f64)> {
+        let min = min.unwrap_or(f64::NEG_INFINITY);
+        let ranges = self.batch.offsets.windows(2).map(|w| w[0] as usize..w[1] as usize);
+        ranges.zip(&self.batch.log_reward).map(move |(range, &log_reward)| {
+            let sum =
+                |values: &[f32]| values[range.clone()].iter().map(|&x| f64::from(x)).sum::<f64>();
+            let ratio = sum(&self.log_pf) - sum(&self.log_pb);
+            (range, ratio, log_reward.max(min))
+        })
+    }
+}
+
+/// A loss with its derivatives by what it has read; none by what it has not.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HostLoss {
+    /// The loss.
+    pub loss: f64,
+    /// By log P_F of every transition, `[m]`.
+    pub log_pf: Option<Vec<f32>>,
+    /// By log P_B of every transition, `[m]`.
+    pub log_pb: Option<Vec<f32>>,
+    /// By log F of every network row, `[n]`.
+    pub log_flow: Option<Vec<f32>>,
+    /// By log Z.
+    pub log_z: f32,
+}
+
+impl HostLoss {
+    /// A loss that reads log P_F − log P_B, whose derivatives are given.
+    pub fn of_ratios(loss: f64, ratios: Vec<f32>) -> Self {
+        let negative = ratios.iter().map(|x| -x).collect();
+        Self { loss, log_pf: Some(ratios), log_pb: Some(negative), ..Self::default() }
     }
 }

@@ -13,7 +13,7 @@ use crate::backward::{BackwardStrategy, Order, OwnUpdate, Source};
 use crate::batch::Batch;
 use crate::dropout::Dropout;
 use crate::metric::{EvalContext, Metric, MetricContext, Observed};
-use crate::model::{Evaluated, Gradients, Model, Values};
+use crate::model::{Evaluated, Gradients, Model, Reads, Values};
 use crate::native::Tape;
 use crate::network::{Group, Network};
 use crate::objective::{LogZ, Objective};
@@ -22,7 +22,7 @@ use crate::policy::Direction;
 use crate::rng::{Purpose, Streams};
 use crate::sampler::{Draw, Exploration, Sampler};
 use crate::schedule::Schedule;
-use crate::scored::{LogPb, Scored};
+use crate::scored::{HostLoss, HostScored, LogPb, Scored};
 use crate::{Environment, NetworkRows, Reward, RewardError, Trajectories};
 
 pub use policy::ModelPolicy;
@@ -290,7 +290,11 @@ impl Trainer {
         let draw = Draw { streams: self.streams, purpose: Purpose::Rollout, step };
         let n = self.settings.batch_at(step);
         let (model, backward) = (&self.model, &*self.parts.backward);
-        let mut policies = match model.recorders(n) {
+        let reads = match backward.own_update() {
+            Some(own) if own.order == Order::BackwardFirst => Self::READ_BY_BACKWARD,
+            _ => self.read_by_objective(),
+        };
+        let mut policies = match model.recorders(n, reads) {
             Some(tapes) => tapes
                 .into_iter()
                 .map(|tape| ModelPolicy::recording(model, backward, tape))
@@ -299,7 +303,7 @@ impl Trainer {
         };
         let env = &*self.parts.context.env;
         let (mut trajectories, rows) =
-            self.sampler.forward_in_parts(env, &mut policies, exploration, draw, n);
+            self.sampler.forward_in_parts(env, &mut policies, exploration, draw, n, self.learned());
         self.recorded = policies.into_iter().map(ModelPolicy::into_tape).collect();
         let mut log_reward = vec![0.0; trajectories.len()];
         self.parts.reward().log_reward(&trajectories.terminals(), &mut log_reward)?;
@@ -318,19 +322,44 @@ impl Trainer {
 
     /// Evaluates a batch for a loss of this iteration, or takes what the rollout recorded, if it
     /// still holds.
-    fn evaluate_batch(&mut self, step: u64, which: usize, batch: &Batch) -> Evaluated {
+    fn evaluate_batch(
+        &mut self,
+        step: u64,
+        which: usize,
+        batch: &Batch,
+        reads: Reads,
+    ) -> Evaluated {
         let rate = self.model.dropout();
         if rate > 0.0 {
             // Rollouts drop nothing, losses do.
             self.forget_recorded();
             let key = self.streams.at(Purpose::Dropout, step, which as u64).random();
             let dropout = Dropout { rate, key, first_row: 0 };
-            return self.model.evaluate_with(&batch.observations, Some(dropout));
+            return self.model.evaluate_with(&batch.observations, Some(dropout), reads);
         }
         match self.recorded.take() {
             Some(tapes) => self.model.evaluated_on(tapes),
-            None => self.model.evaluate(&batch.observations),
+            None => self.model.evaluate_with(&batch.observations, None, reads),
         }
+    }
+
+    /// Whether P_B is the network's.
+    fn learned(&self) -> bool {
+        self.parts.backward.source() != Source::Fixed
+    }
+
+    /// What P_B's own loss reads.
+    const READ_BY_BACKWARD: Reads = Reads { forward: false, backward: true, log_flow: false };
+
+    /// What the objective reads of the network as it is.
+    fn read_by_objective(&self) -> Reads {
+        let needs = self.parts.objective.needs();
+        let backward = match self.parts.backward.source() {
+            Source::Fixed => false,
+            Source::Online => true,
+            Source::Target => self.target.is_none(),
+        };
+        Reads { forward: true, backward, log_flow: needs.log_flow }
     }
 
     fn batch(&self, trajectories: &Trajectories, rows: NetworkRows, parents: bool) -> Batch {
@@ -366,7 +395,7 @@ impl Trainer {
         current: &Batch,
     ) -> Result<f64, TrainError> {
         let past = past.as_ref().map(|past| {
-            let rows = NetworkRows::packed(self.parts.env(), past);
+            let rows = NetworkRows::packed(self.parts.env(), past, true);
             self.batch(past, rows, false)
         });
         if past.is_some() {
@@ -374,10 +403,9 @@ impl Trainer {
             self.forget_recorded();
         }
         let batch = past.as_ref().unwrap_or(current);
-        let evaluated = self.evaluate_batch(step, BACKWARD, batch);
-        let loss = self.backward_loss_of(own, batch, &evaluated);
-        let groups = [Group::Trunk, Group::Backward];
-        let gradients = self.checked_gradients(step, "the loss of P_B", loss, &groups)?;
+        let evaluated = self.evaluate_batch(step, BACKWARD, batch, Self::READ_BY_BACKWARD);
+        let gradients = self.backward_gradients_of(own, batch, evaluated);
+        let gradients = checked(step, "the loss of P_B", gradients)?;
         let loss = gradients.loss;
         let lr = self.backward_lr.map_or(0.0, |lr| lr.at(step));
         let clip = self.settings.clip_norm;
@@ -395,6 +423,29 @@ impl Trainer {
         self.backward_loss_of(own, batch, &evaluated)
     }
 
+    /// P_B's own gradients on a batch.
+    pub fn backward_gradients(&mut self, own: OwnUpdate, batch: &Batch) -> Gradients {
+        let evaluated = self.model.evaluate(&batch.observations);
+        self.backward_gradients_of(own, batch, evaluated)
+    }
+
+    fn backward_gradients_of(
+        &mut self,
+        own: OwnUpdate,
+        batch: &Batch,
+        evaluated: Evaluated,
+    ) -> Gradients {
+        let groups = [Group::Trunk, Group::Backward];
+        if !self.model.is_native() {
+            let loss = self.backward_loss_of(own, batch, &evaluated);
+            return self.model.gradients(loss, &groups);
+        }
+        let choices = &batch.backward;
+        let log_pb = self.model.log_probs_on_host(&evaluated, Direction::Backward, choices);
+        let loss = own.by_hand(&log_pb, batch.len());
+        self.model.gradients_by_hand(evaluated, loss, [None, Some(choices)], &groups)
+    }
+
     fn backward_loss_of(
         &mut self,
         own: OwnUpdate,
@@ -407,10 +458,13 @@ impl Trainer {
 
     /// The objective's update. Returns the loss, the norm of its gradient and log F(s0).
     fn update_forward(&mut self, step: u64, batch: &Batch) -> Result<(f64, f64, f64), TrainError> {
-        let evaluated = self.evaluate_batch(step, NETWORK, batch);
-        let log_flow_s0 = self.model.first_log_flow(&evaluated);
-        let loss = self.objective_loss_of(batch, evaluated);
-        let gradients = self.checked_gradients(step, "the loss", loss, self.objective_groups())?;
+        let reads = self.read_by_objective();
+        let evaluated = self.evaluate_batch(step, NETWORK, batch, reads);
+        // Reported where it is what the objective learns log Z by.
+        let log_flow_s0 =
+            if reads.log_flow { self.model.first_log_flow(&evaluated) } else { f64::NAN };
+        let gradients = self.objective_gradients_of(batch, evaluated);
+        let gradients = checked(step, "the loss", gradients)?;
         let (loss, norm) = (gradients.loss, gradients.norm);
         let (lr, log_z_lr) = (self.lr.at(step), self.log_z_lr.at(step));
         let backward_lr = self.backward_lr.map_or(0.0, |lr| lr.at(step));
@@ -443,7 +497,7 @@ impl Trainer {
         let log_pb = match (self.parts.backward.source(), &self.target) {
             (Source::Fixed, _) => {
                 let fixed = batch.fixed_log_pb().expect("computed with the batch");
-                LogPb::Given(Box::new(Tensor::from_inner(fixed)))
+                LogPb::Given(Box::new(Tensor::from_inner(batch.upload(fixed.clone()))))
             }
             (Source::Online, _) => LogPb::Online,
             // Without a copy the target is the network itself, cut off from its gradient.
@@ -462,22 +516,43 @@ impl Trainer {
         self.parts.objective.loss(&scored)
     }
 
-    /// Gradients of a loss, refused if it or they are not finite.
-    fn checked_gradients(
-        &mut self,
-        step: u64,
-        what: &'static str,
-        loss: Tensor<1>,
-        groups: &[Group],
-    ) -> Result<Gradients, TrainError> {
-        let gradients = self.model.gradients(loss, groups);
-        let values = [(what, gradients.loss), ("the norm of the gradient", gradients.norm)];
-        for (what, value) in values {
-            if !value.is_finite() {
-                return Err(TrainError::Diverged { step, what, value });
-            }
+    /// The objective's gradients on a batch.
+    pub fn objective_gradients(&mut self, batch: &Batch) -> Gradients {
+        let evaluated = self.model.evaluate(&batch.observations);
+        self.objective_gradients_of(batch, evaluated)
+    }
+
+    fn objective_gradients_of(&mut self, batch: &Batch, evaluated: Evaluated) -> Gradients {
+        let groups = self.objective_groups();
+        if let Some(loss) = self.objective_by_hand(batch, &evaluated) {
+            let online = self.parts.backward.source() == Source::Online;
+            let choices = [Some(&batch.forward), online.then_some(&batch.backward)];
+            return self.model.gradients_by_hand(evaluated, loss, choices, groups);
         }
-        Ok(gradients)
+        let loss = self.objective_loss_of(batch, evaluated);
+        self.model.gradients(loss, groups)
+    }
+
+    /// The objective's loss with its derivatives, if they are written by hand and the native engine
+    /// runs.
+    fn objective_by_hand(&self, batch: &Batch, evaluated: &Evaluated) -> Option<HostLoss> {
+        let needs = self.parts.objective.needs();
+        if !self.model.is_native() || needs.parents || !needs.backward_policy {
+            return None;
+        }
+        let (choices, direction) = (&batch.backward, Direction::Backward);
+        let log_pb = match (self.parts.backward.source(), &self.target) {
+            (Source::Fixed, _) => batch.fixed_log_pb().expect("computed with the batch").clone(),
+            (Source::Online, _) | (Source::Target, None) => {
+                self.model.log_probs_on_host(evaluated, direction, choices)
+            }
+            (Source::Target, Some(target)) => {
+                let observations = &batch.observations;
+                self.model.log_probs_of_on_host(target, observations, direction, choices)
+            }
+        };
+        let scored = HostScored::new(batch, &self.model, evaluated, log_pb);
+        self.parts.objective.by_hand(&scored)
     }
 
     /// Evaluates every metric under the current policy; one value per declared column.
@@ -503,7 +578,7 @@ impl Trainer {
 
     /// A batch of the given trajectories, as the objective sees it.
     pub fn batch_of(&self, trajectories: &Trajectories) -> Batch {
-        let rows = NetworkRows::packed(self.parts.env(), trajectories);
+        let rows = NetworkRows::packed(self.parts.env(), trajectories, self.learned());
         self.batch(trajectories, rows, self.parts.objective.needs().parents)
     }
 
@@ -516,4 +591,15 @@ impl Trainer {
     pub fn model_mut(&mut self) -> &mut Model {
         &mut self.model
     }
+}
+
+/// Gradients of a loss, refused if it or they are not finite.
+fn checked(step: u64, what: &'static str, gradients: Gradients) -> Result<Gradients, TrainError> {
+    let values = [(what, gradients.loss), ("the norm of the gradient", gradients.norm)];
+    for (what, value) in values {
+        if !value.is_finite() {
+            return Err(TrainError::Diverged { step, what, value });
+        }
+    }
+    Ok(gradients)
 }

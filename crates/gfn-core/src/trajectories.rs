@@ -80,9 +80,9 @@ impl Trajectories {
 
 /// Which states of a batch of trajectories a network evaluates, and in which order.
 ///
-/// States that all trajectories share (s0) need one row only. A terminal state with a single
-/// legal backward action needs none: log P_B is 0 there, and log F is log R. Such a state borrows
-/// the row of its parent, whose outputs then do not matter.
+/// States that all trajectories share (s0) need one row only. A terminal state needs none where P_B
+/// is not the network's or has a single legal action, so that it is known: log F is log R there. Such
+/// a state borrows the row of its parent, whose outputs then do not matter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NetworkRows {
     /// The state (row of [`Trajectories::states`]) of each network row.
@@ -92,8 +92,8 @@ pub struct NetworkRows {
 }
 
 impl NetworkRows {
-    /// Rows in the order of the trajectories.
-    pub fn packed(env: &dyn Environment, trajectories: &Trajectories) -> Self {
+    /// Rows in the order of the trajectories; `learned` says whether P_B is the network's.
+    pub fn packed(env: &dyn Environment, trajectories: &Trajectories, learned: bool) -> Self {
         let mut rows = Self::default();
         let mut mask = vec![false; env.layout().n_back_actions];
         for i in 0..trajectories.len() {
@@ -104,7 +104,8 @@ impl NetworkRows {
                 if is_first && i > 0 {
                     rows.of_state.push(0);
                 } else if is_last
-                    && !offers_choice_back(env, trajectories.states.row(state), &mut mask)
+                    && !(learned
+                        && offers_choice_back(env, trajectories.states.row(state), &mut mask))
                 {
                     rows.of_state.push(rows.of_state[state - 1]);
                 } else {

@@ -88,16 +88,6 @@ pub fn softmax_weights(
     inverse_temperature: f32,
     weights: &mut [f32],
 ) -> (f32, f32) {
-    if logits.len() < WIDE {
-        let among = logits.iter().zip(legal).filter(|(_, legal)| **legal);
-        let max = among.fold(f32::NEG_INFINITY, |max, (&x, _)| max.max(x));
-        let mut sum = 0.0;
-        for ((weight, &x), &legal) in weights.iter_mut().zip(logits).zip(legal) {
-            *weight = if legal { exp((x - max) * inverse_temperature) } else { 0.0 };
-            sum += *weight;
-        }
-        return (max, sum);
-    }
     Arch::new().dispatch(SoftmaxWeights { logits, legal, inverse_temperature, weights })
 }
 
@@ -119,24 +109,31 @@ impl WithSimd for SoftmaxWeights<'_> {
         }
         let none = simd.splat_f32s(f32::NEG_INFINITY);
         let (registers, rest) = S::as_mut_simd_f32s(weights);
-        let max = registers.iter().fold(none, |max, &x| simd.max_f32s(x, max));
-        let max = rest.iter().fold(simd.reduce_max_f32s(max), |max, &x| max.max(x));
+        // What is left over, in a register of its own.
+        let mut last = [f32::NEG_INFINITY; MOST_LANES];
+        for (last, &x) in last.iter_mut().zip(&*rest) {
+            *last = x;
+        }
+        let mut last_register = S::as_simd_f32s(&last).0[0];
+        let max = registers.iter().fold(last_register, |max, &x| simd.max_f32s(x, max));
+        let max = simd.reduce_max_f32s(max);
         let (zero, scale) = (simd.splat_f32s(0.0), simd.splat_f32s(inverse_temperature));
         let (mut sum, all_max) = (zero, simd.splat_f32s(max));
-        for x in registers {
+        for x in registers.iter_mut().chain([&mut last_register]) {
             let power = exp_of(simd, simd.mul_f32s(simd.sub_f32s(*x, all_max), scale));
             *x = simd.select_f32s(simd.less_than_f32s(none, *x), power, zero);
             sum = simd.add_f32s(sum, *x);
         }
-        let mut sum = simd.reduce_sum_f32s(sum);
-        for x in rest {
-            let power = exp((*x - max) * inverse_temperature);
-            *x = if *x > f32::NEG_INFINITY { power } else { 0.0 };
-            sum += *x;
+        S::as_mut_simd_f32s(&mut last).0[0] = last_register;
+        for (x, &last) in rest.iter_mut().zip(&last) {
+            *x = last;
         }
-        (max, sum)
+        (max, simd.reduce_sum_f32s(sum))
     }
 }
+
+/// Lanes of the widest registers.
+const MOST_LANES: usize = 16;
 
 #[cfg(test)]
 mod tests {

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::metric::Exact;
 use crate::objective::Needs;
 use crate::registry::{Axis, Entry};
+use crate::scored::HostLoss;
 use crate::{Environment, KeyError};
 
 pub use maxent::MaxEnt;
@@ -66,6 +67,13 @@ impl OwnUpdate {
     /// The loss: mean over trajectories of −Σ log P_B(s | s'), from `[b]` sums.
     pub fn loss(&self, log_pb_by_trajectory: Tensor<1>) -> Tensor<1> {
         log_pb_by_trajectory.mean().neg()
+    }
+
+    /// The same with its derivatives, from log P_B of every transition of `b` trajectories.
+    pub fn by_hand(&self, log_pb: &[f32], b: usize) -> HostLoss {
+        let sum: f64 = log_pb.iter().map(|&x| f64::from(x)).sum();
+        let log_pb = Some(vec![(-1.0 / b as f64) as f32; log_pb.len()]);
+        HostLoss { loss: -sum / b as f64, log_pb, ..HostLoss::default() }
     }
 }
 

@@ -44,7 +44,7 @@ impl Objective for FlowMatching {
     }
 
     fn needs(&self) -> Needs {
-        Needs { backward_policy: false, parents: true, min_batch: 1 }
+        Needs { backward_policy: false, log_flow: true, parents: true, min_batch: 1 }
     }
 
     fn log_z(&self) -> LogZ {

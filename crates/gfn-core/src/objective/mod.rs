@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::KeyError;
 use crate::registry::{Axis, Entry};
-use crate::scored::Scored;
+use crate::scored::{HostLoss, HostScored, Scored};
 
 pub use detailed_balance::DetailedBalance;
 pub use flow_matching::FlowMatching;
@@ -37,6 +37,8 @@ pub enum LogZ {
 pub struct Needs {
     /// Whether P_B appears in the loss.
     pub backward_policy: bool,
+    /// Whether log F of states appears in the loss.
+    pub log_flow: bool,
     /// Whether the flow into every state is needed, that is all its parents.
     pub parents: bool,
     /// The fewest trajectories per batch.
@@ -48,9 +50,15 @@ pub trait Objective: Send + Sync {
     /// The loss, `[1]`.
     fn loss(&self, scored: &Scored<'_>) -> Tensor<1>;
 
+    /// The same with its derivatives, written by hand: what the native engine trains with where
+    /// there is one, as operations on tensors and their graph cost more than small batches.
+    fn by_hand(&self, _scored: &HostScored<'_>) -> Option<HostLoss> {
+        None
+    }
+
     /// What the loss reads.
     fn needs(&self) -> Needs {
-        Needs { backward_policy: true, parents: false, min_batch: 1 }
+        Needs { backward_policy: true, log_flow: true, parents: false, min_batch: 1 }
     }
 
     /// Where the learned log Z is.

@@ -8,7 +8,7 @@ use super::{LogZ, Objective, ObjectiveAxis, Penalty, check_log_reward_min, loss_
 use crate::KeyError;
 use crate::network::upload_ints;
 use crate::registry::Kind;
-use crate::scored::Scored;
+use crate::scored::{HostLoss, HostScored, Scored};
 
 /// How sub-trajectories are weighted. A sub-trajectory of `l` transitions has weight λ^(l−1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -94,6 +94,50 @@ impl SubTrajectoryBalance {
         };
         lens.iter().map(normalised).collect()
     }
+
+    /// The loss and its derivatives, in this order: by log P_F − log P_B of every transition, by log F
+    /// at its end, and by log F where each trajectory starts.
+    fn with_derivatives(
+        &self,
+        offsets: &[u32],
+        ratio: &[f32],
+        flow: &[f32],
+        initial: &[f32],
+    ) -> (f64, Vec<f32>) {
+        let m = ratio.len();
+        let lens: Vec<usize> = offsets.windows(2).map(|w| (w[1] - w[0]) as usize).collect();
+        let (mut loss, mut gradient) = (0.0, vec![0.0f32; 2 * m + initial.len()]);
+        for (i, weights) in self.weights(&lens).iter().enumerate() {
+            let range = offsets[i] as usize..offsets[i + 1] as usize;
+            // With C_t = Σ_{u<t} (log P_F − log P_B) and v_t = log F(s_t) − C_t, the residual
+            // of s_i → s_j is v_i − v_j.
+            let mut v = vec![f64::from(initial[i])];
+            let mut sum = 0.0;
+            for (&ratio, &flow) in ratio[range.clone()].iter().zip(&flow[range.clone()]) {
+                sum += f64::from(ratio);
+                v.push(f64::from(flow) - sum);
+            }
+            let mut of_v = vec![0.0; v.len()];
+            for start in 0..lens[i] {
+                for end in start + 1..v.len() {
+                    let (penalty, derivative) = self.penalty.at(v[start] - v[end]);
+                    let weight = weights[end - start - 1];
+                    loss += weight * penalty;
+                    of_v[start] += weight * derivative;
+                    of_v[end] -= weight * derivative;
+                }
+            }
+            gradient[2 * m + i] = of_v[0] as f32;
+            // C_t holds every ratio before t.
+            let mut after = 0.0;
+            for t in (0..lens[i]).rev() {
+                after += of_v[t + 1];
+                gradient[range.start + t] = -after as f32;
+                gradient[m + range.start + t] = of_v[t + 1] as f32;
+            }
+        }
+        (loss, gradient)
+    }
 }
 
 impl Objective for SubTrajectoryBalance {
@@ -108,39 +152,36 @@ impl Objective for SubTrajectoryBalance {
         loss_by_hand(Tensor::cat(vec![ratio, flow, initial], 0), |values| {
             let (ratio, rest) = values.split_at(m);
             let (flow, initial) = rest.split_at(m);
-            let lens: Vec<usize> = offsets.windows(2).map(|w| (w[1] - w[0]) as usize).collect();
-            let (mut loss, mut gradient) = (0.0, vec![0.0f32; values.len()]);
-            for (i, weights) in self.weights(&lens).iter().enumerate() {
-                let range = offsets[i] as usize..offsets[i + 1] as usize;
-                // With C_t = Σ_{u<t} (log P_F − log P_B) and v_t = log F(s_t) − C_t, the residual
-                // of s_i → s_j is v_i − v_j.
-                let mut v = vec![f64::from(initial[i])];
-                let mut sum = 0.0;
-                for (&ratio, &flow) in ratio[range.clone()].iter().zip(&flow[range.clone()]) {
-                    sum += f64::from(ratio);
-                    v.push(f64::from(flow) - sum);
-                }
-                let mut of_v = vec![0.0; v.len()];
-                for start in 0..lens[i] {
-                    for end in start + 1..v.len() {
-                        let (penalty, derivative) = self.penalty.at(v[start] - v[end]);
-                        let weight = weights[end - start - 1];
-                        loss += weight * penalty;
-                        of_v[start] += weight * derivative;
-                        of_v[end] -= weight * derivative;
-                    }
-                }
-                gradient[2 * m + i] = of_v[0] as f32;
-                // C_t holds every ratio before t.
-                let mut after = 0.0;
-                for t in (0..lens[i]).rev() {
-                    after += of_v[t + 1];
-                    gradient[range.start + t] = -after as f32;
-                    gradient[m + range.start + t] = of_v[t + 1] as f32;
-                }
-            }
-            (loss, gradient)
+            self.with_derivatives(&offsets, ratio, flow, initial)
         })
+    }
+
+    fn by_hand(&self, scored: &HostScored<'_>) -> Option<HostLoss> {
+        let (batch, log_flow) = (scored.batch, scored.log_flow());
+        let m = batch.n_transitions();
+        let [source, child] = [&batch.forward, &batch.backward].map(|choices| choices.rows());
+        let ratio: Vec<f32> =
+            scored.log_pf.iter().zip(&scored.log_pb).map(|(pf, pb)| pf - pb).collect();
+        let mut flow: Vec<f32> = child.iter().map(|&row| log_flow[row as usize]).collect();
+        let ends = || batch.offsets[1..].iter().map(|&end| end as usize - 1);
+        for (end, log_reward) in ends().zip(batch.clipped_log_reward(self.log_reward_min)) {
+            flow[end] = log_reward;
+        }
+        let first = || batch.offsets[..batch.len()].iter().map(|&t| source[t as usize] as usize);
+        let initial: Vec<f32> = first().map(|row| log_flow[row]).collect();
+        let (loss, mut gradient) = self.with_derivatives(&batch.offsets, &ratio, &flow, &initial);
+        let (of_ratio, rest) = gradient.split_at_mut(m);
+        let (of_child, of_initial) = rest.split_at_mut(m);
+        ends().for_each(|end| of_child[end] = 0.0);
+        let mut of_flow = vec![0.0; log_flow.len()];
+        for (&row, of_child) in child.iter().zip(of_child) {
+            of_flow[row as usize] += *of_child;
+        }
+        for (row, of_initial) in first().zip(of_initial) {
+            of_flow[row] += *of_initial;
+        }
+        let loss = HostLoss::of_ratios(loss, of_ratio.to_vec());
+        Some(HostLoss { log_flow: Some(of_flow), ..loss })
     }
 
     fn log_z(&self) -> LogZ {

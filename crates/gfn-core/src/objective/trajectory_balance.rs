@@ -4,10 +4,10 @@ use burn::tensor::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{LogZ, Objective, ObjectiveAxis, Penalty, check_log_reward_min};
+use super::{LogZ, Needs, Objective, ObjectiveAxis, Penalty, check_log_reward_min};
 use crate::KeyError;
 use crate::registry::Kind;
-use crate::scored::Scored;
+use crate::scored::{HostLoss, HostScored, Scored};
 
 /// Mean over trajectories of (log Z + Σ log P_F − log R(x) − Σ log P_B)².
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -37,6 +37,24 @@ impl Objective for TrajectoryBalance {
         let log_z = scored.log_z();
         let residual = log_z - scored.log_weight(self.log_reward_min);
         self.penalty.of(residual).mean()
+    }
+
+    fn by_hand(&self, scored: &HostScored<'_>) -> Option<HostLoss> {
+        let (b, log_z) = (scored.batch.len() as f64, scored.log_z());
+        let (mut loss, mut of_log_z) = (0.0, 0.0);
+        let mut of_ratios = vec![0.0; scored.log_pf.len()];
+        for (range, ratio, log_reward) in scored.sums(self.log_reward_min) {
+            let (penalty, derivative) = self.penalty.at(log_z + ratio - log_reward);
+            loss += penalty / b;
+            of_log_z += derivative / b;
+            of_ratios[range].fill((derivative / b) as f32);
+        }
+        let loss = HostLoss::of_ratios(loss, of_ratios);
+        Some(HostLoss { log_z: of_log_z as f32, ..loss })
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { backward_policy: true, log_flow: false, parents: false, min_batch: 1 }
     }
 
     fn log_z(&self) -> LogZ {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{LogZ, Needs, Objective, ObjectiveAxis, Penalty, check_log_reward_min};
 use crate::KeyError;
 use crate::registry::Kind;
-use crate::scored::Scored;
+use crate::scored::{HostLoss, HostScored, Scored};
 
 /// Mean over trajectories of (w − w̄)² with w = log R + Σ log P_B − Σ log P_F and w̄ its mean over
 /// the batch: trajectory balance with log Z estimated by the batch.
@@ -41,8 +41,25 @@ impl Objective for VarGrad {
         self.penalty.of(weight - mean).mean()
     }
 
+    fn by_hand(&self, scored: &HostScored<'_>) -> Option<HostLoss> {
+        let b = scored.batch.len() as f64;
+        let sums = || scored.sums(self.log_reward_min);
+        let mean = sums().map(|(_, ratio, log_reward)| log_reward - ratio).sum::<f64>() / b;
+        let penalty = |ratio, log_reward| self.penalty.at(log_reward - ratio - mean);
+        let penalties: Vec<_> =
+            sums().map(|(range, ratio, log_reward)| (range, penalty(ratio, log_reward))).collect();
+        let loss = penalties.iter().map(|(_, (penalty, _))| penalty).sum::<f64>() / b;
+        // Every weight moves the mean as well.
+        let of_mean = penalties.iter().map(|(_, (_, derivative))| derivative).sum::<f64>() / b;
+        let mut of_ratios = vec![0.0; scored.log_pf.len()];
+        for (range, (_, derivative)) in penalties {
+            of_ratios[range].fill(((of_mean - derivative) / b) as f32);
+        }
+        Some(HostLoss::of_ratios(loss, of_ratios))
+    }
+
     fn needs(&self) -> Needs {
-        Needs { backward_policy: true, parents: false, min_batch: 2 }
+        Needs { backward_policy: true, log_flow: false, parents: false, min_batch: 2 }
     }
 
     fn log_z(&self) -> LogZ {

@@ -2,12 +2,12 @@
 //! allocation per pass.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use gfn_core::kernels::{
-    Mat, add_bias_relu, matmul, relu_gradient, scatter_rows, sum_into_bias, sum_rows,
-};
+use gfn_core::kernels::{Mat, add_bias_relu, matmul, scatter_rows, sum_into_bias, sum_rows};
 use gfn_core::native::{NativeNetwork, Tape, Weights, grow};
 use gfn_core::panels::{Finish, Panels};
+use rayon::prelude::*;
 
 use super::{HEADS, Mlp};
 
@@ -78,15 +78,20 @@ impl NativeNetwork for NativeMlp {
 
     fn prepare(&self, weights: &mut Weights) {
         weights.prepared.resize_with(self.parts.len(), Vec::new);
-        weights.panels.resize_with(self.parts.len() * self.layers, Panels::default);
-        let panels = weights.panels.chunks_exact_mut(self.layers);
+        weights.panels.resize_with(self.parts.len() * 2 * self.layers, Panels::default);
+        let panels = weights.panels.chunks_exact_mut(2 * self.layers);
         for ((part, merged), panels) in self.parts.iter().zip(&mut weights.prepared).zip(panels) {
             self.merge(part, &weights.values, merged);
             let columns = part.columns.len();
-            let (heads, inner) = panels.split_first_mut().expect("there is a layer");
-            heads.pack(&merged[..self.hidden * columns], columns);
-            for (layer, panels) in inner.iter_mut().enumerate() {
-                panels.pack(&weights.values[part.trunk + 2 * (layer + 1)], self.hidden);
+            let heads = &merged[..self.hidden * columns];
+            for (layer, panels) in panels.chunks_exact_mut(2).enumerate() {
+                // Of the layer that reads this one.
+                let (matrix, columns) = match layer + 1 < self.layers {
+                    true => (&weights.values[part.trunk + 2 * (layer + 1)][..], self.hidden),
+                    false => (heads, columns),
+                };
+                let [up, down] = panels else { unreachable!("two per layer") };
+                rayon::join(|| up.pack(matrix, columns), || down.pack_transposed(matrix, columns));
             }
         }
     }
@@ -103,8 +108,7 @@ impl NativeNetwork for NativeMlp {
             if !asked[p] {
                 continue;
             }
-            // Output layers first, then the inner layers from the second on.
-            let panels = &weights.panels[p * layers..][..layers];
+            let panels = self.panels(weights, p);
             for layer in 0..layers {
                 let index = part.trunk + 2 * layer;
                 let bias = &weights.values[index + 1];
@@ -116,84 +120,248 @@ impl NativeNetwork for NativeMlp {
                 } else {
                     let input = &before[p * layers + layer - 1][start * hidden..];
                     let input = Mat::new(input, n, hidden);
-                    panels[layer].product(out, hidden, input, Finish::BiasRelu(bias));
+                    panels[2 * (layer - 1)].product(out, hidden, input, Finish::BiasRelu(bias));
                 }
             }
             let top = Mat::new(&tape.kept[p * layers + layers - 1][start * hidden..], n, hidden);
             let bias = &weights.prepared[p][hidden * part.columns.len()..];
             let out = &mut output[part.columns.start..];
-            panels[0].product(out, self.width, top, Finish::Bias(bias));
+            panels[2 * (layers - 1)].product(out, self.width, top, Finish::Bias(bias));
         }
     }
 
+    /// First every part of the batch passes its gradients down, side by side; then every parameter
+    /// sums over all parts, each stretch of its rows on one thread: there is one result, nothing to
+    /// add up afterwards, and no sum depends on how many threads there are.
     fn backward(
         &self,
         weights: &Weights,
-        tape: &mut Tape,
-        output_gradient: &[f32],
+        tapes: &mut [Tape],
+        keep: bool,
         gradients: &mut [Vec<f32>],
     ) {
-        let (hidden, layers, n) = (self.hidden, self.layers, tape.rows);
-        tape.need_scratch(3);
-        let [gradient, below, own_columns, ..] = &mut tape.scratch[..] else {
-            unreachable!("there are enough")
-        };
+        tapes.par_iter_mut().for_each(|tape| self.propagate(weights, tape));
+        let mut gradients: Vec<&mut [f32]> = gradients.iter_mut().map(|g| &mut g[..]).collect();
+        let mut take = |index: usize| std::mem::take(&mut gradients[index]);
+        let mut work: Vec<Work<'_>> = Vec::new();
+        for (p, part) in self.parts.iter().enumerate() {
+            let passed: Vec<Passed<'_>> =
+                tapes.iter().filter_map(|tape| self.passed(p, tape)).collect();
+            let passed: Arc<[Passed<'_>]> = passed.into();
+            let rows: usize = passed.iter().map(|passed| passed.rows).sum();
+            for layer in (1..self.layers).rev() {
+                let stretch = stretch(self.hidden, rows * self.hidden);
+                let weight = take(part.trunk + 2 * layer).chunks_mut(stretch * self.hidden);
+                for (i, weight) in weight.enumerate() {
+                    let passed = passed.clone();
+                    work.push(Box::new(move || {
+                        self.inner_gradient(&passed, layer, i * stretch, keep, weight);
+                    }));
+                }
+            }
+            let stretch = stretch(self.hidden, rows * part.columns.len());
+            let mut heads: Vec<_> = part
+                .sizes
+                .iter()
+                .enumerate()
+                .map(|(h, &size)| take(part.heads + 2 * h).chunks_mut(stretch * size))
+                .collect();
+            for first in (0..self.hidden).step_by(stretch) {
+                let of_heads: Vec<_> = heads.iter_mut().filter_map(Iterator::next).collect();
+                let passed = passed.clone();
+                work.push(Box::new(move || {
+                    self.head_gradients(&passed, part, first, keep, of_heads);
+                }));
+            }
+            let table = take(part.trunk);
+            let n_tokens = table.len() / self.hidden;
+            let stretch = self::stretch(n_tokens, rows * self.n_active);
+            for (i, table) in table.chunks_mut(stretch * self.hidden).enumerate() {
+                let passed = passed.clone();
+                work.push(Box::new(move || {
+                    self.table_gradient(&passed, i * stretch, keep, table);
+                }));
+            }
+            let trunk = (0..self.layers).map(|layer| take(part.trunk + 2 * layer + 1)).collect();
+            let heads = (0..part.sizes.len()).map(|h| take(part.heads + 2 * h + 1)).collect();
+            work.push(Box::new(move || self.bias_gradients(&passed, part, keep, trunk, heads)));
+        }
+        work.into_par_iter().with_max_len(1).for_each(|work| work());
+    }
+}
+
+/// Gradients of some parameters, or of a stretch of their rows.
+type Work<'a> = Box<dyn FnOnce() + Send + 'a>;
+
+/// What a part of the batch has left for the gradients of one trunk and its heads.
+struct Passed<'a> {
+    rows: usize,
+    ids: &'a [i32],
+    /// Gradients of the outputs, `[rows, columns]`.
+    outputs: &'a [f32],
+    /// What each layer has computed, `[rows, hidden]`, and the gradients before its rectifier.
+    activations: &'a [Vec<f32>],
+    gradients: &'a [Vec<f32>],
+}
+
+/// How many of `n_rows` rows of a parameter one thread takes, where each is a sum over so many
+/// numbers. By size alone: the same sums for any number of threads. Every stretch has its own copy of
+/// the gradients packed, so that few are better.
+fn stretch(n_rows: usize, per_row: usize) -> usize {
+    /// Multiplications that are worth a thread.
+    const PER_THREAD: usize = 1 << 20;
+    n_rows.div_ceil((n_rows * per_row / PER_THREAD).clamp(1, 4))
+}
+
+impl NativeMlp {
+    /// Per layer of a part: the weights of what reads it, and their transpose.
+    fn panels<'a>(&self, weights: &'a Weights, p: usize) -> &'a [Panels] {
+        &weights.panels[p * 2 * self.layers..][..2 * self.layers]
+    }
+
+    /// Where a tape keeps the gradients of a part's outputs (if they lie apart), then those of its layers.
+    fn scratch_of(&self, p: usize) -> usize {
+        p * (1 + self.layers)
+    }
+
+    /// Passes the gradients of the outputs of one tape down to the first layer.
+    fn propagate(&self, weights: &Weights, tape: &mut Tape) {
+        let (hidden, n) = (self.hidden, tape.rows);
+        tape.need_scratch(self.scratch_of(self.parts.len()));
         for (p, part) in self.parts.iter().enumerate() {
             let columns = part.columns.len();
+            let scratch = &mut tape.scratch[self.scratch_of(p)..][..1 + self.layers];
+            let (own_columns, gradients) = scratch.split_first_mut().expect("one at least");
             let output_gradient = if columns == self.width {
-                output_gradient
+                &tape.output_gradient
             } else {
                 own_columns.clear();
-                let rows = output_gradient.chunks_exact(self.width);
+                let rows = tape.output_gradient.chunks_exact(self.width);
                 own_columns.extend(rows.flat_map(|row| &row[part.columns.clone()]).copied());
                 // A loss that does not read this part has no gradient for its trunk.
                 if own_columns.iter().all(|&g| g == 0.0) {
+                    own_columns.clear();
                     continue;
                 }
-                &own_columns[..]
+                own_columns
             };
-            gradient.resize(n * hidden, 0.0);
-            below.resize((n * hidden).max(hidden * columns), 0.0);
+            for layer in (0..self.layers).rev() {
+                let (below, above) = gradients.split_at_mut(layer + 1);
+                let dy = match above.first() {
+                    None => Mat::new(output_gradient, n, columns),
+                    Some(above) => Mat::new(above, n, hidden),
+                };
+                let gate = Finish::Gate(&tape.kept[p * self.layers + layer]);
+                let gradient = grow(&mut below[layer], 0, n, hidden);
+                self.panels(weights, p)[2 * layer + 1].product(gradient, hidden, dy, gate);
+            }
+        }
+    }
 
-            // Output layers: one product, then split by head.
-            let top = &tape.kept[p * layers + layers - 1];
-            let dy = Mat::new(output_gradient, n, columns);
-            let merged = &mut below[..hidden * columns];
-            matmul(merged, false, Mat::new(top, n, hidden).t(), dy);
-            let mut start = 0;
-            for (h, &size) in part.sizes.iter().enumerate() {
-                let weight = gradients[part.heads + 2 * h].chunks_exact_mut(size);
-                for (row, merged) in weight.zip(merged.chunks_exact(columns)) {
-                    for (x, &g) in row.iter_mut().zip(&merged[start..start + size]) {
-                        *x += g;
-                    }
+    /// What [`propagate`](Self::propagate) has left of a part; nothing if no gradient reaches it.
+    fn passed<'a>(&self, p: usize, tape: &'a Tape) -> Option<Passed<'a>> {
+        let scratch = &tape.scratch[self.scratch_of(p)..][..1 + self.layers];
+        let whole = self.parts[p].columns.len() == self.width;
+        let outputs = if whole { &tape.output_gradient } else { &scratch[0] };
+        (whole || !outputs.is_empty()).then_some(Passed {
+            rows: tape.rows,
+            ids: &tape.ids,
+            outputs,
+            activations: &tape.kept[p * self.layers..][..self.layers],
+            gradients: &scratch[1..],
+        })
+    }
+
+    /// The weight of an inner layer, from row `first` on.
+    fn inner_gradient(
+        &self,
+        passed: &[Passed<'_>],
+        layer: usize,
+        first: usize,
+        keep: bool,
+        weight: &mut [f32],
+    ) {
+        let hidden = self.hidden;
+        fill_unless(keep || !passed.is_empty(), weight);
+        for (i, passed) in passed.iter().enumerate() {
+            let x = &passed.activations[layer - 1][first..];
+            let x = Mat::with_stride(x, passed.rows, weight.len() / hidden, hidden);
+            let dy = Mat::new(&passed.gradients[layer], passed.rows, hidden);
+            matmul(weight, keep || i > 0, x.t(), dy);
+        }
+    }
+
+    /// The weights of all heads of a part, from row `first` on: one product, then split by head.
+    fn head_gradients(
+        &self,
+        passed: &[Passed<'_>],
+        part: &Part,
+        first: usize,
+        keep: bool,
+        mut heads: Vec<&mut [f32]>,
+    ) {
+        let columns = part.columns.len();
+        let n_rows = heads[0].len() / part.sizes[0];
+        let mut merged = vec![0.0; n_rows * columns];
+        for (i, passed) in passed.iter().enumerate() {
+            let x = &passed.activations[self.layers - 1][first..];
+            let x = Mat::with_stride(x, passed.rows, n_rows, self.hidden);
+            let dy = Mat::new(passed.outputs, passed.rows, columns);
+            matmul(&mut merged, i > 0, x.t(), dy);
+        }
+        let mut start = 0;
+        for (head, &size) in heads.iter_mut().zip(&part.sizes) {
+            fill_unless(keep, head);
+            for (row, merged) in head.chunks_exact_mut(size).zip(merged.chunks_exact(columns)) {
+                for (x, &g) in row.iter_mut().zip(&merged[start..start + size]) {
+                    *x += g;
                 }
-                let bias = &mut gradients[part.heads + 2 * h + 1];
-                for row in output_gradient.chunks_exact(columns) {
+            }
+            start += size;
+        }
+    }
+
+    /// The first layer's weight, from token `first` on.
+    fn table_gradient(&self, passed: &[Passed<'_>], first: usize, keep: bool, table: &mut [f32]) {
+        fill_unless(keep, table);
+        for Passed { ids, gradients, .. } in passed {
+            scatter_rows(table, first, &gradients[0], ids, self.n_active, self.hidden);
+        }
+    }
+
+    /// The biases of all layers and heads of a part.
+    fn bias_gradients<'a>(
+        &self,
+        passed: &[Passed<'_>],
+        part: &Part,
+        keep: bool,
+        mut trunk: Vec<&'a mut [f32]>,
+        mut heads: Vec<&'a mut [f32]>,
+    ) {
+        for bias in [&mut trunk, &mut heads].into_iter().flatten() {
+            fill_unless(keep, bias);
+        }
+        for Passed { rows, outputs, gradients, .. } in passed {
+            for (bias, gradient) in trunk.iter_mut().zip(*gradients) {
+                sum_into_bias(bias, &gradient[..rows * self.hidden]);
+            }
+            for row in outputs.chunks_exact(part.columns.len()) {
+                let mut start = 0;
+                for bias in &mut heads {
+                    let size = bias.len();
                     for (x, &g) in bias.iter_mut().zip(&row[start..start + size]) {
                         *x += g;
                     }
+                    start += size;
                 }
-                start += size;
-            }
-            let weight = Mat::new(&weights.prepared[p][..hidden * columns], hidden, columns);
-            matmul(gradient, false, dy, weight.t());
-            for layer in (0..layers).rev() {
-                relu_gradient(&mut gradient[..n * hidden], &tape.kept[p * layers + layer]);
-                let index = part.trunk + 2 * layer;
-                sum_into_bias(&mut gradients[index + 1], &gradient[..n * hidden]);
-                if layer == 0 {
-                    let dx = &gradient[..n * hidden];
-                    scatter_rows(&mut gradients[index], dx, &tape.ids, self.n_active, hidden);
-                    break;
-                }
-                let input = Mat::new(&tape.kept[p * layers + layer - 1], n, hidden);
-                let dy = Mat::new(gradient, n, hidden);
-                matmul(&mut gradients[index], true, input.t(), dy);
-                let weight = Mat::new(&weights.values[index], hidden, hidden);
-                matmul(below, false, dy, weight.t());
-                std::mem::swap(gradient, below);
             }
         }
+    }
+}
+
+/// Sets gradients to zero that nothing is to be kept of.
+fn fill_unless(keep: bool, gradient: &mut [f32]) {
+    if !keep {
+        gradient.fill(0.0);
     }
 }

@@ -1,7 +1,7 @@
 //! The transformer by hand: attention, layer normalisation, feed-forward and their gradients.
 
 use gfn_core::kernels::{Mat, add, add_bias, add_bias_relu, matmul, relu_gradient, sum_into_bias};
-use gfn_core::native::{NativeNetwork, Tape, Weights, grow};
+use gfn_core::native::{NativeNetwork, Tape, Weights, backward_by_tape, grow};
 
 use super::attention::Attention;
 use super::{
@@ -303,6 +303,21 @@ impl NativeNetwork for NativeTransformer {
     }
 
     fn backward(
+        &self,
+        weights: &Weights,
+        tapes: &mut [Tape],
+        keep: bool,
+        gradients: &mut [Vec<f32>],
+    ) {
+        backward_by_tape(tapes, keep, gradients, |tape, output_gradient, gradients| {
+            self.backward_of(weights, tape, output_gradient, gradients);
+        });
+    }
+}
+
+impl NativeTransformer {
+    /// Adds the gradients of the parameters that come from one tape.
+    fn backward_of(
         &self,
         weights: &Weights,
         tape: &mut Tape,
