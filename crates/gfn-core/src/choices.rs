@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use crate::native::{OutputRows, Tape};
 use crate::network::upload_ints;
-use crate::vector::{WIDE, softmax_weights, vectorised};
+use crate::vector::{softmax_weights, vectorised};
 
 /// Fill value for logits of illegal actions. Not -infinity: a row without legal actions would
 /// become NaN, and NaN times zero poisons gradients.
@@ -173,6 +173,9 @@ impl Choices {
         );
     }
 }
+
+/// From how many numbers on loops are worth a call for wide instructions.
+const WIDE: usize = 32;
 
 /// `gradient += factor · weights`.
 fn add_scaled(gradient: &mut [f32], weights: &[f32], factor: f32) {

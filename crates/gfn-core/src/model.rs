@@ -2,8 +2,8 @@
 //!
 //! *Burn* tracks every operation by autodiff and runs on every device. *Native* runs the
 //! network's hand-written passes on the CPU: outputs enter Burn as leaves, objectives are computed
-//! on them as ever, and the gradients of those leaves go through the hand-written backward pass.
-//! Objectives therefore exist once, and know nothing of engines.
+//! on them as ever, and the gradients of those leaves go through the hand-written backward pass. An
+//! objective with derivatives by hand needs no tensors there ([`HostLoss`]).
 
 mod passes;
 

@@ -152,16 +152,17 @@ impl<'a> HostScored<'a> {
         self.model.log_z_value()
     }
 
-    /// Σ (log P_F − log P_B) of every trajectory, with log R raised to `min`, and its transitions.
-    pub fn sums(&self, min: Option<f64>) -> impl Iterator<Item = (Range<usize>, f64, f64)> {
+    /// The transitions of every trajectory, with its log R raised to `min`, if given.
+    pub fn trajectories(&self, min: Option<f64>) -> impl Iterator<Item = (Range<usize>, f64)> {
         let min = min.unwrap_or(f64::NEG_INFINITY);
         let ranges = self.batch.offsets.windows(2).map(|w| w[0] as usize..w[1] as usize);
-        ranges.zip(&self.batch.log_reward).map(move |(range, &log_reward)| {
-            let sum =
-                |values: &[f32]| values[range.clone()].iter().map(|&x| f64::from(x)).sum::<f64>();
-            let ratio = sum(&self.log_pf) - sum(&self.log_pb);
-            (range, ratio, log_reward.max(min))
-        })
+        ranges.zip(self.batch.log_reward.iter().map(move |log_reward| log_reward.max(min)))
+    }
+
+    /// Σ (log P_F − log P_B) over some transitions.
+    pub fn ratio(&self, range: &Range<usize>) -> f64 {
+        let sum = |values: &[f32]| values[range.clone()].iter().map(|&x| f64::from(x)).sum::<f64>();
+        sum(&self.log_pf) - sum(&self.log_pb)
     }
 }
 

@@ -291,7 +291,10 @@ impl Trainer {
         let n = self.settings.batch_at(step);
         let (model, backward) = (&self.model, &*self.parts.backward);
         let reads = match backward.own_update() {
-            Some(own) if own.order == Order::BackwardFirst => Self::READ_BY_BACKWARD,
+            // A loss on past batches cannot use what is recorded.
+            Some(own) if own.order == Order::BackwardFirst => {
+                Reads { backward: own.batches <= 1, ..Self::READ_BY_BACKWARD }
+            }
             _ => self.read_by_objective(),
         };
         let mut policies = match model.recorders(n, reads) {

@@ -77,9 +77,6 @@ pub fn store<S: Simd>(simd: S, to: &mut [f32], values: S::f32s) {
     }
 }
 
-/// From how many numbers on loops are worth a call for wide instructions.
-pub(crate) const WIDE: usize = 32;
-
 /// Writes e^((x − max) · inverse temperature) of every legal logit x to `weights`, 0 where illegal;
 /// the largest legal logit and the sum of the weights. All slices have one length.
 pub fn softmax_weights(
@@ -176,7 +173,7 @@ mod tests {
         }
     }
 
-    /// Of every length around a register and [`WIDE`], against double precision.
+    /// Of every length around a register, against double precision.
     #[test]
     fn softmax_weights_are_those_of_the_legal() {
         for n in [1, 2, 7, 31, 32, 33, 40, 100, 128] {

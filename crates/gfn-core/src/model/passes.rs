@@ -146,7 +146,6 @@ impl Native {
 }
 
 /// The gradients of what a loss has read of one pass.
-#[derive(Default)]
 pub(super) struct Upstream {
     /// Those of log-probabilities, with the column at which their logits start.
     pub(super) log_probs: Vec<(Arc<Choices>, usize, Vec<f32>)>,

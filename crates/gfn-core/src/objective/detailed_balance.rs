@@ -45,7 +45,7 @@ impl Objective for DetailedBalance {
         let [source, child] = [&scored.batch.forward, &scored.batch.backward].map(|c| c.rows());
         let (mut loss, mut of_ratios) = (0.0, vec![0.0; m]);
         let mut of_flow = vec![0.0; log_flow.len()];
-        for (range, _, log_reward) in scored.sums(self.log_reward_min) {
+        for (range, log_reward) in scored.trajectories(self.log_reward_min) {
             for t in range.clone() {
                 let (from, to) = (source[t] as usize, child[t] as usize);
                 let inner = t + 1 < range.end;

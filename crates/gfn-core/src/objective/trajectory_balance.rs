@@ -43,8 +43,9 @@ impl Objective for TrajectoryBalance {
         let (b, log_z) = (scored.batch.len() as f64, scored.log_z());
         let (mut loss, mut of_log_z) = (0.0, 0.0);
         let mut of_ratios = vec![0.0; scored.log_pf.len()];
-        for (range, ratio, log_reward) in scored.sums(self.log_reward_min) {
-            let (penalty, derivative) = self.penalty.at(log_z + ratio - log_reward);
+        for (range, log_reward) in scored.trajectories(self.log_reward_min) {
+            let residual = log_z + scored.ratio(&range) - log_reward;
+            let (penalty, derivative) = self.penalty.at(residual);
             loss += penalty / b;
             of_log_z += derivative / b;
             of_ratios[range].fill((derivative / b) as f32);

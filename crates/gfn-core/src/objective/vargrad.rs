@@ -43,11 +43,15 @@ impl Objective for VarGrad {
 
     fn by_hand(&self, scored: &HostScored<'_>) -> Option<HostLoss> {
         let b = scored.batch.len() as f64;
-        let sums = || scored.sums(self.log_reward_min);
-        let mean = sums().map(|(_, ratio, log_reward)| log_reward - ratio).sum::<f64>() / b;
-        let penalty = |ratio, log_reward| self.penalty.at(log_reward - ratio - mean);
-        let penalties: Vec<_> =
-            sums().map(|(range, ratio, log_reward)| (range, penalty(ratio, log_reward))).collect();
+        let weights: Vec<_> = scored
+            .trajectories(self.log_reward_min)
+            .map(|(range, log_reward)| (log_reward - scored.ratio(&range), range))
+            .collect();
+        let mean = weights.iter().map(|(weight, _)| weight).sum::<f64>() / b;
+        let penalties: Vec<_> = weights
+            .into_iter()
+            .map(|(weight, range)| (range, self.penalty.at(weight - mean)))
+            .collect();
         let loss = penalties.iter().map(|(_, (penalty, _))| penalty).sum::<f64>() / b;
         // Every weight moves the mean as well.
         let of_mean = penalties.iter().map(|(_, (_, derivative))| derivative).sum::<f64>() / b;

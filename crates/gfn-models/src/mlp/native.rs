@@ -150,7 +150,7 @@ impl NativeNetwork for NativeMlp {
             let passed: Arc<[Passed<'_>]> = passed.into();
             let rows: usize = passed.iter().map(|passed| passed.rows).sum();
             for layer in (1..self.layers).rev() {
-                let stretch = stretch(self.hidden, rows * self.hidden);
+                let stretch = stretch_of(self.hidden, rows * self.hidden);
                 let weight = take(part.trunk + 2 * layer).chunks_mut(stretch * self.hidden);
                 for (i, weight) in weight.enumerate() {
                     let passed = passed.clone();
@@ -159,7 +159,7 @@ impl NativeNetwork for NativeMlp {
                     }));
                 }
             }
-            let stretch = stretch(self.hidden, rows * part.columns.len());
+            let stretch = stretch_of(self.hidden, rows * part.columns.len());
             let mut heads: Vec<_> = part
                 .sizes
                 .iter()
@@ -175,7 +175,7 @@ impl NativeNetwork for NativeMlp {
             }
             let table = take(part.trunk);
             let n_tokens = table.len() / self.hidden;
-            let stretch = self::stretch(n_tokens, rows * self.n_active);
+            let stretch = stretch_of(n_tokens, rows * self.n_active);
             for (i, table) in table.chunks_mut(stretch * self.hidden).enumerate() {
                 let passed = passed.clone();
                 work.push(Box::new(move || {
@@ -207,7 +207,7 @@ struct Passed<'a> {
 /// How many of `n_rows` rows of a parameter one thread takes, where each is a sum over so many
 /// numbers. By size alone: the same sums for any number of threads. Every stretch has its own copy of
 /// the gradients packed, so that few are better.
-fn stretch(n_rows: usize, per_row: usize) -> usize {
+fn stretch_of(n_rows: usize, per_row: usize) -> usize {
     /// Multiplications that are worth a thread.
     const PER_THREAD: usize = 1 << 20;
     n_rows.div_ceil((n_rows * per_row / PER_THREAD).clamp(1, 4))
