@@ -69,9 +69,15 @@ fn gradients(trainer: &mut Trainer, batch: &Batch) -> Vec<Option<Vec<f32>>> {
 }
 
 const TRANSFORMERS: [&str; 2] = [
-    "kind = 'transformer'\nwidth = 16\nheads = 2\nlayers = 2\nfeed_forward = 12",
+    "kind = 'transformer'\nwidth = 16\nheads = 2\nlayers = 3\nfeed_forward = 12",
     "kind = 'transformer'\nwidth = 12\nheads = 3\nlayers = 2\nfeed_forward = 4\nnorm = 'pre'",
 ];
+
+/// The same with a layer that is the first and the last one.
+fn one_layer_each() -> [String; 2] {
+    let [post, pre] = TRANSFORMERS;
+    [post.replace("layers = 3", "layers = 1"), pre.replace("layers = 2", "layers = 1")]
+}
 
 const OBJECTIVES: [&str; 9] = [
     "kind = 'tb'",
@@ -333,19 +339,24 @@ fn naive_trains_p_b_and_fixed_strategies_leave_it() {
 #[test]
 fn native_and_burn_agree() {
     let [post, pre] = TRANSFORMERS;
-    let models = ["", "shared = false", "layers = 1", "layers = 3\nshared = false", post, pre];
+    // The first and the last layer of a transformer have paths of their own: also when they are one.
+    let single = one_layer_each();
+    let mlps = ["", "shared = false", "layers = 1", "layers = 3\nshared = false"];
+    let transformers = [post, pre, &single[0], &single[1]];
+    let models = [&mlps[..], &transformers].concat();
     for objective in OBJECTIVES {
         for backward in ["uniform", "naive", "tlm", "pessimistic"] {
             if objective.contains("fm") && backward == "naive" {
                 continue;
             }
-            for model in models {
+            for &model in &models {
                 let what = format!("{objective} {backward} {model}");
                 let mut native = on_engine("native", objective, backward, model);
                 let mut burn = on_engine("burn", objective, backward, model);
                 assert!(native.trainer.model().is_native() && !burn.trainer.model().is_native());
-                // Enough states that the native engine cuts them into halves; or not.
-                let n = if model.is_empty() { 100 } else { 12 };
+                // Enough states that the native engine cuts them into parts, and those of a
+                // transformer's into chunks; or not.
+                let n = if model.is_empty() || model == post { 100 } else { 12 };
                 let trajectories = sample(&native, n);
                 assert_eq!(trajectories, sample(&burn, n), "{what}: the same rollouts");
                 let batch = native.trainer.batch_of(&trajectories);
@@ -393,11 +404,14 @@ fn native_and_burn_agree_on_padded_observations() {
         Experiment::build(&registry, &spec).unwrap()
     };
     for build_by in ["prepend_append", "fill"] {
-        let dropping = [TRANSFORMERS[0], TRANSFORMERS[1]].map(|t| format!("{t}\ndropout = 0.3"));
-        let models = ["kind = 'mlp'\nhidden = 8", TRANSFORMERS[0], TRANSFORMERS[1]];
+        let single = one_layer_each();
+        let dropping = TRANSFORMERS.map(|t| format!("{t}\ndropout = 0.3"));
+        let dropping = [&dropping[0], &dropping[1], &format!("{}\ndropout = 0.3", single[0])];
+        let mlp = "kind = 'mlp'\nhidden = 8";
+        let models = [mlp, TRANSFORMERS[0], TRANSFORMERS[1], &single[0], &single[1]];
         // Gradients with dropout show in the losses that follow. Masks belong to rows, whose order
         // is the same on both engines for batches that are not cut into parts.
-        for model in models.into_iter().chain(dropping.iter().map(String::as_str)) {
+        for model in models.into_iter().chain(dropping.map(String::as_str)) {
             let what = format!("{build_by} {model}");
             let mut native = build("native", model, build_by);
             let mut burn = build("burn", model, build_by);
@@ -432,5 +446,5 @@ fn dropout_is_for_losses_alone() {
     assert_eq!(with.trainer.evaluate().unwrap(), without.trainer.evaluate().unwrap());
     let (a, b) = (with.trainer.step().unwrap(), without.trainer.step().unwrap());
     assert!((a.loss - b.loss).abs() > 1e-3, "{} {}", a.loss, b.loss);
-    assert_ne!(sample(&with, 20), sample(&without, 20), "they have learned differently");
+    assert_ne!(sample(&with, 500), sample(&without, 500), "they have learned differently");
 }

@@ -28,14 +28,23 @@ impl Dropout {
         Self { first_row: self.first_row + rows, ..self }
     }
 
-    /// Multiplies `values`, rows of `size`, with the mask of a place in the network. `row` is
-    /// the number of the first of them among the given rows.
-    pub fn apply(&self, place: usize, row: usize, size: usize, values: &mut [f32]) {
+    /// Multiplies `values`, rows of `size` numbers, with the mask of a place in the network. `rows`
+    /// numbers them among the given rows, each of which has `parts` of its own: part p of row r is
+    /// number r · parts + p.
+    pub fn apply(
+        &self,
+        place: usize,
+        parts: usize,
+        size: usize,
+        rows: impl IntoIterator<Item = usize>,
+        values: &mut [f32],
+    ) {
         let threshold = (f64::from(self.rate) * 2f64.powi(32)) as u64;
         let scale = 1.0 / (1.0 - self.rate);
-        for (i, values) in values.chunks_exact_mut(size).enumerate() {
-            let mut state = self.key ^ (place as u64) << 48 ^ (self.first_row + row + i) as u64;
+        for (row, values) in rows.into_iter().zip(values.chunks_exact_mut(size)) {
+            let number = (self.first_row * parts + row) as u64;
             // Far apart streams for rows that are numbers next to each other.
+            let mut state = self.key ^ (place as u64) << 48 ^ number;
             state = next(&mut state);
             for pair in values.chunks_mut(2) {
                 let bits = next(&mut state);
@@ -56,11 +65,14 @@ mod tests {
         let dropout = Dropout { rate: 0.3, key: 5, first_row: 0 };
         let mask = |dropout: Dropout, place, rows: usize| {
             let mut values = vec![1.0; rows * 64];
-            dropout.apply(place, 0, 64, &mut values);
+            dropout.apply(place, 1, 64, 0.., &mut values);
             values
         };
         let all = mask(dropout, 2, 1000);
         assert_eq!(mask(dropout.after(400), 2, 600), all[400 * 64..]);
+        let mut one = vec![1.0; 64];
+        dropout.after(50).apply(2, 4, 64, [7], &mut one);
+        assert_eq!(one, all[207 * 64..208 * 64], "part 3 of row 1 after 50 rows of 4 parts");
         let zeros = all.iter().filter(|&&x| x == 0.0).count() as f64 / all.len() as f64;
         // Five standard errors of 64,000 draws.
         assert!((zeros - 0.3).abs() < 5.0 * (0.21 / 64_000f64).sqrt(), "{zeros}");

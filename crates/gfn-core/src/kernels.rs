@@ -154,6 +154,21 @@ pub fn sum_rows(out: &mut [f32], table: &[f32], ids: &[i32], n_active: usize, wi
     );
 }
 
+/// Adds to each row of `out` the row of `table` that is named for it.
+pub fn add_rows(out: &mut [f32], table: &[f32], rows: &[i32], width: usize) {
+    vectorised(
+        #[inline(always)]
+        || {
+            for (out, &row) in out.chunks_exact_mut(width).zip(rows) {
+                let source = &table[row as usize * width..][..width];
+                for (x, &value) in out.iter_mut().zip(source) {
+                    *x += value;
+                }
+            }
+        },
+    );
+}
+
 /// The gradient of [`sum_rows`]: adds each row of `gradient` to the rows that its observation
 /// names, of those that `table` holds from row `first` on.
 pub fn scatter_rows(

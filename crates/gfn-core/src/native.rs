@@ -33,6 +33,8 @@ pub struct Tape {
     pub output: Vec<f32>,
     /// What the network needs again, in its own order.
     pub kept: Vec<Vec<f32>>,
+    /// What it needs again in whole numbers.
+    pub numbers: Vec<Vec<i32>>,
     /// Scratch of both passes.
     pub scratch: Vec<Vec<f32>>,
     /// The gradient of the outputs, `[rows, width]`, for the backward pass.

@@ -4,7 +4,7 @@
 //! handful of products too small for a matrix product: sums are held in registers, for several
 //! tokens at a time.
 
-use gfn_core::vector::{exp_of, load, store};
+use gfn_core::vector::{exp_of, store};
 use pulp::{Arch, Simd, WithSimd};
 
 /// Keys are padded to a multiple of this, the widest register.
@@ -21,6 +21,20 @@ pub(super) struct Attention {
     pub(super) size: usize,
 }
 
+/// The tokens of a sequence that attend, ascending: each entry less `base`.
+#[derive(Clone, Copy)]
+pub(super) struct Queries<'a> {
+    pub(super) rows: &'a [i32],
+    pub(super) base: i32,
+}
+
+impl Queries<'_> {
+    #[inline(always)]
+    fn token(self, i: usize) -> usize {
+        (self.rows[i] - self.base) as usize
+    }
+}
+
 impl Attention {
     fn width(self) -> usize {
         self.heads * self.size
@@ -30,74 +44,43 @@ impl Attention {
         self.t.next_multiple_of(LANES)
     }
 
-    /// Numbers that the weights of one sequence take.
-    pub(super) fn weights_len(self) -> usize {
-        self.heads * self.t * self.padded()
+    /// Numbers that the weights of one query take.
+    pub(super) fn per_query(self) -> usize {
+        self.heads * self.padded()
     }
 
-    /// Queries, keys and values of a head, in the rows of one sequence.
-    #[inline(always)]
-    fn parts(self, data: &[f32], head: usize) -> [Features<'_>; 3] {
-        let (width, size) = (self.width(), self.size);
-        let part = |part: usize| {
-            let first = part * width + head * size;
-            Features { data, stride: 3 * width, first, size }
-        };
-        [part(0), part(1), part(2)]
-    }
-
-    /// Mixes the values of all sequences in `qkv`, `[n, t, 3 width]`, into `out`, `[n, t, width]`,
-    /// and keeps the attention weights.
+    /// Mixes the values of a sequence, in `qkv`, `[t, 3 width]`, for every query into `out`,
+    /// `[queries, width]`, and keeps the attention weights.
     pub(super) fn forward(
         self,
         out: &mut [f32],
         weights: &mut [f32],
         qkv: &[f32],
+        queries: Queries<'_>,
         scratch: &mut Vec<f32>,
     ) {
-        Arch::new().dispatch(Forward { sizes: self, out, weights, qkv, scratch });
+        Arch::new().dispatch(Forward { sizes: self, out, weights, qkv, queries, scratch });
     }
 
     /// The gradient of `qkv`, from that of the output and the weights that were kept.
     pub(super) fn backward(
         self,
-        qkv_gradient: &mut [f32],
+        of_qkv: &mut [f32],
         gradient: &[f32],
         weights: &[f32],
         qkv: &[f32],
+        queries: Queries<'_>,
         scratch: &mut Vec<f32>,
     ) {
         let sizes = self;
-        Arch::new().dispatch(Backward { sizes, qkv_gradient, gradient, weights, qkv, scratch });
+        Arch::new().dispatch(Backward { sizes, of_qkv, gradient, weights, qkv, queries, scratch });
     }
 }
 
-/// One head's features of all tokens of a sequence, inside wider rows.
-#[derive(Clone, Copy)]
-struct Features<'a> {
-    data: &'a [f32],
-    /// Numbers from one token to the next.
-    stride: usize,
-    first: usize,
-    size: usize,
-}
-
-impl<'a> Features<'a> {
-    #[inline(always)]
-    fn of(self, token: usize) -> &'a [f32] {
-        &self.data[token * self.stride + self.first..][..self.size]
-    }
-
-    /// Copies them by features, `[size, padded]`, times a factor. The padding stays as it is.
-    #[inline(always)]
-    fn transpose(self, out: &mut [f32], t: usize, padded: usize, factor: f32) {
-        for (c, out) in out.chunks_exact_mut(padded).enumerate() {
-            let from = self.data[self.first + c..].iter().step_by(self.stride);
-            for (out, &value) in out[..t].iter_mut().zip(from) {
-                *out = value * factor;
-            }
-        }
-    }
+/// `size` numbers of a row of `stride`, from `first` on.
+#[inline(always)]
+fn part(data: &[f32], stride: usize, row: usize, first: usize, size: usize) -> &[f32] {
+    &data[row * stride + first..][..size]
 }
 
 /// Calls a method for rows 0.., `$many` at a time as long as there are so many.
@@ -122,97 +105,125 @@ macro_rules! in_tiles {
     }};
 }
 
-/// `out[i][j] = Σ_c rows[i][c] · columns[c][j]` for `R` tokens from `first` on and all padded j.
+/// The features of `t` tokens by features, `[size, padded]`. The padding stays as it is.
 #[inline(always)]
-fn products<S: Simd, const R: usize>(
+fn transpose<'a>(
+    out: &mut [f32],
+    (t, padded, size): (usize, usize, usize),
+    of: impl Fn(usize) -> &'a [f32],
+) {
+    let whole = t - t % 8;
+    for j in (0..whole).step_by(8) {
+        let mut rows = [&[][..]; 8];
+        for (r, row) in rows.iter_mut().enumerate() {
+            *row = &of(j + r)[..size];
+        }
+        let [a, b, c, d, e, f, g, h] = rows;
+        for l in 0..size {
+            // As one value: written number by number it would not be put together in a register.
+            out[l * padded + j..].as_chunks_mut::<8>().0[0] =
+                [a[l], b[l], c[l], d[l], e[l], f[l], g[l], h[l]];
+        }
+    }
+    for j in whole..t {
+        for (out, &value) in out[j..].iter_mut().step_by(padded).zip(of(j)) {
+            *out = value;
+        }
+    }
+}
+
+/// `out[i][j] = Σ_c rows[i][c] · columns[c][j]` for `R` rows from `first` on and all padded j.
+#[inline(always)]
+fn products<'a, S: Simd, const R: usize>(
     simd: S,
     out: &mut [f32],
-    rows: Features<'_>,
+    of: impl Fn(usize) -> &'a [f32],
     columns: &[f32],
-    padded: usize,
+    (padded, size): (usize, usize),
     first: usize,
 ) {
-    let lanes = S::F32_LANES;
-    let mut of_row: [&[f32]; R] = [&[]; R];
-    for (r, row) in of_row.iter_mut().enumerate() {
-        *row = rows.of(first + r);
-    }
-    for j in (0..padded).step_by(lanes) {
-        let mut sums = [simd.splat_f32s(0.0); R];
-        for (c, column) in columns.chunks_exact(padded).enumerate() {
-            let column = load(simd, &column[j..j + lanes]);
-            for (sum, row) in sums.iter_mut().zip(of_row) {
-                *sum = simd.mul_add_e_f32s(simd.splat_f32s(row[c]), column, *sum);
-            }
-        }
-        for (r, sum) in sums.into_iter().enumerate() {
-            store(simd, &mut out[(first + r) * padded + j..][..lanes], sum);
-        }
+    match S::F32_LANES {
+        LANES => products_of::<S, R, 1>(simd, out, of, columns, (padded, size), first),
+        _ => products_of::<S, R, 2>(simd, out, of, columns, (padded, size), first),
     }
 }
 
-/// Where a mix of rows goes: `size` numbers of every token, `stride` apart, from `first` on.
-struct Target<'a> {
-    out: &'a mut [f32],
-    stride: usize,
-    first: usize,
-    size: usize,
-}
-
-/// `out[i] = Σ_j weight(i, j) · values[j]` for `R` tokens from `start` on.
+/// The same, `V` registers of every row at a time.
 #[inline(always)]
-fn mix<S: Simd, const R: usize>(
+fn products_of<'a, S: Simd, const R: usize, const V: usize>(
     simd: S,
-    to: &mut Target<'_>,
-    values: Features<'_>,
-    (t, padded): (usize, usize),
-    start: usize,
-    weights: Weights<'_>,
+    out: &mut [f32],
+    of: impl Fn(usize) -> &'a [f32],
+    columns: &[f32],
+    (padded, size): (usize, usize),
+    first: usize,
 ) {
-    let lanes = S::F32_LANES;
-    let (weights, step) = weights.of::<R>(start, padded);
-    for c in (0..to.size).step_by(lanes) {
-        let width = lanes.min(to.size - c);
-        let mut sums = [simd.splat_f32s(0.0); R];
-        for j in 0..t {
-            let value = load(simd, &values.of(j)[c..c + width]);
-            for (sum, weights) in sums.iter_mut().zip(weights) {
-                let weight = simd.splat_f32s(weights[j * step]);
-                *sum = simd.mul_add_e_f32s(weight, value, *sum);
+    let per_row = padded / S::F32_LANES;
+    let columns = S::as_simd_f32s(columns).0;
+    let out = &mut S::as_mut_simd_f32s(out).0[first * per_row..][..R * per_row];
+    let mut rows = [&[][..]; R];
+    for (r, row) in rows.iter_mut().enumerate() {
+        *row = &of(first + r)[..size];
+    }
+    for j in (0..per_row).step_by(V) {
+        let mut sums = [[simd.splat_f32s(0.0); V]; R];
+        for c in 0..size {
+            let column = &columns[c * per_row + j..].as_chunks::<V>().0[0];
+            for r in 0..R {
+                let x = simd.splat_f32s(rows[r][c]);
+                for v in 0..V {
+                    sums[r][v] = simd.mul_add_e_f32s(x, column[v], sums[r][v]);
+                }
             }
         }
-        for (r, sum) in sums.into_iter().enumerate() {
-            let out = (start + r) * to.stride + to.first + c;
-            store(simd, &mut to.out[out..][..width], sum);
+        for r in 0..R {
+            out[r * per_row + j..].as_chunks_mut::<V>().0[0] = sums[r];
         }
     }
 }
 
-/// Factors that mix rows: for token `i`, those of j are along its row or, transposed, down a column.
-#[derive(Clone, Copy)]
-enum Weights<'a> {
-    Along(&'a [f32]),
-    Down(&'a [f32]),
-}
-
-impl<'a> Weights<'a> {
-    /// The factors of `R` tokens, those of j at j times the second number.
-    #[inline(always)]
-    fn of<const R: usize>(self, i: usize, padded: usize) -> ([&'a [f32]; R], usize) {
-        let mut rows: [&[f32]; R] = [&[]; R];
-        for (r, row) in rows.iter_mut().enumerate() {
-            *row = match self {
-                Weights::Along(weights) => &weights[(i + r) * padded..][..padded],
-                Weights::Down(weights) => &weights[i + r..],
-            };
-        }
-        (rows, if matches!(self, Weights::Along(_)) { 1 } else { padded })
-    }
-}
-
-/// The softmax of the first `t` entries of every row; the padding becomes 0.
+/// `out(r) = Σ_j factor(r, j) · value(j)` over `n` values, for `R` rows: `factors` gives those of all
+/// rows for one value. `out` takes the sums of a row.
 #[inline(always)]
-fn soften<S: Simd>(simd: S, rows: &mut [f32], t: usize, padded: usize) {
+fn mix<'a, S: Simd, const R: usize>(
+    simd: S,
+    n: usize,
+    size: usize,
+    factors: impl Fn(usize) -> [f32; R],
+    value: impl Fn(usize) -> &'a [f32],
+    mut out: impl FnMut(usize, usize, S::f32s),
+) {
+    let lanes = S::F32_LANES;
+    for c in (0..size).step_by(lanes) {
+        let mut sums = [simd.splat_f32s(0.0); R];
+        if size - c >= lanes {
+            for j in 0..n {
+                let value = S::as_simd_f32s(&value(j)[c..c + lanes]).0[0];
+                let factors = factors(j);
+                for r in 0..R {
+                    sums[r] = simd.mul_add_e_f32s(simd.splat_f32s(factors[r]), value, sums[r]);
+                }
+            }
+        } else {
+            for j in 0..n {
+                let value = simd.partial_load_f32s(&value(j)[c..size]);
+                let factors = factors(j);
+                for r in 0..R {
+                    sums[r] = simd.mul_add_e_f32s(simd.splat_f32s(factors[r]), value, sums[r]);
+                }
+            }
+        }
+        for r in 0..R {
+            out(r, c, sums[r]);
+        }
+    }
+}
+
+/// The softmax of the first `t` entries of every row times `scale`, which is positive; the padding
+/// becomes 0.
+#[inline(always)]
+fn soften<S: Simd>(simd: S, rows: &mut [f32], t: usize, padded: usize, scale: f32) {
+    let scale = simd.splat_f32s(scale);
     for row in rows.chunks_exact_mut(padded) {
         pad(row, t, f32::MIN);
         let (registers, _) = S::as_mut_simd_f32s(row);
@@ -222,7 +233,7 @@ fn soften<S: Simd>(simd: S, rows: &mut [f32], t: usize, padded: usize) {
         }
         let max = simd.splat_f32s(simd.reduce_max_f32s(max));
         for x in registers {
-            *x = simd.sub_f32s(*x, max);
+            *x = simd.mul_f32s(simd.sub_f32s(*x, max), scale);
         }
     }
     // Across rows: exponentials of a single row would wait for each other.
@@ -252,11 +263,32 @@ fn pad(row: &mut [f32], t: usize, value: f32) {
     }
 }
 
+/// Factors of `R` rows of weights for value `j`, along the rows.
+#[inline(always)]
+fn along<const R: usize>(rows: [&[f32]; R], j: usize) -> [f32; R] {
+    let mut factors = [0.0; R];
+    for r in 0..R {
+        factors[r] = rows[r][j];
+    }
+    factors
+}
+
+/// `R` rows of weights from `first` on, the first `t` of each.
+#[inline(always)]
+fn rows_of<const R: usize>(weights: &[f32], first: usize, padded: usize, t: usize) -> [&[f32]; R] {
+    let mut rows = [&[][..]; R];
+    for (r, row) in rows.iter_mut().enumerate() {
+        *row = &weights[(first + r) * padded..][..t];
+    }
+    rows
+}
+
 struct Forward<'a> {
     sizes: Attention,
     out: &'a mut [f32],
     weights: &'a mut [f32],
     qkv: &'a [f32],
+    queries: Queries<'a>,
     scratch: &'a mut Vec<f32>,
 }
 
@@ -265,33 +297,48 @@ impl WithSimd for Forward<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { sizes, out, weights, qkv, scratch } = self;
-        let Attention { t, size, .. } = sizes;
-        let (width, padded) = (sizes.width(), sizes.padded());
+        let Self { sizes, out, weights, qkv, queries, scratch } = self;
+        let Attention { t, size, heads } = sizes;
+        let (width, padded, n) = (sizes.width(), sizes.padded(), queries.rows.len());
+        let scale = 1.0 / (size as f32).sqrt();
         scratch.clear();
         scratch.resize(size * padded, 0.0);
-        let sequences = out.chunks_exact_mut(t * width).zip(qkv.chunks_exact(3 * t * width));
-        for ((out, data), weights) in sequences.zip(weights.chunks_exact_mut(sizes.weights_len())) {
-            for (head, weights) in weights.chunks_exact_mut(t * padded).enumerate() {
-                let [q, k, v] = sizes.parts(data, head);
-                k.transpose(scratch, t, padded, 1.0 / (size as f32).sqrt());
-                in_tiles!(t, i, R => products::<S, R>(simd, weights, q, scratch, padded, i));
-                soften(simd, weights, t, padded);
-                let mut to = Target { out: &mut *out, stride: width, first: q.first, size };
-                in_tiles!(t, i, R => {
-                    mix::<S, R>(simd, &mut to, v, (t, padded), i, Weights::Along(weights))
-                });
-            }
+        for head in 0..heads {
+            let weights = &mut weights[head * n * padded..][..n * padded];
+            let first = head * size;
+            let query = |i: usize| part(qkv, 3 * width, queries.token(i), first, size);
+            let key = |j: usize| part(qkv, 3 * width, j, width + first, size);
+            let value = |j: usize| part(qkv, 3 * width, j, 2 * width + first, size);
+            transpose(scratch, (t, padded, size), key);
+            in_tiles!(n, i, R => {
+                products::<S, R>(simd, weights, query, scratch, (padded, size), i)
+            });
+            soften(simd, weights, t, padded, scale);
+            in_tiles!(n, i, R => {
+                let rows = rows_of::<R>(weights, i, padded, t);
+                mix::<S, R>(simd, t, size, |j| along(rows, j), value, |r, c, sum| {
+                    let out = &mut out[(i + r) * width + first..][..size];
+                    store_part(simd, &mut out[c..], sum);
+                })
+            });
         }
     }
 }
 
+/// Writes as much of a register as there is room for.
+#[inline(always)]
+fn store_part<S: Simd>(simd: S, to: &mut [f32], values: S::f32s) {
+    let n = to.len().min(S::F32_LANES);
+    store(simd, &mut to[..n], values);
+}
+
 struct Backward<'a> {
     sizes: Attention,
-    qkv_gradient: &'a mut [f32],
+    of_qkv: &'a mut [f32],
     gradient: &'a [f32],
     weights: &'a [f32],
     qkv: &'a [f32],
+    queries: Queries<'a>,
     scratch: &'a mut Vec<f32>,
 }
 
@@ -300,51 +347,68 @@ impl WithSimd for Backward<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { sizes, qkv_gradient, gradient, weights, qkv, scratch } = self;
-        let Attention { t, size, .. } = sizes;
-        let (width, padded) = (sizes.width(), sizes.padded());
+        let Self { sizes, of_qkv, gradient, weights, qkv, queries, scratch } = self;
+        let Attention { t, size, heads } = sizes;
+        let (width, padded, n) = (sizes.width(), sizes.padded(), queries.rows.len());
         let scale = 1.0 / (size as f32).sqrt();
         scratch.clear();
         scratch.resize((size + t) * padded, 0.0);
         let (columns, of_scores) = scratch.split_at_mut(size * padded);
-        let of_weights = weights.chunks_exact(sizes.weights_len());
-        let outputs = qkv_gradient.chunks_exact_mut(3 * t * width).zip(of_weights);
-        let inputs = gradient.chunks_exact(t * width).zip(qkv.chunks_exact(3 * t * width));
-        for ((out, weights), (gradient, data)) in outputs.zip(inputs) {
-            for (head, weights) in weights.chunks_exact(t * padded).enumerate() {
-                let [q, k, v] = sizes.parts(data, head);
-                let dy = Features { data: gradient, stride: width, ..q };
-                v.transpose(columns, t, padded, 1.0);
-                // Through the softmax: w (d − Σ w d), with d the gradient of w.
-                in_tiles!(t, i, R => products::<S, R>(simd, of_scores, dy, columns, padded, i));
-                let rows = of_scores.chunks_exact_mut(padded).zip(weights.chunks_exact(padded));
-                for (of_scores, weights) in rows {
-                    let (of_scores, _) = S::as_mut_simd_f32s(of_scores);
-                    let (weights, _) = S::as_simd_f32s(weights);
-                    let mut mean = simd.splat_f32s(0.0);
-                    for (&of_score, &weight) in of_scores.iter().zip(weights) {
-                        mean = simd.mul_add_e_f32s(of_score, weight, mean);
-                    }
-                    let mean = simd.splat_f32s(simd.reduce_sum_f32s(mean));
-                    let scale = simd.splat_f32s(scale);
-                    for (of_score, &weight) in of_scores.iter_mut().zip(weights) {
-                        let apart = simd.sub_f32s(*of_score, mean);
-                        *of_score = simd.mul_f32s(simd.mul_f32s(weight, scale), apart);
-                    }
-                }
-                let mut to = Target { out: &mut *out, stride: 3 * width, first: q.first, size };
-                in_tiles!(t, i, R => {
-                    mix::<S, R>(simd, &mut to, k, (t, padded), i, Weights::Along(of_scores))
-                });
-                to.first += width;
-                in_tiles!(t, i, R => {
-                    mix::<S, R>(simd, &mut to, q, (t, padded), i, Weights::Down(of_scores))
-                });
-                to.first += width;
-                in_tiles!(t, i, R => {
-                    mix::<S, R>(simd, &mut to, dy, (t, padded), i, Weights::Down(weights))
-                });
+        let of_scores = &mut of_scores[..n * padded];
+        if n < t {
+            // No gradient comes from queries that there are none of.
+            for row in of_qkv.chunks_exact_mut(3 * width) {
+                row[..width].fill(0.0);
             }
+        }
+        for head in 0..heads {
+            let weights = &weights[head * n * padded..][..n * padded];
+            let first = head * size;
+            let query = |i: usize| part(qkv, 3 * width, queries.token(i), first, size);
+            let key = |j: usize| part(qkv, 3 * width, j, width + first, size);
+            let value = |j: usize| part(qkv, 3 * width, j, 2 * width + first, size);
+            let upstream = |i: usize| part(gradient, width, i, first, size);
+            transpose(columns, (t, padded, size), value);
+            // Through the softmax: w (d − Σ w d), with d the gradient of w.
+            in_tiles!(n, i, R => {
+                products::<S, R>(simd, of_scores, upstream, columns, (padded, size), i)
+            });
+            let rows = of_scores.chunks_exact_mut(padded).zip(weights.chunks_exact(padded));
+            for (of_scores, weights) in rows {
+                let (of_scores, _) = S::as_mut_simd_f32s(of_scores);
+                let (weights, _) = S::as_simd_f32s(weights);
+                let mut mean = simd.splat_f32s(0.0);
+                for (&of_score, &weight) in of_scores.iter().zip(weights) {
+                    mean = simd.mul_add_e_f32s(of_score, weight, mean);
+                }
+                let mean = simd.splat_f32s(simd.reduce_sum_f32s(mean));
+                let scale = simd.splat_f32s(scale);
+                for (of_score, &weight) in of_scores.iter_mut().zip(weights) {
+                    let apart = simd.sub_f32s(*of_score, mean);
+                    *of_score = simd.mul_f32s(simd.mul_f32s(weight, scale), apart);
+                }
+            }
+            in_tiles!(n, i, R => {
+                let rows = rows_of::<R>(of_scores, i, padded, t);
+                mix::<S, R>(simd, t, size, |j| along(rows, j), key, |r, c, sum| {
+                    let row = &mut of_qkv[queries.token(i + r) * 3 * width + first..][..size];
+                    store_part(simd, &mut row[c..], sum);
+                })
+            });
+            in_tiles!(t, j, R => {
+                let down = |i: usize| of_scores[i * padded + j..].as_chunks::<R>().0[0];
+                mix::<S, R>(simd, n, size, down, query, |r, c, sum| {
+                    let row = &mut of_qkv[(j + r) * 3 * width + width + first..][..size];
+                    store_part(simd, &mut row[c..], sum);
+                })
+            });
+            in_tiles!(t, j, R => {
+                let down = |i: usize| weights[i * padded + j..].as_chunks::<R>().0[0];
+                mix::<S, R>(simd, n, size, down, upstream, |r, c, sum| {
+                    let row = &mut of_qkv[(j + r) * 3 * width + 2 * width + first..][..size];
+                    store_part(simd, &mut row[c..], sum);
+                })
+            });
         }
     }
 }
@@ -358,56 +422,68 @@ mod tests {
     }
 
     /// Σ over outputs of upstream · output, in double precision, by the definition.
-    fn by_definition(sizes: Attention, qkv: &[f64], upstream: &[f32]) -> f64 {
+    fn by_definition(sizes: Attention, qkv: &[f64], queries: &[i32], upstream: &[f32]) -> f64 {
         let Attention { t, heads, size } = sizes;
         let width = sizes.width();
+        let at = |token: usize, part: usize, c: usize| qkv[(token * 3 + part) * width + c];
         let mut total = 0.0;
-        for (sequence, qkv) in qkv.chunks(3 * t * width).enumerate() {
-            let at = |token: usize, part: usize, c: usize| qkv[(token * 3 + part) * width + c];
-            for (head, i) in (0..heads).flat_map(|head| (0..t).map(move |i| (head, i))) {
-                let features = head * size..(head + 1) * size;
-                let score = |j| features.clone().map(|c| at(i, 0, c) * at(j, 1, c)).sum::<f64>();
-                let power: Vec<f64> =
-                    (0..t).map(|j| (score(j) / (size as f64).sqrt()).exp()).collect();
-                let sum: f64 = power.iter().sum();
-                for c in features.clone() {
-                    let mixed: f64 = (0..t).map(|j| power[j] / sum * at(j, 2, c)).sum();
-                    total += f64::from(upstream[(sequence * t + i) * width + c]) * mixed;
-                }
+        for (head, (place, &i)) in
+            (0..heads).flat_map(|head| queries.iter().enumerate().map(move |query| (head, query)))
+        {
+            let features = head * size..(head + 1) * size;
+            let score = |j| features.clone().map(|c| at(i as usize, 0, c) * at(j, 1, c)).sum();
+            let power: Vec<f64> = (0..t)
+                .map(|j| -> f64 { score(j) })
+                .map(|x| (x / (size as f64).sqrt()).exp())
+                .collect();
+            let sum: f64 = power.iter().sum();
+            for c in features.clone() {
+                let mixed: f64 = (0..t).map(|j| power[j] / sum * at(j, 2, c)).sum();
+                total += f64::from(upstream[place * width + c]) * mixed;
             }
         }
         total
     }
 
-    /// Every way of cutting tokens into tiles and of padding tokens and features.
+    /// Every way of cutting tokens into tiles and of padding tokens and features; all tokens attend,
+    /// or some.
     #[test]
     fn passes_agree_with_the_definition() {
         for (t, heads, size) in
             [(1, 1, 1), (5, 3, 8), (16, 2, 8), (20, 1, 3), (9, 2, 16), (33, 1, 20)]
         {
             let sizes = Attention { t, heads, size };
-            let (n, width) = (2, sizes.width());
-            let (qkv, upstream) = (filled(n * t * 3 * width, 0.1), filled(n * t * width, 0.5));
-            let mut scratch = vec![9.0; 5];
-            let mut out = vec![7.0; n * t * width];
-            let mut weights = vec![7.0; n * sizes.weights_len()];
-            sizes.forward(&mut out, &mut weights, &qkv, &mut scratch);
-            let wide: Vec<f64> = qkv.iter().map(|&x| f64::from(x)).collect();
-            let total: f64 = out.iter().zip(&upstream).map(|(x, up)| f64::from(x * up)).sum();
-            let expected = by_definition(sizes, &wide, &upstream);
-            assert!((total - expected).abs() < 1e-4, "{t} {heads} {size}: {total} {expected}");
-            let mut back = vec![7.0; n * t * 3 * width];
-            sizes.backward(&mut back, &upstream, &weights, &qkv, &mut scratch);
-            // Every 7th input, by differences.
-            for i in (0..qkv.len()).step_by(7) {
-                let h = 1e-5;
-                let at = |sign: f64| {
-                    let mut moved = wide.clone();
-                    moved[i] += sign * h;
-                    by_definition(sizes, &moved, &upstream)
-                };
-                let slope = (at(1.0) - at(-1.0)) / (2.0 * h);
-                assert!((f64::from(back[i]) - slope).abs() < 1e-5, "{t} {heads} {size} {i}");
+            let (base, width) = (40, sizes.width());
+            let qkv = filled(t * 3 * width, 0.1);
+            let all: Vec<i32> = (0..t as i32).collect();
+            let some: Vec<i32> = all.iter().copied().filter(|i| i % 3 != 1).collect();
+            for queries in [&all, &some, &vec![t as i32 - 1]] {
+                let what = format!("{t} {heads} {size}, {} queries", queries.len());
+                let n = queries.len();
+                let numbered: Vec<i32> = queries.iter().map(|i| i + base).collect();
+                let attend = Queries { rows: &numbered, base };
+                let upstream = filled(n * width, 0.5);
+                let mut scratch = vec![9.0; 5];
+                let mut out = vec![7.0; n * width];
+                let mut weights = vec![7.0; n * sizes.per_query()];
+                sizes.forward(&mut out, &mut weights, &qkv, attend, &mut scratch);
+                let wide: Vec<f64> = qkv.iter().map(|&x| f64::from(x)).collect();
+                let total: f64 = out.iter().zip(&upstream).map(|(x, up)| f64::from(x * up)).sum();
+                let expected = by_definition(sizes, &wide, queries, &upstream);
+                assert!((total - expected).abs() < 1e-4, "{what}: {total} {expected}");
+                let mut back = vec![7.0; t * 3 * width];
+                sizes.backward(&mut back, &upstream, &weights, &qkv, attend, &mut scratch);
+                // Every 5th input, by differences.
+                for i in (0..qkv.len()).step_by(5) {
+                    let h = 1e-5;
+                    let at = |sign: f64| {
+                        let mut moved = wide.clone();
+                        moved[i] += sign * h;
+                        by_definition(sizes, &moved, queries, &upstream)
+                    };
+                    let slope = (at(1.0) - at(-1.0)) / (2.0 * h);
+                    assert!((f64::from(back[i]) - slope).abs() < 1e-5, "{what} {i}");
+                }
             }
         }
     }

@@ -214,7 +214,7 @@ impl Drop {
         let Some(dropout) = self.0 else { return x };
         let [n, t, size] = x.dims();
         let mut mask = vec![1.0f32; n * t * size];
-        dropout.apply(place, 0, t * size, &mut mask);
+        dropout.apply(place, t, size, 0.., &mut mask);
         let mask = Tensor::from_data(TensorData::new(mask, [n, t, size]), &x.device());
         x * mask
     }
