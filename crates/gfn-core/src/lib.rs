@@ -21,6 +21,7 @@ pub mod schedule;
 pub mod special;
 pub mod states;
 pub mod trajectories;
+pub mod transpose;
 pub mod vector;
 
 #[cfg(feature = "train")]

@@ -12,7 +12,8 @@ use rayon::prelude::*;
 
 use crate::kernels::Mat;
 use crate::native::PER_THREAD;
-use crate::vector::{load, store, vectorised};
+use crate::transpose::transpose;
+use crate::vector::{load, store};
 
 /// Vector registers per row of a panel.
 const VECTORS: usize = 2;
@@ -71,16 +72,7 @@ impl Panels {
     /// Packs the transpose of a row-major matrix of `k` columns, in place of what was there.
     pub fn pack_transposed(&mut self, matrix: &[f32], k: usize) {
         self.pack_with(k, matrix.len() / k, |columns, panel, width| {
-            let rows = &matrix[columns.start * k..columns.end * k];
-            let (eights, rest) = rows.split_at(columns.len() / 8 * 8 * k);
-            for (i, eight) in eights.chunks_exact(8 * k).enumerate() {
-                transpose_eight(&mut panel[8 * i..], width, eight, k);
-            }
-            for (c, row) in (columns.len() / 8 * 8..).zip(rest.chunks_exact(k)) {
-                for (packed, &value) in panel.chunks_exact_mut(width).zip(row) {
-                    packed[c] = value;
-                }
-            }
+            transpose(panel, width, columns.len(), k, |c| &matrix[(columns.start + c) * k..]);
         });
     }
 
@@ -115,25 +107,6 @@ impl Panels {
         }
         Arch::new().dispatch(Product { out, stride, rows, panels: self, finish });
     }
-}
-
-/// Writes eight rows of `k` numbers as columns of rows that start `stride` numbers apart.
-fn transpose_eight(out: &mut [f32], stride: usize, rows: &[f32], k: usize) {
-    vectorised(
-        #[inline(always)]
-        || {
-            let mut of_row = [&rows[..0]; 8];
-            for (r, of_row) in of_row.iter_mut().enumerate() {
-                *of_row = &rows[r * k..][..k];
-            }
-            let [a, b, c, d, e, f, g, h] = of_row;
-            for l in 0..k {
-                // As one value: written number by number it would not be put together in a register.
-                out[l * stride..].as_chunks_mut::<8>().0[0] =
-                    [a[l], b[l], c[l], d[l], e[l], f[l], g[l], h[l]];
-            }
-        },
-    );
 }
 
 struct Product<'a> {

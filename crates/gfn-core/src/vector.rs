@@ -101,10 +101,10 @@ impl WithSimd for SoftmaxWeights<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> (f32, f32) {
         let Self { logits, legal, inverse_temperature, weights } = self;
+        let lanes = S::F32_LANES;
         for ((weight, &logit), &legal) in weights.iter_mut().zip(logits).zip(legal) {
             *weight = if legal { logit } else { f32::NEG_INFINITY };
         }
-        let none = simd.splat_f32s(f32::NEG_INFINITY);
         let (registers, rest) = S::as_mut_simd_f32s(weights);
         // What is left over, in a register of its own.
         let mut last = [f32::NEG_INFINITY; MOST_LANES];
@@ -116,11 +116,20 @@ impl WithSimd for SoftmaxWeights<'_> {
         let max = simd.reduce_max_f32s(max);
         let (zero, scale) = (simd.splat_f32s(0.0), simd.splat_f32s(inverse_temperature));
         let (mut sum, all_max) = (zero, simd.splat_f32s(max));
-        for x in registers.iter_mut().chain([&mut last_register]) {
-            let power = exp_of(simd, simd.mul_f32s(simd.sub_f32s(*x, all_max), scale));
-            *x = simd.select_f32s(simd.less_than_f32s(none, *x), power, zero);
-            sum = simd.add_f32s(sum, *x);
+        // Illegal actions often come in long stretches, such as all symbols of a filled slot.
+        let blocks = registers.chunks_mut(BLOCK).zip(legal.chunks(BLOCK * lanes));
+        for (block, legal) in blocks {
+            if !any(legal) {
+                block.fill(zero);
+                continue;
+            }
+            for x in block {
+                *x = legal_power(simd, *x, all_max, scale);
+                sum = simd.add_f32s(sum, *x);
+            }
         }
+        last_register = legal_power(simd, last_register, all_max, scale);
+        sum = simd.add_f32s(sum, last_register);
         S::as_mut_simd_f32s(&mut last).0[0] = last_register;
         for (x, &last) in rest.iter_mut().zip(&last) {
             *x = last;
@@ -129,6 +138,25 @@ impl WithSimd for SoftmaxWeights<'_> {
     }
 }
 
+/// e^((x − max) · scale), 0 for the −∞ of an illegal action.
+#[inline(always)]
+fn legal_power<S: Simd>(simd: S, x: S::f32s, max: S::f32s, scale: S::f32s) -> S::f32s {
+    let power = exp_of(simd, simd.mul_f32s(simd.sub_f32s(x, max), scale));
+    let none = simd.splat_f32s(f32::NEG_INFINITY);
+    simd.select_f32s(simd.less_than_f32s(none, x), power, simd.splat_f32s(0.0))
+}
+
+#[inline(always)]
+fn any(flags: &[bool]) -> bool {
+    let mut any = false;
+    for &flag in flags {
+        any |= flag;
+    }
+    any
+}
+
+/// Registers of weights that are skipped together if none of their actions is legal.
+const BLOCK: usize = 8;
 /// Lanes of the widest registers.
 const MOST_LANES: usize = 16;
 

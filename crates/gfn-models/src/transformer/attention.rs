@@ -2,12 +2,14 @@
 //!
 //! Sequences have tens of tokens and heads have few features, so each head of each sequence is a
 //! handful of products too small for a matrix product: sums are held in registers, for several
-//! tokens at a time.
+//! tokens at a time. Weights lie by keys, one lane per query: the softmax over keys and its gradient
+//! are then sums of registers, and nothing is summed within one.
 
+use gfn_core::transpose::transpose;
 use gfn_core::vector::{exp_of, store};
 use pulp::{Arch, Simd, WithSimd};
 
-/// Keys are padded to a multiple of this, the widest register.
+/// Queries are padded to a multiple of this, the widest register.
 const LANES: usize = 16;
 
 /// Sizes of an attention layer.
@@ -40,13 +42,9 @@ impl Attention {
         self.heads * self.size
     }
 
-    fn padded(self) -> usize {
-        self.t.next_multiple_of(LANES)
-    }
-
-    /// Numbers that the weights of one query take.
-    pub(super) fn per_query(self) -> usize {
-        self.heads * self.padded()
+    /// Numbers that the weights of one sequence take, at most.
+    pub(super) fn per_sequence(self) -> usize {
+        self.heads * self.t * self.t.next_multiple_of(LANES)
     }
 
     /// Mixes the values of a sequence, in `qkv`, `[t, 3 width]`, for every query into `out`,
@@ -83,19 +81,30 @@ fn part(data: &[f32], stride: usize, row: usize, first: usize, size: usize) -> &
     &data[row * stride + first..][..size]
 }
 
-/// Calls a method for rows 0.., `$many` at a time as long as there are so many.
+/// Calls a method for rows 0.., as many at a time as it may be; of the last ones some twice, where
+/// that is less work than one by one.
 macro_rules! in_tiles {
-    ($n:expr, $i:ident, $rows:ident => $call:expr) => {{
-        let mut $i = 0;
+    (@of 8, $n:expr, $i:ident, $rows:ident => $call:expr) => {
         while $n - $i >= 8 {
             const $rows: usize = 8;
             $call;
             $i += 8;
         }
+    };
+    (@of 4, $n:expr, $i:ident, $rows:ident => $call:expr) => {};
+    ($most:tt, $n:expr, $i:ident, $rows:ident => $call:expr) => {{
+        let mut $i = 0;
+        in_tiles!(@of $most, $n, $i, $rows => $call);
         while $n - $i >= 4 {
             const $rows: usize = 4;
             $call;
             $i += 4;
+        }
+        if $n >= 4 && $i < $n {
+            const $rows: usize = 4;
+            $i = $n - 4;
+            $call;
+            $i = $n;
         }
         while $n - $i >= 1 {
             const $rows: usize = 1;
@@ -103,33 +112,6 @@ macro_rules! in_tiles {
             $i += 1;
         }
     }};
-}
-
-/// The features of `t` tokens by features, `[size, padded]`. The padding stays as it is.
-#[inline(always)]
-fn transpose<'a>(
-    out: &mut [f32],
-    (t, padded, size): (usize, usize, usize),
-    of: impl Fn(usize) -> &'a [f32],
-) {
-    let whole = t - t % 8;
-    for j in (0..whole).step_by(8) {
-        let mut rows = [&[][..]; 8];
-        for (r, row) in rows.iter_mut().enumerate() {
-            *row = &of(j + r)[..size];
-        }
-        let [a, b, c, d, e, f, g, h] = rows;
-        for l in 0..size {
-            // As one value: written number by number it would not be put together in a register.
-            out[l * padded + j..].as_chunks_mut::<8>().0[0] =
-                [a[l], b[l], c[l], d[l], e[l], f[l], g[l], h[l]];
-        }
-    }
-    for j in whole..t {
-        for (out, &value) in out[j..].iter_mut().step_by(padded).zip(of(j)) {
-            *out = value;
-        }
-    }
 }
 
 /// `out[i][j] = Σ_c rows[i][c] · columns[c][j]` for `R` rows from `first` on and all padded j.
@@ -142,8 +124,8 @@ fn products<'a, S: Simd, const R: usize>(
     (padded, size): (usize, usize),
     first: usize,
 ) {
-    match S::F32_LANES {
-        LANES => products_of::<S, R, 1>(simd, out, of, columns, (padded, size), first),
+    match padded / S::F32_LANES % 2 {
+        1 => products_of::<S, R, 1>(simd, out, of, columns, (padded, size), first),
         _ => products_of::<S, R, 2>(simd, out, of, columns, (padded, size), first),
     }
 }
@@ -219,51 +201,7 @@ fn mix<'a, S: Simd, const R: usize>(
     }
 }
 
-/// The softmax of the first `t` entries of every row times `scale`, which is positive; the padding
-/// becomes 0.
-#[inline(always)]
-fn soften<S: Simd>(simd: S, rows: &mut [f32], t: usize, padded: usize, scale: f32) {
-    let scale = simd.splat_f32s(scale);
-    for row in rows.chunks_exact_mut(padded) {
-        pad(row, t, f32::MIN);
-        let (registers, _) = S::as_mut_simd_f32s(row);
-        let mut max = registers[0];
-        for &x in &registers[1..] {
-            max = simd.max_f32s(max, x);
-        }
-        let max = simd.splat_f32s(simd.reduce_max_f32s(max));
-        for x in registers {
-            *x = simd.mul_f32s(simd.sub_f32s(*x, max), scale);
-        }
-    }
-    // Across rows: exponentials of a single row would wait for each other.
-    let (registers, _) = S::as_mut_simd_f32s(rows);
-    for x in registers {
-        *x = exp_of(simd, *x);
-    }
-    for row in rows.chunks_exact_mut(padded) {
-        pad(row, t, 0.0);
-        let (registers, _) = S::as_mut_simd_f32s(row);
-        let mut sum = registers[0];
-        for &x in &registers[1..] {
-            sum = simd.add_f32s(sum, x);
-        }
-        let factor = simd.splat_f32s(1.0 / simd.reduce_sum_f32s(sum));
-        for x in registers {
-            *x = simd.mul_f32s(*x, factor);
-        }
-    }
-}
-
-/// Fills the padding, where there is any: filling nothing would be a call all the same.
-#[inline(always)]
-fn pad(row: &mut [f32], t: usize, value: f32) {
-    if t < row.len() {
-        row[t..].fill(value);
-    }
-}
-
-/// Factors of `R` rows of weights for value `j`, along the rows.
+/// Factors of `R` rows for value `j`, along the rows.
 #[inline(always)]
 fn along<const R: usize>(rows: [&[f32]; R], j: usize) -> [f32; R] {
     let mut factors = [0.0; R];
@@ -273,14 +211,72 @@ fn along<const R: usize>(rows: [&[f32]; R], j: usize) -> [f32; R] {
     factors
 }
 
-/// `R` rows of weights from `first` on, the first `t` of each.
+/// `R` rows of weights from `first` on, the first `n` of each.
 #[inline(always)]
-fn rows_of<const R: usize>(weights: &[f32], first: usize, padded: usize, t: usize) -> [&[f32]; R] {
+fn rows_of<const R: usize>(weights: &[f32], first: usize, padded: usize, n: usize) -> [&[f32]; R] {
     let mut rows = [&[][..]; R];
     for (r, row) in rows.iter_mut().enumerate() {
-        *row = &weights[(first + r) * padded..][..t];
+        *row = &weights[(first + r) * padded..][..n];
     }
     rows
+}
+
+/// The softmax over keys, which are rows, of weights times `scale`, which is positive.
+#[inline(always)]
+fn soften<S: Simd>(simd: S, weights: &mut [f32], padded: usize, scale: f32) {
+    let per_row = padded / S::F32_LANES;
+    let (rows, scale) = (S::as_mut_simd_f32s(weights).0, simd.splat_f32s(scale));
+    // One register of every row at a time: the exponential's constants fill the others.
+    for lane in 0..per_row {
+        let mut max = rows[lane];
+        let mut at = lane;
+        while let Some(&x) = rows.get(at) {
+            max = simd.max_f32s(max, x);
+            at += per_row;
+        }
+        let mut sum = simd.splat_f32s(0.0);
+        let mut at = lane;
+        while let Some(x) = rows.get_mut(at) {
+            *x = exp_of(simd, simd.mul_f32s(simd.sub_f32s(*x, max), scale));
+            sum = simd.add_f32s(sum, *x);
+            at += per_row;
+        }
+        let factor = simd.div_f32s(simd.splat_f32s(1.0), sum);
+        let mut at = lane;
+        while let Some(x) = rows.get_mut(at) {
+            *x = simd.mul_f32s(*x, factor);
+            at += per_row;
+        }
+    }
+}
+
+/// Replaces `gradient`, that of the weights w, by that of what they are the softmax of:
+/// scale · w (d − Σ w d), with d the gradient of w and the sum over keys.
+#[inline(always)]
+fn soften_backward<S: Simd>(
+    simd: S,
+    gradient: &mut [f32],
+    weights: &[f32],
+    padded: usize,
+    scale: f32,
+) {
+    let per_row = padded / S::F32_LANES;
+    let (gradient, scale) = (S::as_mut_simd_f32s(gradient).0, simd.splat_f32s(scale));
+    let weights = &S::as_simd_f32s(weights).0[..gradient.len()];
+    for lane in 0..per_row {
+        let mut mean = simd.splat_f32s(0.0);
+        let mut at = lane;
+        while at < gradient.len() {
+            mean = simd.mul_add_e_f32s(gradient[at], weights[at], mean);
+            at += per_row;
+        }
+        let mut at = lane;
+        while at < gradient.len() {
+            let apart = simd.sub_f32s(gradient[at], mean);
+            gradient[at] = simd.mul_f32s(simd.mul_f32s(weights[at], scale), apart);
+            at += per_row;
+        }
+    }
 }
 
 struct Forward<'a> {
@@ -299,24 +295,25 @@ impl WithSimd for Forward<'_> {
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { sizes, out, weights, qkv, queries, scratch } = self;
         let Attention { t, size, heads } = sizes;
-        let (width, padded, n) = (sizes.width(), sizes.padded(), queries.rows.len());
+        let (width, n) = (sizes.width(), queries.rows.len());
+        let padded = n.next_multiple_of(S::F32_LANES);
         let scale = 1.0 / (size as f32).sqrt();
         scratch.clear();
-        scratch.resize(size * padded, 0.0);
+        scratch.resize(width * padded, 0.0);
+        transpose(scratch, padded, n, width, |i| part(qkv, 3 * width, queries.token(i), 0, width));
         for head in 0..heads {
-            let weights = &mut weights[head * n * padded..][..n * padded];
+            let by_features = &scratch[head * size * padded..][..size * padded];
+            let weights = &mut weights[head * t * padded..][..t * padded];
             let first = head * size;
-            let query = |i: usize| part(qkv, 3 * width, queries.token(i), first, size);
             let key = |j: usize| part(qkv, 3 * width, j, width + first, size);
             let value = |j: usize| part(qkv, 3 * width, j, 2 * width + first, size);
-            transpose(scratch, (t, padded, size), key);
-            in_tiles!(n, i, R => {
-                products::<S, R>(simd, weights, query, scratch, (padded, size), i)
-            });
-            soften(simd, weights, t, padded, scale);
-            in_tiles!(n, i, R => {
-                let rows = rows_of::<R>(weights, i, padded, t);
-                mix::<S, R>(simd, t, size, |j| along(rows, j), value, |r, c, sum| {
+            in_tiles!(4, t, j, R => {
+            products::<S, R>(simd, weights, key, by_features, (padded, size), j)
+                       });
+            soften(simd, weights, padded, scale);
+            in_tiles!(8, n, i, R => {
+                let down = |j: usize| weights[j * padded + i..].as_chunks::<R>().0[0];
+                mix::<S, R>(simd, t, size, down, value, |r, c, sum| {
                     let out = &mut out[(i + r) * width + first..][..size];
                     store_part(simd, &mut out[c..], sum);
                 })
@@ -349,12 +346,13 @@ impl WithSimd for Backward<'_> {
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { sizes, of_qkv, gradient, weights, qkv, queries, scratch } = self;
         let Attention { t, size, heads } = sizes;
-        let (width, padded, n) = (sizes.width(), sizes.padded(), queries.rows.len());
+        let (width, n) = (sizes.width(), queries.rows.len());
+        let padded = n.next_multiple_of(S::F32_LANES);
         let scale = 1.0 / (size as f32).sqrt();
         scratch.clear();
-        scratch.resize((size + t) * padded, 0.0);
-        let (columns, of_scores) = scratch.split_at_mut(size * padded);
-        let of_scores = &mut of_scores[..n * padded];
+        scratch.resize((width + t) * padded, 0.0);
+        let (columns, of_scores) = scratch.split_at_mut(width * padded);
+        transpose(columns, padded, n, width, |i| part(gradient, width, i, 0, width));
         if n < t {
             // No gradient comes from queries that there are none of.
             for row in of_qkv.chunks_exact_mut(3 * width) {
@@ -362,49 +360,34 @@ impl WithSimd for Backward<'_> {
             }
         }
         for head in 0..heads {
-            let weights = &weights[head * n * padded..][..n * padded];
+            let weights = &weights[head * t * padded..][..t * padded];
             let first = head * size;
             let query = |i: usize| part(qkv, 3 * width, queries.token(i), first, size);
             let key = |j: usize| part(qkv, 3 * width, j, width + first, size);
             let value = |j: usize| part(qkv, 3 * width, j, 2 * width + first, size);
+            let columns = &columns[head * size * padded..][..size * padded];
             let upstream = |i: usize| part(gradient, width, i, first, size);
-            transpose(columns, (t, padded, size), value);
-            // Through the softmax: w (d − Σ w d), with d the gradient of w.
-            in_tiles!(n, i, R => {
-                products::<S, R>(simd, of_scores, upstream, columns, (padded, size), i)
-            });
-            let rows = of_scores.chunks_exact_mut(padded).zip(weights.chunks_exact(padded));
-            for (of_scores, weights) in rows {
-                let (of_scores, _) = S::as_mut_simd_f32s(of_scores);
-                let (weights, _) = S::as_simd_f32s(weights);
-                let mut mean = simd.splat_f32s(0.0);
-                for (&of_score, &weight) in of_scores.iter().zip(weights) {
-                    mean = simd.mul_add_e_f32s(of_score, weight, mean);
-                }
-                let mean = simd.splat_f32s(simd.reduce_sum_f32s(mean));
-                let scale = simd.splat_f32s(scale);
-                for (of_score, &weight) in of_scores.iter_mut().zip(weights) {
-                    let apart = simd.sub_f32s(*of_score, mean);
-                    *of_score = simd.mul_f32s(simd.mul_f32s(weight, scale), apart);
-                }
-            }
-            in_tiles!(n, i, R => {
-                let rows = rows_of::<R>(of_scores, i, padded, t);
-                mix::<S, R>(simd, t, size, |j| along(rows, j), key, |r, c, sum| {
+            in_tiles!(4, t, j, R => {
+            products::<S, R>(simd, of_scores, value, columns, (padded, size), j)
+                       });
+            soften_backward(simd, of_scores, weights, padded, scale);
+            in_tiles!(8, n, i, R => {
+                let down = |j: usize| of_scores[j * padded + i..].as_chunks::<R>().0[0];
+                mix::<S, R>(simd, t, size, down, key, |r, c, sum| {
                     let row = &mut of_qkv[queries.token(i + r) * 3 * width + first..][..size];
                     store_part(simd, &mut row[c..], sum);
                 })
             });
-            in_tiles!(t, j, R => {
-                let down = |i: usize| of_scores[i * padded + j..].as_chunks::<R>().0[0];
-                mix::<S, R>(simd, n, size, down, query, |r, c, sum| {
+            in_tiles!(4, t, j, R => {
+                let rows = rows_of::<R>(of_scores, j, padded, n);
+                mix::<S, R>(simd, n, size, |i| along(rows, i), query, |r, c, sum| {
                     let row = &mut of_qkv[(j + r) * 3 * width + width + first..][..size];
                     store_part(simd, &mut row[c..], sum);
                 })
             });
-            in_tiles!(t, j, R => {
-                let down = |i: usize| weights[i * padded + j..].as_chunks::<R>().0[0];
-                mix::<S, R>(simd, n, size, down, upstream, |r, c, sum| {
+            in_tiles!(4, t, j, R => {
+                let rows = rows_of::<R>(weights, j, padded, n);
+                mix::<S, R>(simd, n, size, |i| along(rows, i), upstream, |r, c, sum| {
                     let row = &mut of_qkv[(j + r) * 3 * width + 2 * width + first..][..size];
                     store_part(simd, &mut row[c..], sum);
                 })
@@ -465,7 +448,7 @@ mod tests {
                 let upstream = filled(n * width, 0.5);
                 let mut scratch = vec![9.0; 5];
                 let mut out = vec![7.0; n * width];
-                let mut weights = vec![7.0; n * sizes.per_query()];
+                let mut weights = vec![7.0; sizes.per_sequence()];
                 sizes.forward(&mut out, &mut weights, &qkv, attend, &mut scratch);
                 let wide: Vec<f64> = qkv.iter().map(|&x| f64::from(x)).collect();
                 let total: f64 = out.iter().zip(&upstream).map(|(x, up)| f64::from(x * up)).sum();

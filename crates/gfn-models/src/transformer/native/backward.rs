@@ -311,7 +311,7 @@ impl Pass<'_> {
         let is_last = layer + 1 == net.layers;
         let kept = &self.kept[KEPT * layer..][..KEPT];
         let of_mixed = room(self.below, outputs.len(), width);
-        let weights = &kept[WEIGHTS][at(outputs, attention.per_query())];
+        let weights = &kept[WEIGHTS][at(&states, attention.per_sequence())];
         let n = if layer == 0 { 1 } else { states.len() };
         let of_qkv = room(self.wide, n * t, 3 * width);
         let mut done = 0;
@@ -320,7 +320,7 @@ impl Pass<'_> {
             let queries = net.queries(&self.rows, state, is_last);
             let end = done + queries.rows.len();
             let of_mixed = &of_mixed[at(&(done..end), width)];
-            let weights = &weights[at(&(done..end), attention.per_query())];
+            let weights = &weights[at(&(i..i + 1), attention.per_sequence())];
             done = end;
             if layer > 0 {
                 let qkv = &kept[QKV][at(&rows, 3 * width)];

@@ -105,11 +105,12 @@ impl NativeTransformer {
         let projected = new_rows(qkv, inputs, 3 * width);
         linear(projected, attended, params, first + ATTENTION_IN, inputs.len());
         add_bias(projected, param(ATTENTION_IN + 1));
-        let mix = new_rows(mix, outputs, attention.per_query());
         let mixed = new_rows(mixed, outputs, width);
         let states = added.rows.start / attention.t..added.rows.end / attention.t;
+        let mix = new_rows(mix, &states, attention.per_sequence());
+        let mut mix = mix.chunks_exact_mut(attention.per_sequence());
         let mut done = 0;
-        for state in states.clone() {
+        for state in states {
             let of_state = state * attention.t..(state + 1) * attention.t;
             let queries = self.queries(rows, state, is_last);
             let projected = if is_first {
@@ -119,7 +120,7 @@ impl NativeTransformer {
                 &qkv[at(&of_state, 3 * width)]
             };
             let end = done + queries.rows.len();
-            let mix = &mut mix[at(&(done..end), attention.per_query())];
+            let mix = mix.next().expect("one for every state");
             attention.forward(&mut mixed[at(&(done..end), width)], mix, projected, queries, small);
             done = end;
         }
