@@ -25,6 +25,8 @@ pub mod transpose;
 pub mod vector;
 
 #[cfg(feature = "train")]
+mod awake;
+#[cfg(feature = "train")]
 pub mod backward;
 #[cfg(feature = "train")]
 pub mod batch;
@@ -50,6 +52,8 @@ pub mod panels;
 pub mod scored;
 #[cfg(feature = "train")]
 pub mod train;
+#[cfg(feature = "train")]
+pub mod work;
 
 pub use environment::{Environment, Layout, NO_TOKEN};
 pub use graph::StateGraph;

@@ -12,12 +12,12 @@ use burn::optim::{
     StateSink, StateSource,
 };
 use burn::tensor::{Device, Tensor, TensorData};
-use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::kernels::AdamStep;
 use crate::native::PER_THREAD;
+use crate::work::largest_first;
 
 /// Which optimiser steps the parameters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -153,15 +153,15 @@ impl NativeAdam {
             let moments =
                 state.first.chunks_mut(PER_THREAD).zip(state.second.chunks_mut(PER_THREAD));
             let values = value.chunks_mut(PER_THREAD).zip(gradient.chunks(PER_THREAD));
-            work.extend(values.zip(moments).map(|chunk| (step, chunk)));
+            work.extend(values.zip(moments).map(|chunk| (chunk.0.0.len(), (step, chunk))));
         }
         let run = |(step, ((value, gradient), (first, second)))| {
             crate::kernels::adam(step, value, gradient, first, second);
         };
         if total < 2 * PER_THREAD {
-            work.into_iter().for_each(run);
+            work.into_iter().for_each(|(_, piece)| run(piece));
         } else {
-            work.into_par_iter().for_each(run);
+            largest_first(work, run);
         }
     }
 

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use burn::tensor::{Device, Tensor};
 use rand::RngExt;
 
+use crate::awake::Awake;
 use crate::backward::{BackwardStrategy, Order, OwnUpdate, Source};
 use crate::batch::Batch;
 use crate::dropout::Dropout;
@@ -20,7 +21,7 @@ use crate::objective::{LogZ, Objective};
 use crate::optimizer::Optimizer;
 use crate::policy::Direction;
 use crate::rng::{Purpose, Streams};
-use crate::sampler::{Draw, Exploration, Sampler};
+use crate::sampler::{Draw, Exploration, Sampler, parts_of_batch};
 use crate::schedule::Schedule;
 use crate::scored::{HostLoss, HostScored, LogPb, Scored};
 use crate::{Environment, NetworkRows, Reward, RewardError, Trajectories};
@@ -122,6 +123,7 @@ pub struct Trainer {
     optimizers: [Optimizer; 3],
     history: VecDeque<Trajectories>,
     sampler: Sampler,
+    awake: Awake,
     /// Activations of the rollout, until the first update of the iteration has used them.
     recorded: Option<Vec<Tape>>,
     streams: Streams,
@@ -178,6 +180,7 @@ impl Trainer {
                 .map(|settings| Optimizer::new(&settings, n, model.is_native())),
             history: VecDeque::new(),
             sampler: Sampler::default(),
+            awake: Awake::default(),
             recorded: None,
             streams,
             eval_streams: Streams::new(eval_seed),
@@ -289,6 +292,9 @@ impl Trainer {
     ) -> Result<(Trajectories, NetworkRows), TrainError> {
         let draw = Draw { streams: self.streams, purpose: Purpose::Rollout, step };
         let n = self.settings.batch_at(step);
+        if self.model.is_native() {
+            self.awake.keep(parts_of_batch(n) - 1);
+        }
         let (model, backward) = (&self.model, &*self.parts.backward);
         let reads = match backward.own_update() {
             // A loss on past batches cannot use what is recorded.

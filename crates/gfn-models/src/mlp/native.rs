@@ -7,6 +7,7 @@ use std::sync::Arc;
 use gfn_core::kernels::{Mat, add_bias_relu, matmul, scatter_rows, sum_into_bias, sum_rows};
 use gfn_core::native::{NativeNetwork, Tape, Weights, grow};
 use gfn_core::panels::{Finish, Panels};
+use gfn_core::work::largest_first;
 use rayon::prelude::*;
 
 use super::{HEADS, Mlp};
@@ -143,7 +144,7 @@ impl NativeNetwork for NativeMlp {
         tapes.par_iter_mut().for_each(|tape| self.propagate(weights, tape));
         let mut gradients: Vec<&mut [f32]> = gradients.iter_mut().map(|g| &mut g[..]).collect();
         let mut take = |index: usize| std::mem::take(&mut gradients[index]);
-        let mut work: Vec<Work<'_>> = Vec::new();
+        let mut work: Vec<(usize, Work<'_>)> = Vec::new();
         for (p, part) in self.parts.iter().enumerate() {
             let passed: Vec<Passed<'_>> =
                 tapes.iter().filter_map(|tape| self.passed(p, tape)).collect();
@@ -154,9 +155,11 @@ impl NativeNetwork for NativeMlp {
                 let weight = take(part.trunk + 2 * layer).chunks_mut(stretch * self.hidden);
                 for (i, weight) in weight.enumerate() {
                     let passed = passed.clone();
-                    work.push(Box::new(move || {
+                    let size = rows * weight.len();
+                    let piece: Work<'_> = Box::new(move || {
                         self.inner_gradient(&passed, layer, i * stretch, keep, weight);
-                    }));
+                    });
+                    work.push((size, piece));
                 }
             }
             let stretch = stretch_of(self.hidden, rows * part.columns.len());
@@ -169,29 +172,39 @@ impl NativeNetwork for NativeMlp {
             for first in (0..self.hidden).step_by(stretch) {
                 let of_heads: Vec<_> = heads.iter_mut().filter_map(Iterator::next).collect();
                 let passed = passed.clone();
-                work.push(Box::new(move || {
+                let size = rows * of_heads.iter().map(|head| head.len()).sum::<usize>();
+                let piece: Work<'_> = Box::new(move || {
                     self.head_gradients(&passed, part, first, keep, of_heads);
-                }));
+                });
+                work.push((size, piece));
             }
             let table = take(part.trunk);
             let n_tokens = table.len() / self.hidden;
             let stretch = stretch_of(n_tokens, rows * self.n_active);
             for (i, table) in table.chunks_mut(stretch * self.hidden).enumerate() {
                 let passed = passed.clone();
-                work.push(Box::new(move || {
+                let size = PER_ADDITION * rows * self.n_active * self.hidden;
+                let piece: Work<'_> = Box::new(move || {
                     self.table_gradient(&passed, i * stretch, keep, table);
-                }));
+                });
+                work.push((size, piece));
             }
             let trunk = (0..self.layers).map(|layer| take(part.trunk + 2 * layer + 1)).collect();
             let heads = (0..part.sizes.len()).map(|h| take(part.heads + 2 * h + 1)).collect();
-            work.push(Box::new(move || self.bias_gradients(&passed, part, keep, trunk, heads)));
+            let size = PER_ADDITION * rows * (self.layers * self.hidden + part.columns.len());
+            let piece: Work<'_> =
+                Box::new(move || self.bias_gradients(&passed, part, keep, trunk, heads));
+            work.push((size, piece));
         }
-        work.into_par_iter().with_max_len(1).for_each(|work| work());
+        largest_first(work, |piece| piece());
     }
 }
 
 /// Gradients of some parameters, or of a stretch of their rows.
 type Work<'a> = Box<dyn FnOnce() + Send + 'a>;
+
+/// Multiplications of a matrix product that take as long as one addition to a row in memory.
+const PER_ADDITION: usize = 4;
 
 /// What a part of the batch has left for the gradients of one trunk and its heads.
 struct Passed<'a> {

@@ -158,8 +158,8 @@ fn products_of<'a, S: Simd, const R: usize, const V: usize>(
                 }
             }
         }
-        for r in 0..R {
-            out[r * per_row + j..].as_chunks_mut::<V>().0[0] = sums[r];
+        for (r, sums) in sums.into_iter().enumerate() {
+            out[r * per_row + j..].as_chunks_mut::<V>().0[0] = sums;
         }
     }
 }
@@ -195,8 +195,8 @@ fn mix<'a, S: Simd, const R: usize>(
                 }
             }
         }
-        for r in 0..R {
-            out(r, c, sums[r]);
+        for (r, sum) in sums.into_iter().enumerate() {
+            out(r, c, sum);
         }
     }
 }
