@@ -335,6 +335,49 @@ fn naive_trains_p_b_and_fixed_strategies_leave_it() {
     }
 }
 
+/// The gradients of one batch on both engines, to single precision.
+fn assert_same_gradients(native: &mut Trainer, burn: &mut Trainer, batch: &Batch, what: &str) {
+    let (a, b) = (gradients(native, batch), gradients(burn, batch));
+    for ((info, a), b) in native.model().infos().iter().zip(a).zip(b) {
+        let a = a.unwrap_or_default();
+        let b = b.unwrap_or_else(|| vec![0.0; a.len()]);
+        let scale = b.iter().fold(1.0f32, |scale, g| scale.max(g.abs()));
+        for (a, b) in a.iter().zip(&b) {
+            assert!((a - b).abs() < 1e-5 * scale, "{what} {}: {a} {b}", info.name);
+        }
+    }
+}
+
+/// The same at sizes from which on the native engine cuts its work into pieces: weights into
+/// stretches of rows, and choices among thousands of actions.
+#[test]
+fn native_and_burn_agree_on_large_batches() {
+    let words = "[env]\nkind = 'bit_sequence'\nbits = 120\nword_bits = 8\n\
+                 [reward]\nkind = 'hamming'\nn_modes = 5\n";
+    let grid = "[env]\nkind = 'hypergrid'\ndim = 4\nside = 8\n";
+    let transformer = TRANSFORMERS[0];
+    for (world, model, n) in [
+        (grid, "kind = 'mlp'\nhidden = 256", 100),
+        (words, "kind = 'mlp'\nhidden = 32", 6),
+        (words, transformer, 6),
+    ] {
+        let build = |engine: &str| {
+            let text = format!(
+                "{world}[model]\n{model}\nzero_init_backward = false\n[objective]\nkind = 'tb'\n\
+                 [backward]\nkind = 'naive'\n[train]\nengine = '{engine}'\n"
+            );
+            let registry = Registry::builtin();
+            let spec = Spec::parse(&registry, "spec.toml", text, "test", &[]).unwrap();
+            Experiment::build(&registry, &spec).unwrap()
+        };
+        let (mut native, mut burn) = (build("native"), build("burn"));
+        let trajectories = sample(&native, n);
+        let batch = native.trainer.batch_of(&trajectories);
+        let what = format!("{world} {model}");
+        assert_same_gradients(&mut native.trainer, &mut burn.trainer, &batch, &what);
+    }
+}
+
 /// The hand-written passes against Burn's autodiff: same loss, same gradients.
 #[test]
 fn native_and_burn_agree() {
@@ -365,16 +408,7 @@ fn native_and_burn_agree() {
                     loss_value(&mut burn.trainer, &batch),
                 );
                 assert!((a - b).abs() < 1e-5 * a.abs().max(1.0), "{what}: {a} against {b}");
-                let (a, b) =
-                    (gradients(&mut native.trainer, &batch), gradients(&mut burn.trainer, &batch));
-                for ((info, a), b) in native.trainer.model().infos().iter().zip(a).zip(b) {
-                    let a = a.unwrap_or_default();
-                    let b = b.unwrap_or_else(|| vec![0.0; a.len()]);
-                    let scale = b.iter().fold(1.0f32, |scale, g| scale.max(g.abs()));
-                    for (a, b) in a.iter().zip(&b) {
-                        assert!((a - b).abs() < 1e-5 * scale, "{what} {}: {a} {b}", info.name);
-                    }
-                }
+                assert_same_gradients(&mut native.trainer, &mut burn.trainer, &batch, &what);
                 // And a few whole iterations, target copies and optimisers included.
                 for _ in 0..3 {
                     let (a, b) = (native.trainer.step().unwrap(), burn.trainer.step().unwrap());
@@ -418,16 +452,7 @@ fn native_and_burn_agree_on_padded_observations() {
             let trajectories = sample(&native, 12);
             assert_eq!(trajectories, sample(&burn, 12), "{what}: the same rollouts");
             let batch = native.trainer.batch_of(&trajectories);
-            let (a, b) =
-                (gradients(&mut native.trainer, &batch), gradients(&mut burn.trainer, &batch));
-            for ((info, a), b) in native.trainer.model().infos().iter().zip(a).zip(b) {
-                let a = a.unwrap_or_default();
-                let b = b.unwrap_or_else(|| vec![0.0; a.len()]);
-                let scale = b.iter().fold(1.0f32, |scale, g| scale.max(g.abs()));
-                for (a, b) in a.iter().zip(&b) {
-                    assert!((a - b).abs() < 1e-5 * scale, "{what} {}: {a} {b}", info.name);
-                }
-            }
+            assert_same_gradients(&mut native.trainer, &mut burn.trainer, &batch, &what);
             for _ in 0..20 {
                 let (a, b) = (native.trainer.step().unwrap(), burn.trainer.step().unwrap());
                 assert!((a.loss - b.loss).abs() < 1e-4 * b.loss.abs().max(1.0), "{what}");

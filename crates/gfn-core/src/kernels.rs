@@ -365,6 +365,44 @@ mod tests {
         }
     }
 
+    /// Against double precision, and to the end where the gradient stays away: moments become 0
+    /// instead of numbers too small to be normal, and the value rests.
+    #[test]
+    fn adam_follows_its_equations_and_comes_to_rest() {
+        let (lr, beta1, beta2, epsilon) = (1e-2, 0.9, 0.99, 1e-8);
+        let gradients = |t: i32| if t <= 5 { [0.3 * t as f32, -2.0, 1e-3] } else { [0.0; 3] };
+        let mut value = [1.0f32, -1.0, 0.5];
+        let (mut first, mut second) = ([0.0f32; 3], [0.0f32; 3]);
+        let (mut exact, mut moments) = (value.map(f64::from), [[0.0f64; 2]; 3]);
+        for t in 1..=12_000 {
+            let step = AdamStep {
+                lr: lr as f32,
+                beta1: beta1 as f32,
+                beta2: beta2 as f32,
+                epsilon: epsilon as f32,
+                l2: 0.0,
+                correction1: (1.0 / (1.0 - f64::powi(beta1, t))) as f32,
+                correction2: (1.0 / (1.0 - f64::powi(beta2, t))) as f32,
+                scale: 1.0,
+            };
+            adam(step, &mut value, &gradients(t), &mut first, &mut second);
+            for (i, &g) in gradients(t).iter().enumerate() {
+                let [m, v] = &mut moments[i];
+                *m = beta1 * *m + (1.0 - beta1) * f64::from(g);
+                *v = beta2 * *v + (1.0 - beta2) * f64::from(g) * f64::from(g);
+                let corrected = (*v / (1.0 - f64::powi(beta2, t))).sqrt();
+                exact[i] -= lr * *m / (1.0 - f64::powi(beta1, t)) / (corrected + epsilon);
+            }
+            for moment in first.iter().chain(&second) {
+                assert!(*moment == 0.0 || moment.is_normal(), "{t}: {moment}");
+            }
+        }
+        for (value, exact) in value.iter().zip(exact) {
+            assert!((f64::from(*value) - exact).abs() < 1e-5, "{value} {exact}");
+        }
+        assert_eq!((first, second), ([0.0; 3], [0.0; 3]));
+    }
+
     #[test]
     fn rows_are_summed_and_scattered() {
         let table = filled(4 * 3, 0.0);
