@@ -348,36 +348,6 @@ fn assert_same_gradients(native: &mut Trainer, burn: &mut Trainer, batch: &Batch
     }
 }
 
-/// The same at sizes from which on the native engine cuts its work into pieces: weights into
-/// stretches of rows, and choices among thousands of actions.
-#[test]
-fn native_and_burn_agree_on_large_batches() {
-    let words = "[env]\nkind = 'bit_sequence'\nbits = 120\nword_bits = 8\n\
-                 [reward]\nkind = 'hamming'\nn_modes = 5\n";
-    let grid = "[env]\nkind = 'hypergrid'\ndim = 4\nside = 8\n";
-    let transformer = TRANSFORMERS[0];
-    for (world, model, n) in [
-        (grid, "kind = 'mlp'\nhidden = 256", 100),
-        (words, "kind = 'mlp'\nhidden = 32", 6),
-        (words, transformer, 6),
-    ] {
-        let build = |engine: &str| {
-            let text = format!(
-                "{world}[model]\n{model}\nzero_init_backward = false\n[objective]\nkind = 'tb'\n\
-                 [backward]\nkind = 'naive'\n[train]\nengine = '{engine}'\n"
-            );
-            let registry = Registry::builtin();
-            let spec = Spec::parse(&registry, "spec.toml", text, "test", &[]).unwrap();
-            Experiment::build(&registry, &spec).unwrap()
-        };
-        let (mut native, mut burn) = (build("native"), build("burn"));
-        let trajectories = sample(&native, n);
-        let batch = native.trainer.batch_of(&trajectories);
-        let what = format!("{world} {model}");
-        assert_same_gradients(&mut native.trainer, &mut burn.trainer, &batch, &what);
-    }
-}
-
 /// The hand-written passes against Burn's autodiff: same loss, same gradients.
 #[test]
 fn native_and_burn_agree() {
@@ -416,6 +386,36 @@ fn native_and_burn_agree() {
                 }
             }
         }
+    }
+}
+
+/// The same at sizes from which on the native engine cuts its work into pieces: weights into
+/// stretches of rows, and choices among thousands of actions.
+#[test]
+fn native_and_burn_agree_on_large_batches() {
+    let words = "[env]\nkind = 'bit_sequence'\nbits = 120\nword_bits = 8\n\
+                 [reward]\nkind = 'hamming'\nn_modes = 5\n";
+    let grid = "[env]\nkind = 'hypergrid'\ndim = 4\nside = 8\n";
+    let transformer = TRANSFORMERS[0];
+    for (world, model, n) in [
+        (grid, "kind = 'mlp'\nhidden = 256", 100),
+        (words, "kind = 'mlp'\nhidden = 32", 6),
+        (words, transformer, 6),
+    ] {
+        let build = |engine: &str| {
+            let text = format!(
+                "{world}[model]\n{model}\nzero_init_backward = false\n[objective]\nkind = 'tb'\n\
+                 [backward]\nkind = 'naive'\n[train]\nengine = '{engine}'\n"
+            );
+            let registry = Registry::builtin();
+            let spec = Spec::parse(&registry, "spec.toml", text, "test", &[]).unwrap();
+            Experiment::build(&registry, &spec).unwrap()
+        };
+        let (mut native, mut burn) = (build("native"), build("burn"));
+        let trajectories = sample(&native, n);
+        let batch = native.trainer.batch_of(&trajectories);
+        let what = format!("{world} {model}");
+        assert_same_gradients(&mut native.trainer, &mut burn.trainer, &batch, &what);
     }
 }
 

@@ -25,7 +25,7 @@ impl Awake {
     pub(crate) fn keep(&self, n: usize) {
         let Some(own) = rayon::current_thread_index() else { return };
         let n = n.min(rayon::current_num_threads() - 1);
-        while self.0.load(Ordering::Relaxed) < n {
+        for _ in self.0.load(Ordering::Relaxed)..n {
             self.0.fetch_add(1, Ordering::Relaxed);
             let running = self.0.clone();
             rayon::spawn(move || {
@@ -57,4 +57,36 @@ fn look_for_work() {
         }
     }
     LOOKING.set(false);
+}
+
+#[cfg(test)]
+mod tests {
+    use rayon::prelude::*;
+
+    use super::*;
+
+    /// With more jobs than threads are free, and again before the last ones have ended.
+    #[test]
+    fn jobs_end_by_themselves_and_do_not_change_what_is_computed() {
+        for threads in [1, 2, 4] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let awake = Awake::default();
+            pool.install(|| {
+                for n in 0..200u64 {
+                    awake.keep(8);
+                    assert!(awake.0.load(Ordering::Relaxed) < threads);
+                    let sum: u64 = (0..n).into_par_iter().with_max_len(1).sum();
+                    assert_eq!(sum, n * n.saturating_sub(1) / 2);
+                }
+            });
+            let start = Instant::now();
+            while awake.0.load(Ordering::Relaxed) > 0 {
+                assert!(start.elapsed() < Duration::from_secs(60), "a job has not ended");
+                std::thread::yield_now();
+            }
+        }
+        let outside = Awake::default();
+        outside.keep(8);
+        assert_eq!(outside.0.load(Ordering::Relaxed), 0);
+    }
 }

@@ -81,8 +81,8 @@ fn part(data: &[f32], stride: usize, row: usize, first: usize, size: usize) -> &
     &data[row * stride + first..][..size]
 }
 
-/// Calls a method for rows 0.., as many at a time as it may be; of the last ones some twice, where
-/// that is less work than one by one.
+/// Calls a method for `$n` rows, `$most` (8 or 4) at a time, then fewer; some of the last ones twice,
+/// where that is less work than one by one.
 macro_rules! in_tiles {
     (@of 8, $n:expr, $i:ident, $rows:ident => $call:expr) => {
         while $n - $i >= 8 {
