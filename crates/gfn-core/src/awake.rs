@@ -75,7 +75,8 @@ mod tests {
                 for n in 0..200u64 {
                     awake.keep(8);
                     assert!(awake.0.load(Ordering::Relaxed) < threads);
-                    let sum: u64 = (0..n).into_par_iter().with_max_len(1).sum();
+                    let terms: Vec<u64> = (0..n).collect();
+                    let sum: u64 = terms.par_iter().with_max_len(1).sum();
                     assert_eq!(sum, n * n.saturating_sub(1) / 2);
                 }
             });
