@@ -371,7 +371,7 @@ impl Pass<'_> {
         add(below, self.of_tokens);
         self.dropping.apply(DROPPED_EMBEDDING, width, 0.., below);
         let embeddings = &mut self.gradients[0];
-        let tokens = self.rows.embedded(0..n, net.numbering);
+        let tokens = self.rows.embedded(0..n);
         for ((_, embedding), gradient) in tokens.zip(below.chunks_exact(width)) {
             add(&mut embeddings[embedding * width..][..width], gradient);
         }

@@ -53,7 +53,7 @@ impl NativeTransformer {
     ) {
         let width = self.width;
         let x = new_rows(x, different, width);
-        let tokens = rows.embedded(different.clone(), self.numbering);
+        let tokens = rows.embedded(different.clone());
         for (x, (position, embedding)) in x.chunks_exact_mut(width).zip(tokens) {
             x.copy_from_slice(&weights.values[0][embedding * width..][..width]);
             add(x, &self.positions[position * width..][..width]);
