@@ -117,6 +117,19 @@ impl NativeTransformer {
         self.first_head + 2 * self.head_sizes.len()
     }
 
+    /// How many slots of a state the heads read.
+    fn slots_read(&self, ids: &[i32]) -> usize {
+        if self.symbols > 0 { ids.iter().filter(|&&id| id < 0).count() } else { 0 }
+    }
+
+    /// Where a layer keeps the input of its attention.
+    fn attended(&self) -> usize {
+        match self.norm {
+            NormPlace::Post => INPUT,
+            NormPlace::Pre => ATTENDED,
+        }
+    }
+
     /// Where the tape keeps what the heads read.
     fn read_by_heads(&self) -> usize {
         KEPT * self.layers + TOP + if self.norm == NormPlace::Pre { 1 } else { 0 }

@@ -11,8 +11,8 @@ use super::super::{
 };
 use super::rows::Rows;
 use super::{
-    ATTENDED, Dropping, FIRST_QKV, HIDDEN, INPUT, KEPT, MIDDLE, MIXED, NORMAL, NativeTransformer,
-    QKV, SCALE, TOP, WEIGHTS, at, gather, linear_backward,
+    Dropping, FIRST_QKV, HIDDEN, KEPT, MIDDLE, MIXED, NORMAL, NativeTransformer, QKV, SCALE, TOP,
+    WEIGHTS, at, gather, linear_backward,
 };
 
 /// Rows that pass their gradients down together: few enough that what they need on the way stays in
@@ -61,6 +61,19 @@ fn zeros(buffer: &mut Vec<f32>, rows: usize, size: usize) -> &mut [f32] {
     room
 }
 
+/// The gradient through a norm whose gain and bias are the parameters at `index`.
+fn norm_backward(
+    gradient: &mut [f32],
+    normal: &[f32],
+    scale: &[f32],
+    params: &[Vec<f32>],
+    gradients: &mut [Vec<f32>],
+    index: usize,
+) {
+    let (of_gain, of_bias) = gradients[index..].split_at_mut(1);
+    norm::backward(gradient, normal, scale, &params[index], &mut of_gain[0], &mut of_bias[0]);
+}
+
 impl NativeTransformer {
     /// Adds the gradients of the parameters that come from one tape.
     pub(super) fn backward_of(
@@ -72,47 +85,32 @@ impl NativeTransformer {
     ) {
         let (width, columns, t) = (self.width, self.columns(), self.attention.t);
         tape.need_scratch(BUFFERS);
-        let [
-            gradient,
-            below,
-            wide,
-            of_qkv,
-            of_tokens,
-            of_heads,
-            on_first,
-            on_slots,
-            first_rows,
-            slot_rows,
-            small,
-            ..,
-        ] = &mut tape.scratch[..]
-        else {
-            unreachable!("there are enough")
-        };
-        let rows = Rows::new(&mut tape.numbers);
-        zeros(of_qkv, rows.n_different(), 3 * width);
-        zeros(of_tokens, rows.n_different(), width);
-        zeros(of_heads, width, columns);
+        let mut scratch = tape.scratch.iter_mut();
+        let mut buffer = || scratch.next().expect("there are enough");
         let mut pass = Pass {
             network: self,
             weights,
-            rows,
+            rows: Rows::new(&mut tape.numbers),
             ids: &tape.ids,
             kept: &tape.kept,
             dropping: Dropping { dropout: tape.dropout, t },
             gradients,
-            gradient,
-            below,
-            wide,
-            of_qkv,
-            of_tokens,
-            of_heads,
-            on_first,
-            on_slots,
-            first_rows,
-            slot_rows,
-            small,
+            gradient: buffer(),
+            below: buffer(),
+            wide: buffer(),
+            of_qkv: buffer(),
+            of_tokens: buffer(),
+            of_heads: buffer(),
+            on_first: buffer(),
+            on_slots: buffer(),
+            first_rows: buffer(),
+            slot_rows: buffer(),
+            small: buffer(),
         };
+        let n_different = pass.rows.n_different();
+        zeros(pass.of_qkv, n_different, 3 * width);
+        zeros(pass.of_tokens, n_different, width);
+        zeros(pass.of_heads, width, columns);
         let at_once = (ROWS_AT_ONCE / t).max(1);
         for start in (0..tape.rows).step_by(at_once) {
             let states = start..tape.rows.min(start + at_once);
@@ -182,7 +180,7 @@ impl Pass<'_> {
         let mut rest = room(self.gradient, read.len(), width);
         let mut of_slots = &*of_slots;
         for (ids, of_first) in ids.chunks_exact(slots).zip(of_first.chunks_exact(width)) {
-            let empty = if symbols > 0 { ids.iter().filter(|&&id| id < 0).count() } else { 0 };
+            let empty = net.slots_read(ids);
             let (of_state, others) = rest.split_at_mut((1 + empty) * width);
             let (own, others_of_slots) = of_slots.split_at(empty * width);
             of_state[..width].copy_from_slice(of_first);
@@ -194,9 +192,8 @@ impl Pass<'_> {
             let [normal, scale] = [2, 3].map(|i| &self.kept[KEPT * net.layers + TOP + i]);
             let (normal, scale) = (&normal[at(&read, width)], &scale[read.clone()]);
             let gradient = room(self.gradient, read.len(), width);
-            let (gain, bias) = self.gradients[index..].split_at_mut(1);
-            let values = &self.weights.values[index];
-            norm::backward(gradient, normal, scale, values, &mut gain[0], &mut bias[0]);
+            let params = &self.weights.values;
+            norm_backward(gradient, normal, scale, params, self.gradients, index);
         }
     }
 
@@ -220,20 +217,18 @@ impl Pass<'_> {
             }
         };
         let drops = self.dropping.dropout.is_some();
-        let norm_backward =
+        let through_norm =
             |gradient: &mut [f32], which: usize, rows: &Range<usize>, grads: &mut [Vec<f32>]| {
-                let index = first + [NORM_1, NORM_2][which];
-                let (gain, bias) = grads[index..].split_at_mut(1);
                 let normal = &kept[NORMAL + which][at(rows, width)];
                 let scale = &kept[SCALE + which][rows.clone()];
-                let values = &params[index];
-                norm::backward(gradient, normal, scale, values, &mut gain[0], &mut bias[0]);
+                let index = first + [NORM_1, NORM_2][which];
+                norm_backward(gradient, normal, scale, params, grads, index);
             };
 
         let gradient = room(self.gradient, n, width);
         let below = room(self.below, n, width);
         if net.norm == NormPlace::Post {
-            norm_backward(gradient, 1, &outputs, self.gradients);
+            through_norm(gradient, 1, &outputs, self.gradients);
         }
         // `gradient` is that of the sum before the second norm (or of the output).
         let hidden = &kept[HIDDEN][at(&outputs, feed_forward)];
@@ -254,11 +249,11 @@ impl Pass<'_> {
         match net.norm {
             NormPlace::Post => {
                 linear_backward(gradient, true, of_hidden, middle, params, self.gradients, index);
-                norm_backward(gradient, 0, &outputs, self.gradients);
+                through_norm(gradient, 0, &outputs, self.gradients);
             }
             NormPlace::Pre => {
                 linear_backward(below, false, of_hidden, middle, params, self.gradients, index);
-                norm_backward(below, 1, &outputs, self.gradients);
+                through_norm(below, 1, &outputs, self.gradients);
                 add(gradient, below);
             }
         }
@@ -284,12 +279,11 @@ impl Pass<'_> {
             return;
         }
         let of_qkv = room(self.wide, inputs.len(), 3 * width);
-        let attended = [INPUT, ATTENDED][usize::from(net.norm == NormPlace::Pre)];
-        let (attended, index) = (&kept[attended][at(&inputs, width)], first + ATTENTION_IN);
+        let (attended, index) = (&kept[net.attended()][at(&inputs, width)], first + ATTENTION_IN);
         let below = room(self.below, inputs.len(), width);
         linear_backward(below, false, of_qkv, attended, params, self.gradients, index);
         if net.norm == NormPlace::Pre {
-            norm_backward(below, 0, &inputs, self.gradients);
+            through_norm(below, 0, &inputs, self.gradients);
         }
         match continued {
             None => add(below, gradient),
@@ -357,16 +351,13 @@ impl Pass<'_> {
         let n = self.rows.n_different();
         let params = &self.weights.values;
         let kept = &self.kept[..KEPT];
-        let attended = [INPUT, ATTENDED][usize::from(net.norm == NormPlace::Pre)];
-        let (attended, index) = (&kept[attended][..n * width], 1 + ATTENTION_IN);
+        let (attended, index) = (&kept[net.attended()][..n * width], 1 + ATTENTION_IN);
         let of_qkv = &self.of_qkv[..n * 3 * width];
         let below = room(self.below, n, width);
         linear_backward(below, false, of_qkv, attended, params, self.gradients, index);
         if net.norm == NormPlace::Pre {
-            let (gain, bias) = self.gradients[1 + NORM_1..].split_at_mut(1);
             let (normal, scale) = (&kept[NORMAL][..n * width], &kept[SCALE][..n]);
-            let values = &params[1 + NORM_1];
-            norm::backward(below, normal, scale, values, &mut gain[0], &mut bias[0]);
+            norm_backward(below, normal, scale, params, self.gradients, 1 + NORM_1);
         }
         add(below, self.of_tokens);
         self.dropping.apply(DROPPED_EMBEDDING, width, 0.., below);

@@ -256,8 +256,7 @@ impl NativeTransformer {
         slot_rows.clear();
         let mut rest = top;
         for ids in ids.chunks_exact(self.attention.t - 1) {
-            let empty = if self.symbols > 0 { ids.iter().filter(|&&id| id < 0).count() } else { 0 };
-            let (of_state, others) = rest.split_at((1 + empty) * self.width);
+            let (of_state, others) = rest.split_at((1 + self.slots_read(ids)) * self.width);
             first_rows.extend_from_slice(&of_state[..self.width]);
             slot_rows.extend_from_slice(&of_state[self.width..]);
             rest = others;
