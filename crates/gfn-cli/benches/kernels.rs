@@ -4,8 +4,8 @@
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use gfn_core::kernels::{AdamStep, Mat, adam, matmul, sum_rows};
-use gfn_core::panels::{Finish, Panels};
+use gfn_models::engine::native::{AdamStep, Mat, adam, matmul, sum_rows};
+use gfn_models::engine::native::{Finish, Panels};
 
 fn main() {
     divan::main();

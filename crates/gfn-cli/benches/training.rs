@@ -4,19 +4,19 @@
 
 use std::sync::Arc;
 
-use burn::tensor::Device;
 use divan::Bencher;
 use gfn_cli::spec::Spec;
 use gfn_cli::{Experiment, Registry};
-use gfn_core::choices::Choices;
-use gfn_core::model::Model;
-use gfn_core::network::{Group, Observations};
-use gfn_core::optimizer::{Algorithm, Optimizer, OptimizerSettings};
+use gfn_core::learn::engine::{ActionsTaken, Engine, Readout, Rows, Upstream, Values};
+use gfn_core::learn::head::{Head, TRUNK};
+use gfn_core::learn::{EngineKind, TrainSettings};
+use gfn_core::objective::OBJECTIVE;
 use gfn_core::policy::UniformPolicy;
 use gfn_core::registry::Kind;
 use gfn_core::rng::{Purpose, Streams};
 use gfn_core::sampler::{Draw, Exploration, Sampler};
-use gfn_core::{Direction, Layout, StateGraph, Trajectories};
+use gfn_core::{Environment, Layout, StateGraph, States, Trajectories};
+use gfn_models::network::NetworkContext;
 use gfn_models::transformer::TransformerSpec;
 
 fn main() {
@@ -101,38 +101,7 @@ fn part_environment(bencher: Bencher<'_, '_>) {
 fn part_observation(bencher: Bencher<'_, '_>) {
     let experiment = experiment("native", "db", "uniform", WARM);
     let trajectories = rollout(&experiment, &mut Sampler::default(), 0);
-    bencher.bench_local(|| Observations::new(&*experiment.env, &trajectories.states));
-}
-
-/// The forward pass, which training spares where it has just sampled the batch.
-#[divan::bench(args = ["native", "burn"], max_time = 3)]
-fn part_forward(bencher: Bencher<'_, '_>, engine: &str) {
-    let mut experiment = experiment(engine, "db", "uniform", WARM);
-    let trajectories = rollout(&experiment, &mut Sampler::default(), 0);
-    let observations = Observations::new(&*experiment.env, &trajectories.states);
-    let model = experiment.trainer.model_mut();
-    bencher.bench_local(|| {
-        let evaluated = model.evaluate(&observations);
-        let value = model.first_log_flow(&evaluated);
-        drop(evaluated);
-        model.clear();
-        value
-    });
-}
-
-/// Forward pass and loss, without gradients.
-#[divan::bench(args = OBJECTIVES, max_time = 3)]
-fn part_forward_and_loss(bencher: Bencher<'_, '_>, objective: &str) {
-    let mut experiment = experiment("native", objective, "uniform", WARM);
-    let mut trajectories = rollout(&experiment, &mut Sampler::default(), 0);
-    trajectories.log_reward = vec![0.0; trajectories.len()];
-    let batch = experiment.trainer.batch_of(&trajectories);
-    let trainer = &mut experiment.trainer;
-    bencher.bench_local(|| {
-        let loss = trainer.objective_loss(&batch).inner().into_scalar::<f32>();
-        trainer.model_mut().clear();
-        loss
-    });
+    bencher.bench_local(|| Rows::new(trajectories.states.clone()).ids(&*experiment.env).len());
 }
 
 /// Of that, building the batch: observations, masks, P_B, upload.
@@ -144,15 +113,15 @@ fn part_batch(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| experiment.trainer.batch_of(&trajectories));
 }
 
-/// Of that, forward pass, loss and its gradients, without the optimiser.
+/// Of that, forward pass, loss and its gradients, without the optimiser. The forward pass is
+/// spared in training where a batch has just been sampled.
 #[divan::bench(args = ["native", "burn"], max_time = 3)]
 fn part_gradients(bencher: Bencher<'_, '_>, engine: &str) {
     let mut experiment = experiment(engine, "db", "uniform", WARM);
     let mut trajectories = rollout(&experiment, &mut Sampler::default(), 0);
     trajectories.log_reward = vec![0.0; trajectories.len()];
     let batch = experiment.trainer.batch_of(&trajectories);
-    let trainer = &mut experiment.trainer;
-    bencher.bench_local(|| trainer.objective_gradients(&batch).norm);
+    bencher.bench_local(|| experiment.trainer.gradients(OBJECTIVE, &batch));
 }
 
 /// Exact evaluation: P_F of 320,000 states and dynamic programming over them.
@@ -169,12 +138,42 @@ fn enumeration(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| StateGraph::explore(&*experiment.env, 1 << 20));
 }
 
+/// States of tokens, all given: nothing but observations of them.
+struct Tokens(Layout);
+
+impl Environment for Tokens {
+    fn layout(&self) -> Layout {
+        self.0
+    }
+    fn reset(&self, row: &mut [i32]) {
+        row.fill(0);
+    }
+    fn legal(&self, _: &[i32], mask: &mut [bool]) {
+        mask.fill(true);
+    }
+    fn legal_back(&self, _: &[i32], mask: &mut [bool]) {
+        mask.fill(true);
+    }
+    fn step(&self, _: &mut [i32], action: usize) -> usize {
+        action
+    }
+    fn unstep(&self, _: &mut [i32], back_action: usize) -> usize {
+        back_action
+    }
+    fn observe(&self, row: &[i32], tokens: &mut [i32]) {
+        tokens.copy_from_slice(row);
+    }
+    fn render(&self, row: &[i32]) -> String {
+        format!("{row:?}")
+    }
+}
+
 /// Forward, backward and Adam of a transformer (3 × 64 × 8 heads, feed-forward 256) on 256
 /// sequences of 15 synthetic tokens.
 #[divan::bench(args = ["native", "burn"], max_time = 5)]
 fn transformer_step(bencher: Bencher<'_, '_>, engine: &str) {
     let layout = Layout {
-        width: 1,
+        width: 14,
         n_actions: 64,
         n_back_actions: 14,
         n_tokens: 256,
@@ -182,32 +181,32 @@ fn transformer_step(bencher: Bencher<'_, '_>, engine: &str) {
         max_len: 14,
         symbols_per_slot: 0,
     };
+    let env = Tokens(layout);
+    let context = NetworkContext::new(layout, &[Head::FORWARD, Head::BACKWARD, Head::FLOW]);
     let spec = TransformerSpec { feed_forward: 256, ..Default::default() };
-    let network = spec.build(layout).expect("legal settings");
-    let (streams, device) = (Streams::new(0), Device::flex());
-    let mut rng = streams.get(Purpose::Init, 0);
-    let mut model = Model::new(network, &layout, &mut rng, 0.0, &device, engine == "native");
-    let n = model.infos().len();
-    let settings = OptimizerSettings {
-        algorithm: Algorithm::Adam,
-        momentum: 0.9,
-        beta2: 0.999,
-        epsilon: 1e-8,
-        weight_decay: 0.0,
-    };
-    let mut adam = [Optimizer::new(&settings, n, model.is_native())];
-    let ids = (0..256 * 14).map(|i| (i * 37) % 256).collect();
-    let observations = Observations::from_ids(ids, 256, &layout);
-    let mut choices = Choices::with_capacity(64, 256, &device);
+    let network = spec.build(context.clone()).expect("legal settings");
+    let mut rng = Streams::new(0).get(Purpose::Init, 0);
+    let device = gfn_models::device::open("flex").expect("the default");
+    let engine = if engine == "native" { EngineKind::Native } else { EngineKind::Burn };
+    let settings = TrainSettings { engine, ..Default::default() };
+    let mut model: Box<dyn Engine> =
+        gfn_models::engine::new(network, context, &[], &settings, &device, &mut rng);
+    let cells: Vec<i32> = (0..256 * 14).map(|i| (i * 37) % 256).collect();
+    let mut states = States::new(14);
+    states.push(&cells);
+    let rows = Rows::new(states);
+    let mut taken = ActionsTaken::with_capacity(64, 256);
     for row in 0..256 {
-        choices.push(row, &[true; 64], row % 64);
+        taken.push(row, &[true; 64], row % 64);
     }
-    let choices = Arc::new(choices);
-    let groups = [Group::Trunk, Group::Forward];
+    let readout = Readout::LogProb(Arc::new(taken));
     bencher.bench_local(|| {
-        let evaluated = model.evaluate(&observations);
-        let loss = model.log_probs(&evaluated, Direction::Forward, &choices).mean().neg();
-        let gradients = model.gradients(loss, &groups);
-        model.apply(gradients, None, &mut adam, |_| (0, 1e-3));
+        let head = Head::FORWARD;
+        let pass = model.evaluate(&env, &rows, &[head], Values::Current, None);
+        let log_probs = model.read(pass, head, &readout);
+        let derivatives = vec![-1.0 / 256.0; log_probs.len()];
+        let upstream = Upstream { pass, head, readout: readout.clone(), derivatives };
+        model.gradients(vec![upstream], &[], &[TRUNK, head.name]);
+        model.step("bench", &[(TRUNK, 1e-3), (head.name, 1e-3)], 1.0);
     });
 }

@@ -5,11 +5,12 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use gfn_core::backward::{BackwardContext, check_pair};
+use gfn_core::backward::BackwardContext;
+use gfn_core::learn::{Parts, Plan, Trainer};
 use gfn_core::metric::{Column, Exact, MetricContext, TestSet};
 use gfn_core::registry::{Files, RewardContext};
-use gfn_core::train::{Parts, Trainer};
-use gfn_core::{Environment, Layers, Reward, StateGraph, States};
+use gfn_core::{Environment, Layers, Purpose, Reward, StateGraph, States, Streams};
+use gfn_models::network::NetworkContext;
 use sha2::{Digest, Sha256};
 
 use crate::Registry;
@@ -106,7 +107,6 @@ impl Experiment {
     pub fn build(registry: &Registry, spec: &Spec) -> Result<Self, Failure> {
         let at = |table: &'static str| move |error| spec.key_failure(table, &error);
         let env: Arc<dyn Environment> = spec.env.build(()).map_err(at("env"))?.into();
-        let layout = env.layout();
         let files = FileReader::new(data::data_dir());
         let context = RewardContext { env: &env, files: &files };
         let reward: Arc<dyn Reward> = spec.reward.build(context).map_err(at("reward"))?.into();
@@ -115,22 +115,22 @@ impl Experiment {
         let context = BackwardContext { env: env.clone(), exact: exact.clone() };
         let backward = spec.backward.build(context).map_err(at("backward"))?;
         let objective = spec.objective.build(()).map_err(at("objective"))?;
-        let needs = objective.needs();
-        check_pair(needs, &*backward).map_err(|error| {
+        let plan = Plan::new(&*env, &*objective, &*backward).map_err(|error| {
             let (objective, strategy) = (spec.objective.name(), spec.backward.name());
             let message = format!("{objective} with {strategy}: {}", error.message);
             spec.key_failure("backward", &gfn_core::KeyError { message, ..error })
         })?;
-        if spec.train.batch < needs.min_batch {
+        if spec.train.batch < objective.min_batch() {
             let message = format!(
                 "the objective {} compares trajectories of a batch and needs at least {}, not {}",
                 spec.objective.name(),
-                needs.min_batch,
+                objective.min_batch(),
                 spec.train.batch
             );
             return Err(spec.key_failure("train", &gfn_core::KeyError::new("batch", message)));
         }
-        let network = spec.model.build(layout).map_err(at("model"))?;
+        let context = NetworkContext::new(env.layout(), &plan.heads);
+        let network = spec.model.build(context.clone()).map_err(at("model"))?;
         let device = gfn_models::device::open(&spec.device)
             .map_err(|error| Failure::usage(error.to_string()).help(error.remedy()))?;
 
@@ -158,10 +158,18 @@ impl Experiment {
             .map(|entry| (entry.build)(&metric_context))
             .collect();
         let columns = metrics.iter().flat_map(|metric| metric.columns()).collect();
-        let parts = Parts { objective, backward, metrics, context: metric_context };
-        let trainer =
-            Trainer::new(network, parts, spec.train.clone(), spec.seed, spec.eval.seed, &device);
+        let mut rng = Streams::new(spec.seed).get(Purpose::Init, 0);
+        let engine =
+            gfn_models::engine::new(network, context, &plan.heads, &spec.train, &device, &mut rng);
+        let parts = Parts { objective, backward, plan, metrics, context: metric_context };
+        let trainer = Trainer::new(engine, parts, spec.train.clone(), spec.seed, spec.eval.seed);
         Ok(Self { trainer, columns, env, reward, exact, data: files.into_read() })
+    }
+
+    /// Number of scalars in all parameters.
+    pub fn n_params(&self) -> usize {
+        let infos = self.trainer.engine().params().iter();
+        infos.map(|info| info.shape[0] * info.shape[1]).sum()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use gfn_core::train::Report;
+use gfn_core::learn::Report;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// How a run shows its progress, on stderr.
@@ -83,8 +83,8 @@ impl Progress {
             }
             Self::Lines { start, first, total } => {
                 let mut line = format!("step {step}/{total}");
-                if let Some(report) = report {
-                    line += &format!("  loss {}", short(report.loss));
+                if let Some(loss) = report.and_then(|report| report.loss) {
+                    line += &format!("  loss {}", short(loss));
                 }
                 for (column, label) in
                     [("log_z", "log_z"), ("tv_exact", "tv"), ("elbo", "elbo"), ("modes", "modes")]
@@ -115,10 +115,7 @@ impl Progress {
 }
 
 fn message(report: &Report, tv: Option<f64>) -> String {
-    let mut out = format!("loss {}", short(report.loss));
-    if let Some(log_z) = report.log_z {
-        out += &format!("  log Z {log_z:.3}");
-    }
+    let mut out = report.loss.map(|loss| format!("loss {}", short(loss))).unwrap_or_default();
     if let Some(tv) = tv {
         out += &format!("  TV {tv:.4}");
     }

@@ -2,12 +2,12 @@
 
 use gfn_core::backward::{BACKWARDS, BackwardAxis};
 use gfn_core::metric::{METRICS, MetricEntry};
-use gfn_core::network::ModelAxis;
 use gfn_core::objective::{OBJECTIVES, ObjectiveAxis};
 use gfn_core::registry::{Entry, EnvAxis, RewardAxis};
 use gfn_envs::{ENVIRONMENTS, REWARDS};
 use gfn_models::MODELS;
 use gfn_models::device::{DEVICES, DeviceEntry};
+use gfn_models::network::ModelAxis;
 
 /// The kinds on every axis.
 #[derive(Clone)]

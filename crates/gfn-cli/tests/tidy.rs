@@ -46,22 +46,20 @@ fn settings_keep_their_positions() {
     }
 }
 
-/// Environments and rewards are plain Rust: burn is not among their dependencies, direct or not.
+/// Burn and SIMD products are a matter of gfn-models alone: neither is among the dependencies of the
+/// other crates.
 #[test]
-fn environments_do_not_depend_on_burn() {
-    let manifest = |name: &str| {
+fn tensors_stay_in_gfn_models() {
+    for name in ["gfn-core", "gfn-envs", "gfn-cli"] {
         let path = root().join("crates").join(name).join("Cargo.toml");
-        let text = std::fs::read_to_string(path).unwrap();
-        text.parse::<toml::Table>().unwrap()
-    };
-    let envs = manifest("gfn-envs");
-    let dependencies = envs["dependencies"].as_table().unwrap();
-    assert!(dependencies.keys().all(|name| !name.contains("burn") && name != "gfn-models"));
-    let core = &dependencies["gfn-core"];
-    assert!(core.get("features").is_none(), "gfn-envs uses gfn-core without features");
-    let core = manifest("gfn-core");
-    assert_eq!(core["dependencies"]["burn"]["optional"].as_bool(), Some(true));
-    assert!(core["features"].get("default").is_none());
+        let manifest: toml::Table = std::fs::read_to_string(path).unwrap().parse().unwrap();
+        let dependencies = manifest["dependencies"].as_table().unwrap();
+        for foreign in ["burn", "gemm"] {
+            assert!(!dependencies.contains_key(foreign), "{name} depends on {foreign}");
+        }
+        let of_models = dependencies.contains_key("gfn-models");
+        assert_eq!(of_models, name == "gfn-cli", "{name}");
+    }
 }
 
 /// Every shipped spec resolves, is named after its file, and has a comment on top.

@@ -1,17 +1,20 @@
 //! The core of gfn: what a GFlowNet is, how it is sampled, trained and measured exactly.
 //!
-//! Without features this crate is plain Rust on the host: the [`Environment`] and [`Reward`]
-//! contracts, packed [`Trajectories`], the [`sampler`], exact evaluation on a [`StateGraph`] and
-//! the [metrics](metric). The feature `train` adds everything that needs tensors: batches,
-//! [objectives](objective), [backward policies](backward) and the [trainer](train).
+//! Plain Rust on the host: the [`Environment`] and [`Reward`] contracts, packed [`Trajectories`], the
+//! [`sampler`], exact evaluation on a [`StateGraph`], the [metrics](metric), and [learning](learn):
+//! [objectives](objective) and [backward strategies](backward) as lists of updates. What computes
+//! networks and gradients stands behind a trait, [`learn::engine::Engine`].
 //!
 //! Nothing here names a concrete environment, reward or network; those are registered from
 //! outside through [`registry::Entry`].
 
+pub mod backward;
 pub mod environment;
 pub mod graph;
 pub mod layers;
+pub mod learn;
 pub mod metric;
+pub mod objective;
 pub mod policy;
 pub mod registry;
 pub mod reward;
@@ -21,39 +24,7 @@ pub mod schedule;
 pub mod special;
 pub mod states;
 pub mod trajectories;
-pub mod transpose;
 pub mod vector;
-
-#[cfg(feature = "train")]
-mod awake;
-#[cfg(feature = "train")]
-pub mod backward;
-#[cfg(feature = "train")]
-pub mod batch;
-#[cfg(feature = "train")]
-pub mod choices;
-#[cfg(feature = "train")]
-pub mod dropout;
-#[cfg(feature = "train")]
-pub mod kernels;
-#[cfg(feature = "train")]
-pub mod model;
-#[cfg(feature = "train")]
-pub mod native;
-#[cfg(feature = "train")]
-pub mod network;
-#[cfg(feature = "train")]
-pub mod objective;
-#[cfg(feature = "train")]
-pub mod optimizer;
-#[cfg(feature = "train")]
-pub mod panels;
-#[cfg(feature = "train")]
-pub mod scored;
-#[cfg(feature = "train")]
-pub mod train;
-#[cfg(feature = "train")]
-pub mod work;
 
 pub use environment::{Environment, Layout, NO_TOKEN};
 pub use graph::StateGraph;
@@ -63,4 +34,4 @@ pub use registry::{Entry, KeyError};
 pub use reward::{Modes, Reward, RewardError, TargetEstimate};
 pub use rng::{Purpose, Streams};
 pub use states::States;
-pub use trajectories::{NetworkRows, Trajectories};
+pub use trajectories::{RowPlan, Trajectories};

@@ -27,6 +27,10 @@ pub enum Purpose {
     Dropout = 9,
     /// Objects to measure correlations on.
     TestSet = 10,
+    /// What is drawn from a replay buffer.
+    Replay = 11,
+    /// Backward trajectories sampled for training.
+    BackwardRollout = 12,
 }
 
 /// The source of all randomness of a run: a seed, split by purpose, step and index.

@@ -9,11 +9,12 @@ use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 use rayon::prelude::*;
 
+use crate::learn::engine::Recording;
 use crate::policy::{Direction, Policy};
 use crate::rng::{Purpose, Streams};
-use crate::trajectories::offers_choice_back;
+use crate::trajectories::{RowPlan, offers_choice_back};
 use crate::vector::softmax_weights;
-use crate::{Environment, NetworkRows, States, Trajectories};
+use crate::{Environment, States, Trajectories};
 
 /// How the behaviour differs from the policy. It changes which action is drawn, never what the
 /// objectives see as its log-probability.
@@ -41,16 +42,17 @@ pub struct Draw {
     pub step: u64,
 }
 
-/// Into how many parts a batch of `n` trajectories should be cut. It depends on the batch alone,
-/// so results do not depend on how many threads there are.
-pub fn parts_of_batch(n: usize) -> usize {
-    match n {
-        ..16 => 1,
-        16..64 => 2,
-        64..256 => 4,
-        256..1024 => 8,
-        _ => 16,
-    }
+/// Trajectories as they were sampled, with what a loss would otherwise compute again.
+#[derive(Clone, Debug)]
+pub struct Rollout {
+    /// The trajectories.
+    pub trajectories: Trajectories,
+    /// The states that the policies were asked for, in their order.
+    pub rows: RowPlan,
+    /// Legal forward actions at the start of each transition, `n_actions` each.
+    pub legal: Vec<bool>,
+    /// What an engine may have kept meanwhile.
+    pub recording: Option<Recording>,
 }
 
 /// Draws trajectories; keeps its buffers from batch to batch.
@@ -66,8 +68,6 @@ struct Part {
     active: Vec<usize>,
     batch: States,
     logits: Vec<f32>,
-    /// Legal actions of every active row, one after the other.
-    masks: Vec<bool>,
     weights: Vec<f32>,
     /// Walk and position of every row that the policy was asked for, in order.
     asked: Vec<(u32, u32)>,
@@ -79,6 +79,8 @@ struct Walk {
     rows: Vec<i32>,
     taken: Vec<u32>,
     returned: Vec<u32>,
+    /// Legal actions of every row but the last, one after the other.
+    legal: Vec<bool>,
     rng: Option<ChaCha8Rng>,
 }
 
@@ -112,10 +114,9 @@ impl Sampler {
 
     /// Samples `n` trajectories from s0 with P_F, one part per policy side by side.
     ///
-    /// Also returns the rows that the policies were asked for, part after part: all states but
-    /// those that no network needs to evaluate, see [`NetworkRows`]; `learned` says whether P_B is
-    /// the network's.
-    pub fn forward_in_parts<P: Policy + Send>(
+    /// Rows are in the order in which the policies were asked for them, part after part; `learned`
+    /// says whether P_B is the network's, so that some terminal states are among them.
+    pub fn rollout<P: Policy + Send>(
         &mut self,
         env: &dyn Environment,
         policies: &mut [P],
@@ -123,7 +124,7 @@ impl Sampler {
         draw: Draw,
         n: usize,
         learned: bool,
-    ) -> (Trajectories, NetworkRows) {
+    ) -> Rollout {
         let walking = Walking { env, direction: Direction::Forward, exploration, draw };
         let (n_parts, starts) = (policies.len(), initial_states(env, n));
         self.parts.resize_with(self.parts.len().max(n_parts), Part::default);
@@ -135,8 +136,12 @@ impl Sampler {
             },
         );
         let trajectories = self.collect(walking, n_parts);
-        let rows = self.network_rows(&trajectories, n_parts);
-        (trajectories, rows)
+        let rows = self.row_plan(&trajectories, n_parts);
+        let walks = self.parts[..n_parts].iter().flat_map(|part| &part.walks);
+        let n_actions = env.layout().n_actions;
+        let mut legal = Vec::with_capacity(trajectories.n_transitions() * n_actions);
+        walks.for_each(|walk| legal.extend_from_slice(&walk.legal));
+        Rollout { trajectories, rows, legal, recording: None }
     }
 
     /// Samples one trajectory that ends in each row of `terminals`, with P_B.
@@ -178,31 +183,26 @@ impl Sampler {
     }
 
     /// The network row of every state, from the order in which the policies were asked.
-    fn network_rows(&self, trajectories: &Trajectories, n_parts: usize) -> NetworkRows {
-        const NONE: u32 = u32::MAX;
-        let mut rows = NetworkRows {
+    fn row_plan(&self, trajectories: &Trajectories, n_parts: usize) -> RowPlan {
+        let mut plan = RowPlan {
             states: Vec::with_capacity(trajectories.states.len()),
-            of_state: vec![NONE; trajectories.states.len()],
+            of_state: vec![None; trajectories.states.len()],
         };
         let mut before = 0;
         for part in &self.parts[..n_parts] {
-            let first_row = rows.states.len() as u32;
+            let first_row = plan.states.len() as u32;
             for &(walk, position) in &part.asked {
                 let state = trajectories.rows(before + walk as usize).start + position as usize;
-                rows.of_state[state] = rows.states.len() as u32;
-                rows.states.push(state as u32);
+                plan.of_state[state] = Some(plan.states.len() as u32);
+                plan.states.push(state as u32);
             }
             for i in before..before + part.walks.len() {
-                let states = trajectories.rows(i);
-                rows.of_state[states.start] = first_row;
-                let last = states.end - 1;
-                if rows.of_state[last] == NONE {
-                    rows.of_state[last] = rows.of_state[last - 1];
-                }
+                // All walks of a part start in the state that was asked for first.
+                plan.of_state[trajectories.rows(i).start] = Some(first_row);
             }
             before += part.walks.len();
         }
-        rows
+        plan
     }
 }
 
@@ -241,25 +241,31 @@ impl Part {
             walk.rows.extend_from_slice(start);
             walk.taken.clear();
             walk.returned.clear();
+            walk.legal.clear();
             walk.rng = Some(draw.streams.at(draw.purpose, draw.step, (first + i) as u64));
         }
         self.asked.clear();
         if self.batch.width() != width {
             self.batch = States::new(width);
         }
-        let legal = |row: &[i32], mask: &mut [bool]| {
+        // Appends the legal actions of a walk's last row, or nothing if there are none.
+        let find_legal = |walk: &mut Walk| {
+            let (row, start) = (&walk.rows[walk.rows.len() - width..], walk.legal.len());
+            walk.legal.resize(start + n_actions, false);
+            let mask = &mut walk.legal[start..];
             match direction {
                 Direction::Forward => env.legal(row, mask),
                 Direction::Backward => env.legal_back(row, mask),
             }
-            mask.contains(&true)
+            let any = mask.contains(&true);
+            if !any {
+                walk.legal.truncate(start);
+            }
+            any
         };
-        self.masks.clear();
-        self.masks.resize(n * n_actions, false);
         self.active.clear();
-        for (i, start) in starts.rows().enumerate() {
-            let slot = self.active.len();
-            if legal(start, &mut self.masks[slot * n_actions..(slot + 1) * n_actions]) {
+        for (i, walk) in self.walks.iter_mut().enumerate() {
+            if find_legal(walk) {
                 self.active.push(i);
             }
         }
@@ -280,8 +286,8 @@ impl Part {
             let mut kept = 0;
             for slot in 0..self.active.len() {
                 let i = self.active[slot];
-                let mask = &self.masks[slot * n_actions..(slot + 1) * n_actions];
                 let walk = &mut self.walks[i];
+                let mask = &walk.legal[walk.legal.len() - n_actions..];
                 let rng = walk.rng.as_mut().expect("every walk has its stream");
                 let slot = if shared { 0 } else { slot };
                 let logits = &self.logits[slot * n_actions..(slot + 1) * n_actions];
@@ -295,7 +301,7 @@ impl Part {
                 };
                 walk.taken.push(action as u32);
                 walk.returned.push(inverse as u32);
-                if legal(row, &mut self.masks[kept * n_actions..(kept + 1) * n_actions]) {
+                if find_legal(walk) {
                     self.active[kept] = i;
                     kept += 1;
                 }

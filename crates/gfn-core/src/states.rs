@@ -43,9 +43,9 @@ impl States {
         &self.cells[i * self.width..(i + 1) * self.width]
     }
 
-    /// Row `i`, mutably.
-    pub fn row_mut(&mut self, i: usize) -> &mut [i32] {
-        &mut self.cells[i * self.width..(i + 1) * self.width]
+    /// The rows `range`, laid end to end.
+    pub fn cells(&self, range: std::ops::Range<usize>) -> &[i32] {
+        &self.cells[range.start * self.width..range.end * self.width]
     }
 
     /// All rows in order.
@@ -66,9 +66,6 @@ impl States {
 
     /// The rows `range`, copied.
     pub fn slice(&self, range: std::ops::Range<usize>) -> States {
-        States {
-            width: self.width,
-            cells: self.cells[range.start * self.width..range.end * self.width].to_vec(),
-        }
+        States { width: self.width, cells: self.cells(range).to_vec() }
     }
 }

@@ -68,6 +68,15 @@ impl Trajectories {
         terminals
     }
 
+    /// Appends trajectory `i` of others, with its reward.
+    pub fn push_of(&mut self, others: &Trajectories, i: usize) {
+        let transitions = others.transitions(i);
+        let (actions, back_actions) =
+            (&others.actions[transitions.clone()], &others.back_actions[transitions]);
+        self.push(others.states.cells(others.rows(i)), actions, back_actions);
+        self.log_reward.push(others.log_reward[i]);
+    }
+
     /// Appends one trajectory from its rows laid end to end and its actions.
     pub fn push(&mut self, rows: &[i32], actions: &[u32], back_actions: &[u32]) {
         debug_assert_eq!(rows.len(), (actions.len() + 1) * self.states.width());
@@ -80,41 +89,39 @@ impl Trajectories {
 
 /// Which states of a batch of trajectories a network evaluates, and in which order.
 ///
-/// States that all trajectories share (s0) need one row only. A terminal state needs none where P_B
-/// is not the network's or has a single legal action, so that it is known: log F is log R there. Such
-/// a state borrows the row of its parent, whose outputs then do not matter.
+/// Trajectories that start in the same state share its row. A terminal state needs none where P_B
+/// is not the network's or has a single legal action, so that it is known: log F is log R there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NetworkRows {
+pub struct RowPlan {
     /// The state (row of [`Trajectories::states`]) of each network row.
     pub states: Vec<u32>,
-    /// The network row of each state.
-    pub of_state: Vec<u32>,
+    /// The network row of each state, if it has one.
+    pub of_state: Vec<Option<u32>>,
 }
 
-impl NetworkRows {
+impl RowPlan {
     /// Rows in the order of the trajectories; `learned` says whether P_B is the network's.
     pub fn packed(env: &dyn Environment, trajectories: &Trajectories, learned: bool) -> Self {
-        let mut rows = Self::default();
+        let mut plan = Self::default();
         let mut mask = vec![false; env.layout().n_back_actions];
         for i in 0..trajectories.len() {
-            for state in trajectories.rows(i) {
-                let row = rows.states.len() as u32;
-                let is_first = state == trajectories.rows(i).start;
-                let is_last = state + 1 == trajectories.rows(i).end;
-                if is_first && i > 0 {
-                    rows.of_state.push(0);
-                } else if is_last
-                    && !(learned
-                        && offers_choice_back(env, trajectories.states.row(state), &mut mask))
-                {
-                    rows.of_state.push(rows.of_state[state - 1]);
+            let rows = trajectories.rows(i);
+            for state in rows.clone() {
+                let row = trajectories.states.row(state);
+                let shared = state == rows.start && i > 0 && row == trajectories.states.row(0);
+                let is_last = state + 1 == rows.end;
+                let of_state = if shared {
+                    Some(0)
+                } else if !is_last || learned && offers_choice_back(env, row, &mut mask) {
+                    plan.states.push(state as u32);
+                    Some(plan.states.len() as u32 - 1)
                 } else {
-                    rows.states.push(state as u32);
-                    rows.of_state.push(row);
-                }
+                    None
+                };
+                plan.of_state.push(of_state);
             }
         }
-        rows
+        plan
     }
 }
 

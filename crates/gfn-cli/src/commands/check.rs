@@ -1,5 +1,7 @@
 //! `gfn check`: resolve a spec, build everything, print it, write nothing.
 
+use gfn_core::learn::head::Head;
+
 use super::{load_spec, print};
 use crate::args::SpecArgs;
 use crate::error::{Failure, say};
@@ -26,16 +28,14 @@ pub fn run(registry: &Registry, args: &SpecArgs) -> Result<(), Failure> {
         args.spec.display(),
         spec.train.n_steps(),
         spec.train.batch,
-        experiment.trainer.model().n_params()
+        experiment.n_params()
     ));
-    if let Some(own) = experiment.trainer.parts().backward.own_update()
-        && !experiment.trainer.parts().objective.needs().backward_policy
-    {
+    let plan = &experiment.trainer.parts().plan;
+    let (main, head) = (&plan.updates[plan.main], Head::BACKWARD);
+    if plan.network_pb() && !main.reads.iter().any(|read| read.head == head) {
         say(&format!(
-            "note: P_B does not appear in the objective {}; it is trained (on {} batches) for \
-             evaluation only",
-            spec.objective.name(),
-            own.batches
+            "note: P_B does not appear in the objective {}; it is trained for evaluation only",
+            spec.objective.name()
         ));
     }
     print(&toml::to_string(&spec.resolved()).expect("a spec is TOML"))

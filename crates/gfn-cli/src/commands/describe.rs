@@ -1,7 +1,7 @@
 //! `gfn describe`: a kind with its keys, types and defaults.
 
+use gfn_core::learn::TrainSettings;
 use gfn_core::registry::{Axis, Entry};
-use gfn_core::train::TrainSettings;
 use schemars::JsonSchema;
 use serde_json::Value;
 

@@ -1,7 +1,7 @@
 //! `gfn schema`: the JSON schema of specs.
 
+use gfn_core::learn::TrainSettings;
 use gfn_core::registry::{Axis, Entry};
-use gfn_core::train::TrainSettings;
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use gfn_core::RewardError;
-use gfn_core::train::{Report, TrainError};
+use gfn_core::learn::{Report, TrainError};
 use serde_json::json;
 
 use super::{load_spec, print};
@@ -171,7 +171,7 @@ impl<'a> Session<'a> {
         let header = metrics::header(&experiment.columns);
         let metrics = Table::open(&directory.file("metrics.csv"), &header)?;
         let log = Table::open(&directory.file("train.csv"), &log_header())?;
-        let parameters = experiment.trainer.model().n_params();
+        let parameters = experiment.n_params();
         let from = step.unwrap_or(0);
         let manifest = Manifest::begin(&directory, spec, parameters, &experiment.data, from);
         let score = resumed.as_ref().and_then(|checkpoint| checkpoint.index.score);
@@ -253,7 +253,8 @@ impl<'a> Session<'a> {
             progress.step(&report);
             let step = report.step + 1;
             if step.is_multiple_of(self.spec.train.log_every) || step == total {
-                self.log.row(&log_row(&report, self.wall_s()))?;
+                let log_z = self.experiment.trainer.log_z();
+                self.log.row(&log_row(&report, log_z, self.wall_s()))?;
             }
             if step.is_multiple_of(self.spec.eval.every) || step == total {
                 self.evaluate(&mut progress, Some(&report))?;
@@ -396,13 +397,13 @@ fn log_header() -> Vec<String> {
     names.map(str::to_owned).to_vec()
 }
 
-fn log_row(report: &Report, seconds: f64) -> Vec<String> {
+fn log_row(report: &Report, log_z: Option<f64>, seconds: f64) -> Vec<String> {
     vec![
         (report.step + 1).to_string(),
-        cell(Some(report.loss)),
+        cell(report.loss),
         cell(report.backward_loss),
-        cell(report.log_z),
-        cell(Some(report.grad_norm)),
+        cell(log_z),
+        cell(report.grad_norm),
         cell(Some(report.lr)),
         cell(report.backward_lr),
         cell(Some(report.epsilon)),

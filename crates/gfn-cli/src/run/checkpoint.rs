@@ -1,7 +1,7 @@
 //! Checkpoints on disk: a folder per iteration, complete or absent, with a hash of every file.
 //!
-//! `model.safetensors`, `target.safetensors` and `optimizer.safetensors` hold arrays that other
-//! tools can read; `state.bin` holds past batches and what metrics have gathered;
+//! `model.safetensors`, `copies.safetensors` and `optimizer.safetensors` hold arrays that other
+//! tools can read; `state.bin` holds past batches, replay buffers and what metrics have gathered;
 //! `checkpoint.json` says what belongs together. A folder appears under its name only when all
 //! of it has been written, so a kill at any moment leaves the checkpoints before it intact. No
 //! file holds a clock: two runs of the same spec have the same checkpoints, byte for byte.
@@ -9,8 +9,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use gfn_core::optimizer::NamedTensor;
-use gfn_core::train::{Counters, Snapshot};
+use gfn_core::learn::engine::NamedTensor;
+use gfn_core::learn::{Counters, Snapshot};
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -19,10 +19,10 @@ use super::directory::sync_directory;
 use crate::error::Failure;
 
 const FILES: [&str; 4] =
-    ["model.safetensors", "target.safetensors", "optimizer.safetensors", "state.bin"];
+    ["model.safetensors", "copies.safetensors", "optimizer.safetensors", "state.bin"];
 const INDEX: &str = "checkpoint.json";
 /// Raised when older checkpoints can no longer be read.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// What a checkpoint holds besides the trainer's state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,7 +65,7 @@ pub fn write(
     std::fs::create_dir_all(&partial).map_err(failed)?;
     let contents = [
         pack(&snapshot.model),
-        pack(&snapshot.target),
+        pack(&snapshot.copies),
         pack(&snapshot.optimizers),
         snapshot.state.clone(),
     ];
@@ -115,7 +115,15 @@ pub fn read(path: &Path) -> Result<Checkpoint, Damage> {
     let index: Index = serde_json::from_slice(&get(INDEX)?)
         .map_err(|error| format!("{INDEX} is damaged: {error}"))?;
     if index.format != FORMAT {
-        return Err(format!("it has format {}, this gfn reads format {FORMAT}", index.format));
+        let reader = match index.format {
+            1 => "gfn 0.1",
+            _ => "another version",
+        };
+        return Err(format!(
+            "it has format {}, which {reader} reads; this is gfn {}, which reads format {FORMAT}",
+            index.format,
+            env!("CARGO_PKG_VERSION")
+        ));
     }
     let mut contents = Vec::new();
     for name in FILES {
@@ -128,7 +136,7 @@ pub fn read(path: &Path) -> Result<Checkpoint, Damage> {
     let snapshot = Snapshot {
         counters: index.counters,
         model: unpack(&contents[0])?,
-        target: unpack(&contents[1])?,
+        copies: unpack(&contents[1])?,
         optimizers: unpack(&contents[2])?,
         state: contents.swap_remove(3),
     };
@@ -218,7 +226,7 @@ mod tests {
         Snapshot {
             counters: Counters { step: 7, ..Counters::default() },
             model: vec![tensor("a", &[1.0, -0.5]), tensor("b", &[f32::MIN_POSITIVE])],
-            target: vec![],
+            copies: vec![],
             optimizers: vec![tensor("network/a.m", &[3.0, 4.0])],
             state: vec![1, 2, 3],
         }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use gfn_core::learn::Counters;
 use gfn_core::metric::Column;
-use gfn_core::train::Counters;
 use serde_json::json;
 
 use super::table::{cell, last_value};

@@ -7,10 +7,10 @@ mod source;
 use std::path::Path;
 
 use gfn_core::backward::BackwardAxis;
-use gfn_core::network::ModelAxis;
+use gfn_core::learn::TrainSettings;
 use gfn_core::objective::ObjectiveAxis;
 use gfn_core::registry::{EnvAxis, RewardAxis};
-use gfn_core::train::TrainSettings;
+use gfn_models::network::ModelAxis;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{BackwardAxis, BackwardContext, BackwardStrategy, Source};
+use super::{BackwardAxis, BackwardContext, BackwardStrategy, PbSource};
 use crate::metric::Exact;
 use crate::registry::Kind;
 use crate::{Environment, KeyError};
@@ -59,8 +59,8 @@ impl PathCounts {
 }
 
 impl BackwardStrategy for PathCounts {
-    fn source(&self) -> Source {
-        Source::Fixed
+    fn source(&self) -> PbSource {
+        PbSource::Fixed
     }
 
     /// log n(parent) − log n(child): path counts themselves overflow single precision.

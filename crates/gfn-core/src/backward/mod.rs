@@ -1,9 +1,10 @@
 //! Backward strategies: how P_B is obtained and how it is trained. One file each.
 //!
 //! P_B of a transition is always evaluated at the *child* state. A strategy says where its
-//! logits come from ([`Source`]) and whether P_B has a loss of its own ([`OwnUpdate`]); batches,
-//! optimisers and target copies follow from that.
+//! logits come from ([`PbSource`]) and what it adds to an iteration ([`Update`]); batches,
+//! optimisers and copies follow from that.
 
+mod learned_maxent;
 mod maxent;
 mod naive;
 mod pessimistic;
@@ -12,32 +13,23 @@ mod uniform;
 
 use std::sync::Arc;
 
-use burn::tensor::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::learn::engine::Values;
+use crate::learn::expr::Var;
+use crate::learn::update::{Follows, Rate, Update, ValueCopy};
+use crate::learn::view::{BatchView, Loss, PbSource};
 use crate::metric::Exact;
-use crate::objective::Needs;
 use crate::registry::{Axis, Entry};
-use crate::scored::HostLoss;
 use crate::{Environment, KeyError};
 
+pub use learned_maxent::LearnedMaxEnt;
 pub use maxent::MaxEnt;
 pub use naive::Naive;
 pub use pessimistic::Pessimistic;
 pub use tlm::Tlm;
 pub use uniform::Uniform;
-
-/// Where the P_B that the objective reads comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// Given logits without parameters, see [`BackwardStrategy::fixed_logits`].
-    Fixed,
-    /// The network, with gradients from the objective.
-    Online,
-    /// The network's target copy, without gradients.
-    Target,
-}
 
 /// Which of the two updates of an iteration comes first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -51,38 +43,12 @@ pub enum Order {
     ForwardFirst,
 }
 
-/// P_B's own loss: the negative log-likelihood of sampled trajectories, minimised in P_B's
-/// parameters (and the trunk, where it is shared) by an optimiser of its own.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct OwnUpdate {
-    /// The batch is drawn uniformly from this many last on-policy batches; 1 is the current one.
-    pub batches: usize,
-    /// Step κ of the target copy: target ← (1−κ) target + κ online; 1 is no target.
-    pub target_tau: f64,
-    /// Which update comes first.
-    pub order: Order,
-}
-
-impl OwnUpdate {
-    /// The loss: mean over trajectories of −Σ log P_B(s | s'), from `[b]` sums.
-    pub fn loss(&self, log_pb_by_trajectory: Tensor<1>) -> Tensor<1> {
-        log_pb_by_trajectory.mean().neg()
-    }
-
-    /// The same with its derivatives, from log P_B of every transition of `b` trajectories.
-    pub fn by_hand(&self, log_pb: &[f32], b: usize) -> HostLoss {
-        let sum: f64 = log_pb.iter().map(|&x| f64::from(x)).sum();
-        let log_pb = Some(vec![(-1.0 / b as f64) as f32; log_pb.len()]);
-        HostLoss { loss: -sum / b as f64, log_pb, ..HostLoss::default() }
-    }
-}
-
 /// How P_B is obtained and trained.
 pub trait BackwardStrategy: Send + Sync {
-    /// Where the P_B that the objective reads comes from.
-    fn source(&self) -> Source;
+    /// Where the log P_B that the objective reads comes from.
+    fn source(&self) -> PbSource;
 
-    /// For [`Source::Fixed`]: the logits of P_B at a non-initial state, over its `legal`
+    /// For [`PbSource::Fixed`]: the logits of P_B at a non-initial state, over its `legal`
     /// backward actions.
     fn fixed_logits(
         &self,
@@ -94,38 +60,43 @@ pub trait BackwardStrategy: Send + Sync {
         logits.fill(0.0);
     }
 
-    /// P_B's own loss, if it has one.
-    fn own_update(&self) -> Option<OwnUpdate> {
-        None
+    /// What it does in an iteration besides the objective.
+    fn updates(&self) -> Vec<Update> {
+        Vec::new()
     }
 
-    /// P_B's learning rate at iteration 0; none takes that of P_F.
-    fn lr(&self) -> Option<f64> {
-        None
+    /// Whether that comes before or after the objective.
+    fn order(&self) -> Order {
+        Order::BackwardFirst
     }
 
-    /// Factor on P_B's learning rate per iteration.
-    fn lr_decay(&self) -> f64 {
-        1.0
+    /// Learning rate of P_B's own parameters where the objective trains them.
+    fn rate(&self) -> Rate {
+        Rate::NETWORK
     }
 }
 
-/// Says why an objective and a strategy cannot be combined.
-///
-/// # Errors
-/// When P_B would never be trained.
-pub fn check_pair(needs: Needs, strategy: &dyn BackwardStrategy) -> Result<(), KeyError> {
-    if !needs.backward_policy && strategy.source() == Source::Online {
-        return Err(KeyError::new(
-            "kind",
-            "this strategy trains P_B through the objective, but P_B does not appear in this \
-             objective, so it would never be trained",
-        )
-        .help(
-            "use uniform or maxent, or tlm or pessimistic, which train P_B by a loss of its own",
-        ));
+/// The negative log-likelihood of trajectories: mean over them of −Σ log P_B(s | s').
+#[derive(Clone, Copy, Debug)]
+struct Likelihood;
+
+impl Loss for Likelihood {
+    fn loss<'t>(&self, batch: &BatchView<'_, 't>) -> Var<'t> {
+        -batch.sum_by_trajectory(batch.trained_log_pb()).mean()
     }
-    Ok(())
+}
+
+/// The name of the updates that train P_B by a loss of its own.
+pub const BACKWARD: &str = "backward";
+
+/// The copy that objectives read where P_B has a loss of its own: none at a step of 1.
+fn target_copy(tau: f64) -> Option<ValueCopy> {
+    (tau < 1.0).then_some(ValueCopy { name: "backward_target", follows: Follows::Slowly(tau) })
+}
+
+/// Where objectives read P_B then.
+fn frozen(tau: f64) -> PbSource {
+    PbSource::Frozen(target_copy(tau).map_or(Values::Current, |copy| Values::Copy(copy.name)))
 }
 
 /// What a strategy is built from.
@@ -152,6 +123,7 @@ pub const BACKWARDS: &[Entry<BackwardAxis>] = &[
     Entry::of::<MaxEnt>(),
     Entry::of::<Tlm>(),
     Entry::of::<Pessimistic>(),
+    Entry::of::<LearnedMaxEnt>(),
 ];
 
 /// Checks the settings that learned strategies share.

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{BackwardAxis, BackwardContext, BackwardStrategy, Source, check_rates};
+use super::{BackwardAxis, BackwardContext, BackwardStrategy, PbSource, Rate, check_rates};
 use crate::KeyError;
 use crate::registry::Kind;
 
@@ -37,15 +37,11 @@ impl Kind<BackwardAxis> for Naive {
 }
 
 impl BackwardStrategy for Naive {
-    fn source(&self) -> Source {
-        Source::Online
+    fn source(&self) -> PbSource {
+        PbSource::Trained
     }
 
-    fn lr(&self) -> Option<f64> {
-        self.lr
-    }
-
-    fn lr_decay(&self) -> f64 {
-        self.lr_decay
+    fn rate(&self) -> Rate {
+        Rate { start: self.lr, decay: self.lr_decay }
     }
 }

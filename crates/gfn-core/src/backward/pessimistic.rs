@@ -4,10 +4,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BackwardAxis, BackwardContext, BackwardStrategy, Order, OwnUpdate, Source, check_rates,
-    check_target_tau,
+    BACKWARD, BackwardAxis, BackwardContext, BackwardStrategy, Likelihood, Order, PbSource, Rate,
+    Update, check_rates, check_target_tau, frozen, target_copy,
 };
 use crate::KeyError;
+use crate::learn::update::Data;
 use crate::registry::Kind;
 
 /// P_B maximises the likelihood of trajectories from the last batches, one of which is drawn at
@@ -52,19 +53,20 @@ impl Kind<BackwardAxis> for Pessimistic {
 }
 
 impl BackwardStrategy for Pessimistic {
-    fn source(&self) -> Source {
-        Source::Target
+    fn source(&self) -> PbSource {
+        frozen(self.target_tau)
     }
 
-    fn own_update(&self) -> Option<OwnUpdate> {
-        Some(OwnUpdate { batches: self.batches, target_tau: self.target_tau, order: self.order })
+    fn updates(&self) -> Vec<Update> {
+        let update = Update::new(BACKWARD, Likelihood).on(Data::Past { batches: self.batches });
+        vec![update.rate(self.rate()).keeping(target_copy(self.target_tau))]
     }
 
-    fn lr(&self) -> Option<f64> {
-        self.lr
+    fn order(&self) -> Order {
+        self.order
     }
 
-    fn lr_decay(&self) -> f64 {
-        self.lr_decay
+    fn rate(&self) -> Rate {
+        Rate { start: self.lr, decay: self.lr_decay }
     }
 }

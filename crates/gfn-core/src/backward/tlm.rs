@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BackwardAxis, BackwardContext, BackwardStrategy, Order, OwnUpdate, Source, check_rates,
-    check_target_tau,
+    BACKWARD, BackwardAxis, BackwardContext, BackwardStrategy, Likelihood, Order, PbSource, Rate,
+    Update, check_rates, check_target_tau, frozen, target_copy,
 };
 use crate::KeyError;
 use crate::registry::Kind;
@@ -50,19 +50,20 @@ impl Kind<BackwardAxis> for Tlm {
 }
 
 impl BackwardStrategy for Tlm {
-    fn source(&self) -> Source {
-        Source::Target
+    fn source(&self) -> PbSource {
+        frozen(self.target_tau)
     }
 
-    fn own_update(&self) -> Option<OwnUpdate> {
-        Some(OwnUpdate { batches: 1, target_tau: self.target_tau, order: self.order })
+    fn updates(&self) -> Vec<Update> {
+        let update = Update::new(BACKWARD, Likelihood);
+        vec![update.rate(self.rate()).keeping(target_copy(self.target_tau))]
     }
 
-    fn lr(&self) -> Option<f64> {
-        self.lr
+    fn order(&self) -> Order {
+        self.order
     }
 
-    fn lr_decay(&self) -> f64 {
-        self.lr_decay
+    fn rate(&self) -> Rate {
+        Rate { start: self.lr, decay: self.lr_decay }
     }
 }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{BackwardAxis, BackwardContext, BackwardStrategy, Source};
+use super::{BackwardAxis, BackwardContext, BackwardStrategy, PbSource};
 use crate::KeyError;
 use crate::registry::Kind;
 
@@ -22,7 +22,7 @@ impl Kind<BackwardAxis> for Uniform {
 }
 
 impl BackwardStrategy for Uniform {
-    fn source(&self) -> Source {
-        Source::Fixed
+    fn source(&self) -> PbSource {
+        PbSource::Fixed
     }
 }

@@ -1,13 +1,15 @@
 //! Flow matching (Bengio et al. 2021, arXiv:2106.04399).
 
-use burn::tensor::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{LogZ, Needs, Objective, ObjectiveAxis, Penalty, check_log_reward_min};
+use super::{LogZ, OBJECTIVE, Objective, ObjectiveAxis, Penalty, check_residual};
 use crate::KeyError;
+use crate::learn::expr::Var;
+use crate::learn::head::Head;
+use crate::learn::update::Update;
+use crate::learn::view::{BatchView, Loss};
 use crate::registry::Kind;
-use crate::scored::Scored;
 
 /// Mean over all visited states but s0 of (log inflow − log outflow)².
 ///
@@ -31,23 +33,25 @@ impl Kind<ObjectiveAxis> for FlowMatching {
     const PAPER: Option<&'static str> = Some("arXiv:2106.04399");
 
     fn build(&self, (): ()) -> Result<Box<dyn Objective>, KeyError> {
-        check_log_reward_min(self.log_reward_min)?;
+        check_residual(self.penalty, self.log_reward_min)?;
         Ok(Box::new(self.clone()))
     }
 }
 
-impl Objective for FlowMatching {
-    fn loss(&self, scored: &Scored<'_>) -> Tensor<1> {
-        let inflow = scored.log_inflow();
-        let outflow = scored.log_flow_child(self.log_reward_min);
-        self.penalty.of(inflow - outflow).mean()
+impl Loss for FlowMatching {
+    fn loss<'t>(&self, batch: &BatchView<'_, 't>) -> Var<'t> {
+        let log_reward = batch.log_reward_at_ends(self.log_reward_min);
+        let outflow = batch.unless_at_end(batch.to(Head::FLOW), log_reward);
+        self.penalty.of(batch.log_inflow() - outflow).mean()
     }
+}
 
-    fn needs(&self) -> Needs {
-        Needs { backward_policy: false, log_flow: true, parents: true, min_batch: 1 }
+impl Objective for FlowMatching {
+    fn updates(&self) -> Vec<Update> {
+        vec![Update::new(OBJECTIVE, self.clone())]
     }
 
     fn log_z(&self) -> LogZ {
-        LogZ::InitialFlow
+        LogZ::Initial(Head::FLOW)
     }
 }

@@ -1,14 +1,15 @@
 //! Sub-trajectory balance, SubTB(λ) (Madan et al. 2023, arXiv:2209.12782).
 
-use burn::tensor::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{LogZ, Objective, ObjectiveAxis, Penalty, check_log_reward_min, loss_by_hand};
+use super::{LogZ, OBJECTIVE, Objective, ObjectiveAxis, Penalty, check_residual};
 use crate::KeyError;
-use crate::network::upload_ints;
+use crate::learn::expr::Var;
+use crate::learn::head::Head;
+use crate::learn::update::Update;
+use crate::learn::view::{BatchView, Loss};
 use crate::registry::Kind;
-use crate::scored::{HostLoss, HostScored, Scored};
 
 /// How sub-trajectories are weighted. A sub-trajectory of `l` transitions has weight λ^(l−1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -66,7 +67,7 @@ impl Kind<ObjectiveAxis> for SubTrajectoryBalance {
             )
             .help("the papers use 0.9, 0.99 or 1.9"));
         }
-        check_log_reward_min(self.log_reward_min)?;
+        check_residual(self.penalty, self.log_reward_min)?;
         Ok(Box::new(self.clone()))
     }
 }
@@ -74,50 +75,64 @@ impl Kind<ObjectiveAxis> for SubTrajectoryBalance {
 impl SubTrajectoryBalance {
     /// Weight of a sub-trajectory by its length − 1, for every trajectory of `lens` transitions.
     fn weights(&self, lens: &[usize]) -> Vec<Vec<f64>> {
+        use Weighting::{Equal, EqualWithin, Geometric, GeometricWithin};
         let longest = lens.iter().max().copied().unwrap_or(0);
-        let by_length: Vec<f64> = (0..longest)
-            .map(|l| match self.weighting {
-                Weighting::GeometricWithin | Weighting::Geometric => self.lambda.powi(l as i32),
-                Weighting::EqualWithin | Weighting::Equal => 1.0,
-            })
-            .collect();
-        // n transitions have n − l + 1 sub-trajectories of length l.
-        let total =
-            |n: usize| -> f64 { (1..=n).map(|l| (n - l + 1) as f64 * by_length[l - 1]).sum() };
-        let batch_total: f64 = lens.iter().map(|&n| total(n)).sum();
-        let normalised = |&n: &usize| {
-            let norm = match self.weighting {
-                Weighting::GeometricWithin | Weighting::EqualWithin => total(n) * lens.len() as f64,
-                Weighting::Geometric | Weighting::Equal => batch_total,
+        // Relative to the largest weight: powers of a large λ overflow.
+        let relative_to = |n: usize| if self.lambda > 1.0 { n as i32 - 1 } else { 0 };
+        let by_length = |n: usize| -> Vec<f64> {
+            let weight = |l: usize| match self.weighting {
+                GeometricWithin => self.lambda.powi(l as i32 - relative_to(n)),
+                Geometric => self.lambda.powi(l as i32 - relative_to(longest)),
+                EqualWithin | Equal => 1.0,
             };
-            by_length[..n].iter().map(|weight| weight / norm).collect()
+            (0..n).map(weight).collect()
         };
-        lens.iter().map(normalised).collect()
+        let mut weights: Vec<Vec<f64>> = lens.iter().map(|&n| by_length(n)).collect();
+        // n transitions have n − l + 1 sub-trajectories of length l.
+        let total = |weights: &[f64]| -> f64 {
+            let n = weights.len();
+            weights.iter().enumerate().map(|(l, weight)| (n - l) as f64 * weight).sum()
+        };
+        let batch_total: f64 = weights.iter().map(|weights| total(weights)).sum();
+        for weights in &mut weights {
+            let norm = match self.weighting {
+                GeometricWithin | EqualWithin => total(weights) * lens.len() as f64,
+                Geometric | Equal => batch_total,
+            };
+            weights.iter_mut().for_each(|weight| *weight /= norm);
+        }
+        weights
     }
+}
 
-    /// The loss and its derivatives, in this order: by log P_F − log P_B of every transition, by log F
-    /// at its end, and by log F where each trajectory starts.
-    fn with_derivatives(
-        &self,
-        offsets: &[u32],
-        ratio: &[f32],
-        flow: &[f32],
-        initial: &[f32],
-    ) -> (f64, Vec<f32>) {
-        let m = ratio.len();
+impl Loss for SubTrajectoryBalance {
+    /// One operation for all pairs of states: a loss over vectors would need one entry for each.
+    fn loss<'t>(&self, batch: &BatchView<'_, 't>) -> Var<'t> {
+        let offsets = batch.offsets();
+        let first: Vec<_> = offsets[..offsets.len() - 1].iter().map(|&t| Some(t)).collect();
+        let ratio = batch.log_pf() - batch.log_pb();
+        let log_reward = batch.log_reward_at_ends(self.log_reward_min);
+        let flow = batch.unless_at_end(batch.to(Head::FLOW), log_reward);
+        let initial = batch.from(Head::FLOW).gather(first);
+
+        let (ratios, flows, initials) = (ratio.value(), flow.value(), initial.value());
         let lens: Vec<usize> = offsets.windows(2).map(|w| (w[1] - w[0]) as usize).collect();
-        let (mut loss, mut gradient) = (0.0, vec![0.0f32; 2 * m + initial.len()]);
+        let (mut of_ratio, mut of_flow) = (vec![0.0; ratios.len()], vec![0.0; ratios.len()]);
+        let (mut loss, mut of_initial) = (0.0, vec![0.0; initials.len()]);
+        let (mut v, mut of_v) = (Vec::new(), Vec::new());
         for (i, weights) in self.weights(&lens).iter().enumerate() {
             let range = offsets[i] as usize..offsets[i + 1] as usize;
             // With C_t = Σ_{u<t} (log P_F − log P_B) and v_t = log F(s_t) − C_t, the residual
             // of s_i → s_j is v_i − v_j.
-            let mut v = vec![f64::from(initial[i])];
+            v.clear();
+            v.push(initials[i]);
             let mut sum = 0.0;
-            for (&ratio, &flow) in ratio[range.clone()].iter().zip(&flow[range.clone()]) {
-                sum += f64::from(ratio);
-                v.push(f64::from(flow) - sum);
+            for (ratio, flow) in ratios[range.clone()].iter().zip(&flows[range.clone()]) {
+                sum += ratio;
+                v.push(flow - sum);
             }
-            let mut of_v = vec![0.0; v.len()];
+            of_v.clear();
+            of_v.resize(v.len(), 0.0);
             for start in 0..lens[i] {
                 for end in start + 1..v.len() {
                     let (penalty, derivative) = self.penalty.at(v[start] - v[end]);
@@ -127,65 +142,26 @@ impl SubTrajectoryBalance {
                     of_v[end] -= weight * derivative;
                 }
             }
-            gradient[2 * m + i] = of_v[0] as f32;
+            of_initial[i] = of_v[0];
             // C_t holds every ratio before t.
             let mut after = 0.0;
             for t in (0..lens[i]).rev() {
                 after += of_v[t + 1];
-                gradient[range.start + t] = -after as f32;
-                gradient[m + range.start + t] = of_v[t + 1] as f32;
+                of_ratio[range.start + t] = -after;
+                of_flow[range.start + t] = of_v[t + 1];
             }
         }
-        (loss, gradient)
+        batch.custom(loss, vec![(ratio, of_ratio), (flow, of_flow), (initial, of_initial)])
     }
 }
 
 impl Objective for SubTrajectoryBalance {
-    fn loss(&self, scored: &Scored<'_>) -> Tensor<1> {
-        let offsets = scored.batch.offsets.clone();
-        let b = scored.batch.len();
-        let first = offsets[..b].iter().map(|&offset| offset as i32).collect();
-        let initial = scored.log_flow_source().select(0, upload_ints(first, scored.batch.device()));
-        let ratio = scored.log_pf() - scored.log_pb();
-        let flow = scored.log_flow_child(self.log_reward_min);
-        let m = scored.batch.n_transitions();
-        loss_by_hand(Tensor::cat(vec![ratio, flow, initial], 0), |values| {
-            let (ratio, rest) = values.split_at(m);
-            let (flow, initial) = rest.split_at(m);
-            self.with_derivatives(&offsets, ratio, flow, initial)
-        })
-    }
-
-    fn by_hand(&self, scored: &HostScored<'_>) -> Option<HostLoss> {
-        let (batch, log_flow) = (scored.batch, scored.log_flow());
-        let m = batch.n_transitions();
-        let [source, child] = [&batch.forward, &batch.backward].map(|choices| choices.rows());
-        let ratio: Vec<f32> =
-            scored.log_pf.iter().zip(&scored.log_pb).map(|(pf, pb)| pf - pb).collect();
-        let mut flow: Vec<f32> = child.iter().map(|&row| log_flow[row as usize]).collect();
-        let ends = || batch.offsets[1..].iter().map(|&end| end as usize - 1);
-        for (end, log_reward) in ends().zip(batch.clipped_log_reward(self.log_reward_min)) {
-            flow[end] = log_reward;
-        }
-        let first = || batch.offsets[..batch.len()].iter().map(|&t| source[t as usize] as usize);
-        let initial: Vec<f32> = first().map(|row| log_flow[row]).collect();
-        let (loss, mut gradient) = self.with_derivatives(&batch.offsets, &ratio, &flow, &initial);
-        let (of_ratio, rest) = gradient.split_at_mut(m);
-        let (of_child, of_initial) = rest.split_at_mut(m);
-        ends().for_each(|end| of_child[end] = 0.0);
-        let mut of_flow = vec![0.0; log_flow.len()];
-        for (&row, of_child) in child.iter().zip(of_child) {
-            of_flow[row as usize] += *of_child;
-        }
-        for (row, of_initial) in first().zip(of_initial) {
-            of_flow[row] += *of_initial;
-        }
-        let loss = HostLoss::of_ratios(loss, of_ratio.to_vec());
-        Some(HostLoss { log_flow: Some(of_flow), ..loss })
+    fn updates(&self) -> Vec<Update> {
+        vec![Update::new(OBJECTIVE, self.clone())]
     }
 
     fn log_z(&self) -> LogZ {
-        LogZ::InitialFlow
+        LogZ::Initial(Head::FLOW)
     }
 }
 
@@ -217,6 +193,18 @@ mod tests {
         let weights = subtb.weights(&[2]);
         assert!((weights[0][0] - 0.4).abs() < 1e-12);
         assert!((weights[0][1] - 0.2).abs() < 1e-12);
+        // Powers of λ up to 1,200 transitions overflow; their ratios do not.
+        for weighting in [Weighting::GeometricWithin, Weighting::Geometric] {
+            let long = SubTrajectoryBalance { lambda: 1.9, weighting, ..Default::default() };
+            let weights = long.weights(&[1200, 3]);
+            assert!(weights.iter().flatten().all(|weight| weight.is_finite()), "{weighting:?}");
+            let ratio = weights[0][1199] / weights[0][1198];
+            assert!((ratio - 1.9).abs() < 1e-12, "{weighting:?}: {ratio}");
+        }
+        let long = SubTrajectoryBalance { lambda: 1.9, ..Default::default() };
+        // Three transitions: weights 1, 1.9, 3.61 for 3, 2 and 1 sub-trajectories, of two
+        // trajectories.
+        assert!((long.weights(&[1200, 3])[1][2] - 3.61 / (2.0 * 10.41)).abs() < 1e-12);
         // λ = 0 keeps single transitions only.
         let db = SubTrajectoryBalance { lambda: 0.0, ..Default::default() };
         assert_eq!(db.weights(&[2, 1]), [vec![0.25, 0.0], vec![0.5]]);

@@ -1,17 +1,19 @@
 //! VarGrad, also called log-partition variance (Zhang et al. 2023, arXiv:2302.05446;
-//! Richter et al. 2020, arXiv:2010.10436).
+//! Richter et al. 2020, arXiv:2010.10436), and DevGrad, the same with other penalties
+//! (Hu et al. 2025, arXiv:2410.02596).
 
-use burn::tensor::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{LogZ, Needs, Objective, ObjectiveAxis, Penalty, check_log_reward_min};
+use super::{LogZ, OBJECTIVE, Objective, ObjectiveAxis, Penalty, check_residual};
 use crate::KeyError;
+use crate::learn::expr::Var;
+use crate::learn::update::Update;
+use crate::learn::view::{BatchView, Loss};
 use crate::registry::Kind;
-use crate::scored::{HostLoss, HostScored, Scored};
 
-/// Mean over trajectories of (w − w̄)² with w = log R + Σ log P_B − Σ log P_F and w̄ its mean over
-/// the batch: trajectory balance with log Z estimated by the batch.
+/// Trajectory balance with the log Z for which the batch has the smallest loss: with the squared
+/// penalty the variance over trajectories of log R + Σ log P_B − Σ log P_F.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct VarGrad {
@@ -24,49 +26,36 @@ pub struct VarGrad {
 
 impl Kind<ObjectiveAxis> for VarGrad {
     const NAME: &'static str = "vargrad";
-    const ALIASES: &'static [&'static str] = &["log_partition_variance", "lpv"];
+    const ALIASES: &'static [&'static str] = &["log_partition_variance", "lpv", "devgrad"];
     const SUMMARY: &'static str = "variance of the log weights in a batch; no log Z to learn";
     const PAPER: Option<&'static str> = Some("arXiv:2302.05446");
 
     fn build(&self, (): ()) -> Result<Box<dyn Objective>, KeyError> {
-        check_log_reward_min(self.log_reward_min)?;
+        check_residual(self.penalty, self.log_reward_min)?;
         Ok(Box::new(self.clone()))
     }
 }
 
+impl Loss for VarGrad {
+    fn loss<'t>(&self, batch: &BatchView<'_, 't>) -> Var<'t> {
+        let ratio = batch.sum_by_trajectory(batch.log_pf() - batch.log_pb());
+        let residual = ratio - batch.log_reward_of_trajectories(self.log_reward_min);
+        // Where it is best, the loss does not change with it: no gradient passes through it.
+        let log_z = self.penalty.best_shift(&residual.value());
+        self.penalty.of(residual + log_z).mean()
+    }
+}
+
 impl Objective for VarGrad {
-    fn loss(&self, scored: &Scored<'_>) -> Tensor<1> {
-        let weight = scored.log_weight(self.log_reward_min);
-        let mean = weight.clone().mean();
-        self.penalty.of(weight - mean).mean()
-    }
-
-    fn by_hand(&self, scored: &HostScored<'_>) -> Option<HostLoss> {
-        let b = scored.batch.len() as f64;
-        let weights: Vec<_> = scored
-            .trajectories(self.log_reward_min)
-            .map(|(range, log_reward)| (log_reward - scored.ratio(&range), range))
-            .collect();
-        let mean = weights.iter().map(|(weight, _)| weight).sum::<f64>() / b;
-        let penalties: Vec<_> = weights
-            .into_iter()
-            .map(|(weight, range)| (range, self.penalty.at(weight - mean)))
-            .collect();
-        let loss = penalties.iter().map(|(_, (penalty, _))| penalty).sum::<f64>() / b;
-        // Every weight moves the mean as well.
-        let of_mean = penalties.iter().map(|(_, (_, derivative))| derivative).sum::<f64>() / b;
-        let mut of_ratios = vec![0.0; scored.log_pf.len()];
-        for (range, (_, derivative)) in penalties {
-            of_ratios[range].fill(((of_mean - derivative) / b) as f32);
-        }
-        Some(HostLoss::of_ratios(loss, of_ratios))
-    }
-
-    fn needs(&self) -> Needs {
-        Needs { backward_policy: true, log_flow: false, parents: false, min_batch: 2 }
+    fn updates(&self) -> Vec<Update> {
+        vec![Update::new(OBJECTIVE, self.clone())]
     }
 
     fn log_z(&self) -> LogZ {
         LogZ::None
+    }
+
+    fn min_batch(&self) -> usize {
+        2
     }
 }

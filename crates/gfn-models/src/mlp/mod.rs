@@ -5,15 +5,17 @@ mod native;
 use burn::tensor::Tensor;
 use burn::tensor::activation::relu;
 use burn::tensor::module::linear;
-use gfn_core::dropout::Dropout;
-use gfn_core::native::NativeNetwork;
-use gfn_core::network::{Group, ModelAxis, Network, Outputs, ParamInit, Tokens, check_layout};
+use gfn_core::KeyError;
+use gfn_core::learn::head::{Head, TRUNK};
 use gfn_core::registry::Kind;
-use gfn_core::{KeyError, Layout};
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::dropout::Dropout;
+use crate::engine::native::NativeNetwork;
+use crate::network::{ModelAxis, Network, NetworkContext, ParamInit, Tokens, check_layout};
 
 /// Settings of [`Mlp`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -23,7 +25,7 @@ pub struct MlpSpec {
     pub hidden: usize,
     /// Number of hidden layers, at least 1.
     pub layers: usize,
-    /// Whether P_F, P_B and log F share the hidden layers, or have separate ones each.
+    /// Whether P_F, P_B, log F and other heads share the hidden layers, or have separate ones each.
     pub shared: bool,
     /// Whether the output layer of P_B starts at zero, so that P_B starts uniform.
     pub zero_init_backward: bool,
@@ -39,49 +41,41 @@ impl Kind<ModelAxis> for MlpSpec {
     const NAME: &'static str = "mlp";
     const SUMMARY: &'static str = "multilayer perceptron with ReLU, shared or separate trunks";
 
-    fn build(&self, layout: Layout) -> Result<Box<dyn Network>, KeyError> {
-        check_layout(&layout)?;
+    fn build(&self, context: NetworkContext) -> Result<Box<dyn Network>, KeyError> {
+        check_layout(&context.layout)?;
         for (key, value) in [("hidden", self.hidden), ("layers", self.layers)] {
             if value == 0 {
                 return Err(KeyError::new(key, "must be at least 1"));
             }
         }
-        let trunks = if self.shared { 1.0 } else { HEADS.len() as f64 };
-        let (hidden, inputs) = (self.hidden as f64, layout.n_tokens as f64);
+        let trunks = if self.shared { 1.0 } else { context.heads.len() as f64 };
+        let (hidden, inputs) = (self.hidden as f64, context.layout.n_tokens as f64);
         let weights = trunks * hidden * (inputs + hidden * (self.layers - 1) as f64);
         if weights > MAX_WEIGHTS {
             let message = format!("the network would have {weights:.1e} weights");
             return Err(KeyError::new("hidden", message)
                 .help(format!("keep it below {MAX_WEIGHTS:.0e}: fewer layers, or narrower ones")));
         }
-        Ok(Box::new(Mlp { spec: self.clone(), layout }))
+        Ok(Box::new(Mlp { spec: self.clone(), context }))
     }
 }
 
-/// Hidden layers with ReLU over the one-hot code of the observation, and one linear output each
-/// for P_F, P_B and log F.
+/// Hidden layers with ReLU over the one-hot code of the observation, and one linear output for
+/// each head.
 ///
 /// The first layer sums the weight rows of the active tokens, which equals multiplying by the
-/// dense one-hot vector. With shared layers the three outputs are computed by one matrix
+/// dense one-hot vector. With shared layers all outputs are computed by one matrix
 /// product. Weights and biases start uniform in ±1/√fan_in, as PyTorch's linear layers do, with
 /// the fan-in of the dense one-hot code.
 pub struct Mlp {
     spec: MlpSpec,
-    layout: Layout,
+    context: NetworkContext,
 }
 
 /// Beyond this, parameters and optimiser states do not fit into the memory of a workstation.
 const MAX_WEIGHTS: f64 = 1e9;
 
-/// The outputs: name, and group where the trunk is shared.
-const HEADS: [(&str, Group); 3] =
-    [("forward", Group::Forward), ("backward", Group::Backward), ("flow", Group::Forward)];
-
 impl Mlp {
-    fn head_sizes(&self) -> [usize; 3] {
-        [self.layout.n_actions, self.layout.n_back_actions, 1]
-    }
-
     /// The hidden layers from `params`, starting with the sparse first one.
     fn trunk(&self, params: &[Tensor<2>], tokens: &Tokens) -> Tensor<2> {
         let (weight, bias) = (params[0].clone(), params[1].clone());
@@ -108,57 +102,74 @@ impl Network for Mlp {
     fn init(&self, rng: &mut ChaCha8Rng) -> Vec<ParamInit> {
         let MlpSpec { hidden, layers, shared, zero_init_backward } = self.spec;
         let mut params = Vec::new();
-        let mut layer = |name: String, group, [fan_in, fan_out]: [usize; 2], zero: bool| {
+        let mut layer = |name: String, group: &str, [fan_in, fan_out]: [usize; 2], zero: bool| {
             let bound = 1.0 / (fan_in as f32).sqrt();
             let mut uniform = |n: usize| -> Vec<f32> {
                 (0..n).map(|_| if zero { 0.0 } else { rng.random_range(-bound..bound) }).collect()
             };
             let (weight, bias) = (uniform(fan_in * fan_out), uniform(fan_out));
-            let shape = [fan_in, fan_out];
-            params.push(ParamInit { name: format!("{name}.weight"), group, shape, values: weight });
-            let shape = [1, fan_out];
-            params.push(ParamInit { name: format!("{name}.bias"), group, shape, values: bias });
+            for (what, shape, values) in
+                [("weight", [fan_in, fan_out], weight), ("bias", [1, fan_out], bias)]
+            {
+                let (name, group) = (format!("{name}.{what}"), group.to_owned());
+                params.push(ParamInit { name, group, shape, values });
+            }
         };
-        let trunks: &[(&str, Group)] = if shared { &[("trunk", Group::Trunk)] } else { &HEADS };
-        for &(name, group) in trunks {
+        let heads = &self.context.heads;
+        let trunks: Vec<&str> = match shared {
+            true => vec![TRUNK],
+            false => heads.iter().map(|head| head.name).collect(),
+        };
+        for group in trunks {
             for i in 0..layers {
-                let fan_in = if i == 0 { self.layout.n_tokens } else { hidden };
-                let name = if shared { format!("trunk.{i}") } else { format!("{name}.trunk.{i}") };
+                let fan_in = if i == 0 { self.context.layout.n_tokens } else { hidden };
+                let name = match shared {
+                    true => format!("trunk.{i}"),
+                    false => format!("{group}.trunk.{i}"),
+                };
                 layer(name, group, [fan_in, hidden], false);
             }
         }
-        for ((name, group), size) in HEADS.into_iter().zip(self.head_sizes()) {
-            let zero = zero_init_backward && group == Group::Backward;
-            layer(format!("{name}.head"), group, [hidden, size], zero);
+        for &head in heads {
+            let zero = zero_init_backward && head == Head::BACKWARD;
+            let shape = [hidden, self.context.size(head)];
+            layer(format!("{}.head", head.name), head.name, shape, zero);
         }
         params
     }
 
-    fn forward(&self, params: &[Tensor<2>], tokens: &Tokens, _: Option<Dropout>) -> Outputs {
+    fn forward(
+        &self,
+        params: &[Tensor<2>],
+        tokens: &Tokens,
+        _: Option<Dropout>,
+        asked: &[bool],
+    ) -> Vec<Option<Tensor<2>>> {
+        let NetworkContext { heads, .. } = &self.context;
         let per_trunk = 2 * self.spec.layers;
-        let n_trunks = if self.spec.shared { 1 } else { HEADS.len() };
-        let heads = &params[n_trunks * per_trunk..][..2 * HEADS.len()];
-        let [na, nb, nf] = self.head_sizes();
-        let [forward, backward, flow] = if self.spec.shared {
+        let n_trunks = if self.spec.shared { 1 } else { heads.len() };
+        let of_heads = &params[n_trunks * per_trunk..][..2 * heads.len()];
+        if self.spec.shared {
             let x = self.trunk(&params[..per_trunk], tokens);
             let part =
-                |which: usize| (0..HEADS.len()).map(|h| heads[2 * h + which].clone()).collect();
+                |which: usize| (0..heads.len()).map(|h| of_heads[2 * h + which].clone()).collect();
             let weight = Tensor::cat(part(0), 1);
-            let bias = Tensor::cat(part(1), 1).reshape([na + nb + nf]);
+            let bias = Tensor::cat(part(1), 1).reshape([self.context.width()]);
             let merged = linear(x, weight, Some(bias));
-            [
-                merged.clone().narrow(1, 0, na),
-                merged.clone().narrow(1, na, nb),
-                merged.narrow(1, na + nb, nf),
-            ]
-        } else {
-            std::array::from_fn(|h| {
+            let of = |(&head, &asked): (&Head, &bool)| {
+                let columns = self.context.columns(head);
+                asked.then(|| merged.clone().narrow(1, columns.start, columns.len()))
+            };
+            return heads.iter().zip(asked).map(of).collect();
+        }
+        let of = |(h, &head): (usize, &Head)| {
+            asked[h].then(|| {
                 let x = self.trunk(&params[h * per_trunk..(h + 1) * per_trunk], tokens);
-                let bias = heads[2 * h + 1].clone().reshape([self.head_sizes()[h]]);
-                linear(x, heads[2 * h].clone(), Some(bias))
+                let bias = of_heads[2 * h + 1].clone().reshape([self.context.size(head)]);
+                linear(x, of_heads[2 * h].clone(), Some(bias))
             })
         };
-        Outputs { forward, backward, log_flow: flow.reshape([tokens.n]) }
+        heads.iter().enumerate().map(of).collect()
     }
 
     fn native(&self) -> Option<Box<dyn NativeNetwork>> {

@@ -4,13 +4,13 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use gfn_core::kernels::{Mat, add_bias_relu, matmul, scatter_rows, sum_into_bias, sum_rows};
-use gfn_core::native::{NativeNetwork, Tape, Weights, grow};
-use gfn_core::panels::{Finish, Panels};
-use gfn_core::work::largest_first;
 use rayon::prelude::*;
 
-use super::{HEADS, Mlp};
+use super::Mlp;
+use crate::engine::native::{
+    Finish, Mat, NativeNetwork, Panels, Tape, Weights, add_bias_relu, grow, largest_first, matmul,
+    scatter_rows, sum_into_bias, sum_rows,
+};
 
 /// A trunk with the output layers that stand on it.
 struct Part {
@@ -34,13 +34,14 @@ pub(super) struct NativeMlp {
 
 impl NativeMlp {
     pub(super) fn new(mlp: &Mlp) -> Self {
-        let sizes = mlp.head_sizes();
-        let width = sizes.iter().sum();
+        let context = &mlp.context;
+        let sizes: Vec<usize> = context.heads.iter().map(|&head| context.size(head)).collect();
+        let width = context.width();
         let per_trunk = 2 * mlp.spec.layers;
         let parts = if mlp.spec.shared {
-            vec![Part { trunk: 0, heads: per_trunk, columns: 0..width, sizes: sizes.to_vec() }]
+            vec![Part { trunk: 0, heads: per_trunk, columns: 0..width, sizes }]
         } else {
-            let heads = HEADS.len() * per_trunk;
+            let heads = sizes.len() * per_trunk;
             let mut start = 0;
             let part = |(h, &size): (usize, &usize)| {
                 let columns = start..start + size;
@@ -52,7 +53,7 @@ impl NativeMlp {
         Self {
             hidden: mlp.spec.hidden,
             layers: mlp.spec.layers,
-            n_active: mlp.layout.n_active,
+            n_active: context.layout.n_active,
             width,
             parts,
         }

@@ -5,7 +5,7 @@
 //! tokens at a time. Weights lie by keys, one lane per query: the softmax over keys and its gradient
 //! are then sums of registers, and nothing is summed within one.
 
-use gfn_core::transpose::transpose;
+use crate::engine::native::transpose;
 use gfn_core::vector::{exp_of, store};
 use pulp::{Arch, Simd, WithSimd};
 

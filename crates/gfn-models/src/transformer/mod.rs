@@ -7,15 +7,17 @@ mod norm;
 use burn::tensor::activation::{relu, softmax};
 use burn::tensor::module::linear;
 use burn::tensor::{Int, Tensor, TensorData};
-use gfn_core::dropout::Dropout;
-use gfn_core::native::NativeNetwork;
-use gfn_core::network::{Group, ModelAxis, Network, Outputs, ParamInit, Tokens, check_layout};
+use gfn_core::learn::head::{Head, HeadSize, TRUNK};
 use gfn_core::registry::Kind;
-use gfn_core::{KeyError, Layout};
+use gfn_core::{Direction, KeyError};
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::dropout::Dropout;
+use crate::engine::native::NativeNetwork;
+use crate::network::{ModelAxis, Network, NetworkContext, ParamInit, Tokens, check_layout};
 
 /// Where layers are normalised.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -71,7 +73,8 @@ impl Kind<ModelAxis> for TransformerSpec {
     const SUMMARY: &'static str =
         "transformer encoder over observed tokens, heads on a first token";
 
-    fn build(&self, layout: Layout) -> Result<Box<dyn Network>, KeyError> {
+    fn build(&self, context: NetworkContext) -> Result<Box<dyn Network>, KeyError> {
+        let layout = context.layout;
         check_layout(&layout)?;
         let sizes = [
             ("width", self.width),
@@ -100,22 +103,22 @@ impl Kind<ModelAxis> for TransformerSpec {
             let message = format!("{} tokens per state are too many", layout.n_active);
             return Err(KeyError::new("kind", message).help("use `mlp`"));
         }
-        Ok(Box::new(Transformer { spec: self.clone(), layout }))
+        Ok(Box::new(Transformer { spec: self.clone(), context }))
     }
 }
 
 /// A transformer encoder (Vaswani et al. 2017, arXiv:1706.03762) with ReLU.
 ///
 /// The tokens of an observation, in their slots, follow a first token of its own; an empty slot
-/// has an embedding too. Sinusoidal positions are added. P_F, P_B and log F are linear in the
-/// features of the first token. Where actions put symbols into slots
-/// ([`Layout::symbols_per_slot`]), the logit of an action is the sum of one for the slot, from the
-/// first token, and one for the symbol, from the token of the slot, by a linear map that all slots
+/// has an embedding too. Sinusoidal positions are added. Heads are linear in the features of the
+/// first token. Where actions put symbols into slots
+/// ([`Layout::symbols_per_slot`](gfn_core::Layout::symbols_per_slot)), the number that a head gives to a forward action is the sum of one for
+/// the slot, from the first token, and one for the symbol, from the token of the slot, by a linear map that all slots
 /// share (Tiapkin et al. 2024, arXiv:2310.12934). Weights and biases start uniform in ±1/√fan_in, embeddings
 /// uniform with unit variance.
 pub struct Transformer {
     spec: TransformerSpec,
-    layout: Layout,
+    context: NetworkContext,
 }
 
 /// Parameters per layer, by their position in it.
@@ -130,22 +133,25 @@ const NORM_2: usize = 10;
 /// Added to variances before the square root.
 const EPSILON: f32 = 1e-5;
 
-const HEADS: [(&str, Group); 3] =
-    [("forward", Group::Forward), ("backward", Group::Backward), ("flow", Group::Forward)];
-
 impl Transformer {
     /// Tokens per state, the first one included.
     fn n_positions(&self) -> usize {
-        self.layout.n_active + 1
+        self.context.layout.n_active + 1
     }
 
-    /// Outputs that are read off the first token.
-    fn head_sizes(&self) -> [usize; 3] {
-        let forward = match self.layout.symbols_per_slot {
-            0 => self.layout.n_actions,
-            _ => self.layout.n_active,
+    /// Whether a head gives numbers to symbols in slots.
+    fn is_by_slot(&self, head: Head) -> bool {
+        self.context.layout.symbols_per_slot > 0
+            && head.size == HeadSize::Actions(Direction::Forward)
+    }
+
+    /// Outputs that are read off the first token, by head.
+    fn head_sizes(&self) -> Vec<usize> {
+        let size = |&head: &Head| match self.is_by_slot(head) {
+            true => self.context.layout.n_active,
+            false => self.context.size(head),
         };
-        [forward, self.layout.n_back_actions, 1]
+        self.context.heads.iter().map(size).collect()
     }
 
     /// sin and cos of position / 10000^(2i / width), interleaved: `[n_positions, width]`.
@@ -187,6 +193,14 @@ impl Transformer {
     fn feed_forward(&self, layer: &[Tensor<2>], x: Tensor<3>, drop: Drop, i: usize) -> Tensor<3> {
         let hidden = drop.apply(dropped_hidden(i), relu(project(x, layer, EXPAND)));
         drop.apply(dropped_output(i), project(hidden, layer, CONTRACT))
+    }
+}
+
+/// Name of the parameters that give symbols their numbers: P_F's had it before others came.
+fn symbol_head(head: Head) -> String {
+    match head {
+        Head::FORWARD => "symbols.head".to_owned(),
+        _ => format!("{}.symbols.head", head.name),
     }
 }
 
@@ -238,51 +252,51 @@ impl Network for Transformer {
     fn init(&self, rng: &mut ChaCha8Rng) -> Vec<ParamInit> {
         let TransformerSpec { width, layers, feed_forward, zero_init_backward, .. } = self.spec;
         let mut params = Vec::new();
-        let mut add = |name: String, group: Group, shape: [usize; 2], bound: f32| {
+        let mut add = |name: String, group: &str, shape: [usize; 2], bound: f32| {
             let n = shape[0] * shape[1];
             let values = match bound {
                 0.0 => vec![0.0; n],
                 _ => (0..n).map(|_| rng.random_range(-bound..bound)).collect(),
             };
-            params.push(ParamInit { name, group, shape, values });
+            params.push(ParamInit { name, group: group.to_owned(), shape, values });
         };
-        add("embedding".into(), Group::Trunk, [self.layout.n_tokens + 2, width], 3f32.sqrt());
+        add("embedding".into(), TRUNK, [self.context.layout.n_tokens + 2, width], 3f32.sqrt());
         let scale = |fan_in: usize| 1.0 / (fan_in as f32).sqrt();
         for i in 0..layers {
             let mut linear = |name: &str, fan_in: usize, fan_out: usize| {
                 let (name, bound) = (format!("layers.{i}.{name}"), scale(fan_in));
-                add(format!("{name}.weight"), Group::Trunk, [fan_in, fan_out], bound);
-                add(format!("{name}.bias"), Group::Trunk, [1, fan_out], bound);
+                add(format!("{name}.weight"), TRUNK, [fan_in, fan_out], bound);
+                add(format!("{name}.bias"), TRUNK, [1, fan_out], bound);
             };
             linear("attention.in", width, 3 * width);
             linear("attention.out", width, width);
-            add(format!("layers.{i}.norm1.weight"), Group::Trunk, [1, width], 0.0);
-            add(format!("layers.{i}.norm1.bias"), Group::Trunk, [1, width], 0.0);
+            add(format!("layers.{i}.norm1.weight"), TRUNK, [1, width], 0.0);
+            add(format!("layers.{i}.norm1.bias"), TRUNK, [1, width], 0.0);
             let mut linear = |name: &str, fan_in: usize, fan_out: usize| {
                 let (name, bound) = (format!("layers.{i}.{name}"), scale(fan_in));
-                add(format!("{name}.weight"), Group::Trunk, [fan_in, fan_out], bound);
-                add(format!("{name}.bias"), Group::Trunk, [1, fan_out], bound);
+                add(format!("{name}.weight"), TRUNK, [fan_in, fan_out], bound);
+                add(format!("{name}.bias"), TRUNK, [1, fan_out], bound);
             };
             linear("feed_forward.in", width, feed_forward);
             linear("feed_forward.out", feed_forward, width);
-            add(format!("layers.{i}.norm2.weight"), Group::Trunk, [1, width], 0.0);
-            add(format!("layers.{i}.norm2.bias"), Group::Trunk, [1, width], 0.0);
+            add(format!("layers.{i}.norm2.weight"), TRUNK, [1, width], 0.0);
+            add(format!("layers.{i}.norm2.bias"), TRUNK, [1, width], 0.0);
         }
         if self.spec.norm == NormPlace::Pre {
-            add("norm.weight".into(), Group::Trunk, [1, width], 0.0);
-            add("norm.bias".into(), Group::Trunk, [1, width], 0.0);
+            add("norm.weight".into(), TRUNK, [1, width], 0.0);
+            add("norm.bias".into(), TRUNK, [1, width], 0.0);
         }
-        for ((name, group), size) in HEADS.into_iter().zip(self.head_sizes()) {
-            let zero = zero_init_backward && group == Group::Backward;
+        for (&head, size) in self.context.heads.iter().zip(self.head_sizes()) {
+            let zero = zero_init_backward && head == Head::BACKWARD;
             let bound = if zero { 0.0 } else { scale(width) };
-            add(format!("{name}.head.weight"), group, [width, size], bound);
-            add(format!("{name}.head.bias"), group, [1, size], bound);
+            add(format!("{}.head.weight", head.name), head.name, [width, size], bound);
+            add(format!("{}.head.bias", head.name), head.name, [1, size], bound);
         }
-        let symbols = self.layout.symbols_per_slot;
-        if symbols > 0 {
-            let bound = scale(width);
-            add("symbols.head.weight".into(), Group::Forward, [width, symbols], bound);
-            add("symbols.head.bias".into(), Group::Forward, [1, symbols], bound);
+        let symbols = self.context.layout.symbols_per_slot;
+        for &head in self.context.heads.iter().filter(|&&head| self.is_by_slot(head)) {
+            let (name, bound) = (symbol_head(head), scale(width));
+            add(format!("{name}.weight"), head.name, [width, symbols], bound);
+            add(format!("{name}.bias"), head.name, [1, symbols], bound);
         }
         for param in &mut params {
             if param.name.contains("norm") && param.name.ends_with("weight") {
@@ -296,13 +310,19 @@ impl Network for Transformer {
         self.spec.dropout
     }
 
-    fn forward(&self, params: &[Tensor<2>], tokens: &Tokens, dropout: Option<Dropout>) -> Outputs {
+    fn forward(
+        &self,
+        params: &[Tensor<2>],
+        tokens: &Tokens,
+        dropout: Option<Dropout>,
+        asked: &[bool],
+    ) -> Vec<Option<Tensor<2>>> {
         let drop = Drop(dropout);
         let TransformerSpec { width, layers, norm, .. } = self.spec;
         let (n, t) = (tokens.n, self.n_positions());
         let embedding = params[0].clone();
         let device = embedding.device();
-        let first = Tensor::<1, Int>::full([n], self.layout.n_tokens as i64 + 1, &device);
+        let first = Tensor::<1, Int>::full([n], self.context.layout.n_tokens as i64 + 1, &device);
         let first = embedding.clone().select(0, first).reshape([n, 1, width]);
         let rest = embedding.select(0, tokens.ids.clone()).reshape([n, t - 1, width]);
         let positions = TensorData::new(self.positions(), [1, t, width]);
@@ -327,25 +347,36 @@ impl Network for Transformer {
         }
         let tokens = x.clone();
         let x = x.narrow(1, 0, 1).reshape([n, width]);
-        let heads = &params[self.first_head()..];
-        let [forward, backward, flow] = std::array::from_fn(|h| {
-            let bias = heads[2 * h + 1].clone().reshape([self.head_sizes()[h]]);
-            linear(x.clone(), heads[2 * h].clone(), Some(bias))
-        });
-        let symbols = self.layout.symbols_per_slot;
-        let forward = match symbols {
-            0 => forward,
-            _ => {
-                let slots = tokens.narrow(1, 1, t - 1);
-                let by_symbol = project(slots, heads, 2 * HEADS.len());
-                let sum = forward.reshape([n, t - 1, 1]) + by_symbol;
-                sum.reshape([n, (t - 1) * symbols])
+        let of_heads = &params[self.first_head()..];
+        let symbols = self.context.layout.symbols_per_slot;
+        let mut symbol_head = 2 * self.context.heads.len();
+        let each = self.context.heads.iter().zip(self.head_sizes()).enumerate();
+        each.map(|(h, (&head, size))| {
+            let of_symbols = symbol_head;
+            if self.is_by_slot(head) {
+                symbol_head += 2;
             }
-        };
-        Outputs { forward, backward, log_flow: flow.reshape([n]) }
+            asked[h].then(|| {
+                let bias = of_heads[2 * h + 1].clone().reshape([size]);
+                let on_first = linear(x.clone(), of_heads[2 * h].clone(), Some(bias));
+                if !self.is_by_slot(head) {
+                    return on_first;
+                }
+                let slots = tokens.clone().narrow(1, 1, t - 1);
+                let by_symbol = project(slots, of_heads, of_symbols);
+                let sum = on_first.reshape([n, t - 1, 1]) + by_symbol;
+                sum.reshape([n, (t - 1) * symbols])
+            })
+        })
+        .collect()
     }
 
     fn native(&self) -> Option<Box<dyn NativeNetwork>> {
+        // By hand, only the first head may give numbers to symbols in slots.
+        let others = self.context.heads.get(1..)?;
+        if others.iter().any(|&head| self.is_by_slot(head)) {
+            return None;
+        }
         Some(Box::new(native::NativeTransformer::new(self)))
     }
 }

@@ -6,9 +6,9 @@ mod rows;
 
 use std::ops::Range;
 
-use gfn_core::dropout::Dropout;
-use gfn_core::kernels::{Mat, matmul, sum_into_bias};
-use gfn_core::native::{NativeNetwork, Tape, Weights, backward_by_tape};
+use crate::dropout::Dropout;
+use crate::engine::native::{Mat, matmul, sum_into_bias};
+use crate::engine::native::{NativeNetwork, Tape, Weights, backward_by_tape};
 
 use super::attention::Attention;
 use super::{NormPlace, Transformer};
@@ -22,7 +22,7 @@ pub(super) struct NativeTransformer {
     layers: usize,
     feed_forward: usize,
     norm: NormPlace,
-    head_sizes: [usize; 3],
+    head_sizes: Vec<usize>,
     first_head: usize,
     /// Symbols per slot; 0 where actions are read off the first token alone.
     symbols: usize,
@@ -82,12 +82,12 @@ impl NativeTransformer {
     pub(super) fn new(transformer: &Transformer) -> Self {
         let spec = &transformer.spec;
         let t = transformer.n_positions();
-        let symbols = transformer.layout.symbols_per_slot;
+        let symbols = transformer.context.layout.symbols_per_slot;
         Self {
             attention: Attention { t, heads: spec.heads, size: spec.width / spec.heads },
             numbering: Numbering {
                 t,
-                n_tokens: transformer.layout.n_tokens,
+                n_tokens: transformer.context.layout.n_tokens,
                 reads_slots: symbols > 0,
             },
             width: spec.width,

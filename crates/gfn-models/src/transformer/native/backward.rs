@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use gfn_core::kernels::{Mat, add, matmul, relu_gradient, scatter_rows};
-use gfn_core::native::{Tape, Weights, grow};
+use crate::engine::native::{Mat, add, matmul, relu_gradient, scatter_rows};
+use crate::engine::native::{Tape, Weights, grow};
 
 use super::super::{
     ATTENTION_IN, ATTENTION_OUT, CONTRACT, DROPPED_EMBEDDING, EXPAND, NORM_1, NORM_2, NormPlace,

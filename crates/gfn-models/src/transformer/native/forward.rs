@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use gfn_core::kernels::{Mat, add, add_bias, add_bias_relu, add_rows, matmul};
-use gfn_core::native::{Tape, Weights, grow};
+use crate::engine::native::{Mat, add, add_bias, add_bias_relu, add_rows, matmul};
+use crate::engine::native::{Tape, Weights, grow};
 
 use super::super::attention::Queries;
 use super::super::{

@@ -1,13 +1,13 @@
-//! Networks in plain Rust for the CPU: what training and rollouts run on where a network offers
-//! it. The Burn version of the same network is the reference that it is tested against.
+//! Networks in plain Rust for the CPU, and the tapes that they write. The Burn version of the same
+//! network is the reference that it is tested against.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::kernels::{add, sum_of_squares};
+use super::panels::Panels;
 use crate::dropout::Dropout;
-use crate::kernels::{add, sum_of_squares};
-use crate::panels::Panels;
 
 /// Parameter values, with what a network derives from them.
 #[derive(Clone, Debug, Default)]
@@ -29,7 +29,7 @@ pub struct Tape {
     pub rows: usize,
     /// Their observations, `n_active` ids each.
     pub ids: Vec<i32>,
-    /// The outputs, at least `[rows, width]`: logits of P_F, logits of P_B, log F.
+    /// The outputs, at least `[rows, width]`, head after head.
     pub output: Vec<f32>,
     /// What the network needs again, in its own order.
     pub kept: Vec<Vec<f32>>,
@@ -85,7 +85,7 @@ pub fn grow(buffer: &mut Vec<f32>, start: usize, n: usize, size: usize) -> &mut 
 }
 
 /// Rows of the outputs of several tapes, one after the other.
-pub struct OutputRows<'a> {
+pub(super) struct OutputRows<'a> {
     /// Number of the first row of every tape, with its rows.
     tapes: Vec<(usize, &'a [f32])>,
     width: usize,
@@ -93,7 +93,7 @@ pub struct OutputRows<'a> {
 
 impl<'a> OutputRows<'a> {
     /// The outputs of all rows of the tapes, `width` columns each.
-    pub fn new(tapes: &'a [Tape], width: usize) -> Self {
+    pub(super) fn new(tapes: &'a [Tape], width: usize) -> Self {
         let mut first = 0;
         let of_tape = |tape: &'a Tape| {
             first += tape.rows;
@@ -106,7 +106,7 @@ impl<'a> OutputRows<'a> {
     ///
     /// # Panics
     /// When there are not so many.
-    pub fn row(&self, i: usize) -> &'a [f32] {
+    pub(super) fn row(&self, i: usize) -> &'a [f32] {
         let before = |(first, _): &&(usize, &[f32])| *first <= i;
         let (first, rows) = self.tapes.iter().rfind(before).expect("the first row is row 0");
         &rows[(i - first) * self.width..][..self.width]
@@ -114,11 +114,11 @@ impl<'a> OutputRows<'a> {
 }
 
 /// How many numbers of a parameter or its gradient are worth a thread.
-pub(crate) const PER_THREAD: usize = 1 << 14;
+pub(in crate::engine) const PER_THREAD: usize = 1 << 14;
 
 /// The sum of squares of every parameter's gradient. Cut into chunks by size alone: the same sums
 /// for any number of threads.
-pub(crate) fn sums_of_squares(gradients: &[Vec<f32>]) -> Vec<f64> {
+pub(super) fn sums_of_squares(gradients: &[Vec<f32>]) -> Vec<f64> {
     let chunks_of = |(i, gradient): (usize, &'_ Vec<f32>)| {
         (0..gradient.len()).step_by(PER_THREAD).map(move |start| (i, start)).collect::<Vec<_>>()
     };
@@ -192,7 +192,7 @@ pub fn backward_by_tape(
 
 /// A network whose passes are written by hand.
 pub trait NativeNetwork: Send + Sync {
-    /// Columns of the output: `n_actions + n_back_actions + 1`.
+    /// Columns of the output: those of all heads.
     fn width(&self) -> usize;
 
     /// How many states are worth a thread.

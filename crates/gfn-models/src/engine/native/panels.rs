@@ -7,13 +7,13 @@
 
 use std::ops::Range;
 
+use gfn_core::vector::{load, store};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::kernels::Mat;
-use crate::native::PER_THREAD;
-use crate::transpose::transpose;
-use crate::vector::{load, store};
+use super::kernels::Mat;
+use super::tape::PER_THREAD;
+use super::transpose::transpose;
 
 /// Vector registers per row of a panel.
 const VECTORS: usize = 2;

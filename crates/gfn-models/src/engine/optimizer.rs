@@ -12,74 +12,20 @@ use burn::optim::{
     StateSink, StateSource,
 };
 use burn::tensor::{Device, Tensor, TensorData};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use gfn_core::learn::engine::NamedTensor;
+use gfn_core::learn::{Algorithm, OptimizerSettings};
 
-use crate::kernels::AdamStep;
-use crate::native::PER_THREAD;
-use crate::work::largest_first;
+use super::native::{AdamStep, PER_THREAD, adam, largest_first};
 
-/// Which optimiser steps the parameters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Algorithm {
-    /// Adam; `weight_decay` is an L2 penalty.
-    #[default]
-    Adam,
-    /// AdamW; `weight_decay` is decoupled.
-    AdamW,
-    /// RMSprop; `weight_decay` is an L2 penalty.
-    RmsProp,
-    /// Stochastic gradient descent; `weight_decay` is an L2 penalty.
-    Sgd,
+/// Copies a tensor to the host.
+fn of_data(name: String, data: TensorData) -> NamedTensor {
+    let shape = data.shape().to_vec();
+    let values = data.convert::<f32>().try_into_vec().expect("converted to f32 above");
+    NamedTensor { name, shape, values }
 }
 
-/// The constants of an optimiser. Learning rates are passed with every step.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct OptimizerSettings {
-    /// Which optimiser.
-    pub algorithm: Algorithm,
-    /// First-moment decay of Adam and AdamW; momentum of RMSprop and SGD.
-    pub momentum: f64,
-    /// Second-moment decay of Adam and AdamW; smoothing of RMSprop.
-    pub beta2: f64,
-    /// Added to denominators.
-    pub epsilon: f64,
-    /// Weight decay.
-    pub weight_decay: f64,
-}
-
-/// A named array in single precision, as checkpoints store it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NamedTensor {
-    /// Unique name.
-    pub name: String,
-    /// Dimensions.
-    pub shape: Vec<usize>,
-    /// Row-major values.
-    pub values: Vec<f32>,
-}
-
-impl NamedTensor {
-    /// Copies a tensor to the host.
-    pub fn of<const D: usize>(name: impl Into<String>, tensor: Tensor<D>) -> Self {
-        Self::of_data(name.into(), tensor.into_data())
-    }
-
-    fn of_data(name: String, data: TensorData) -> Self {
-        let shape = data.shape().to_vec();
-        let values = data.convert::<f32>().try_into_vec().expect("converted to f32 above");
-        Self { name, shape, values }
-    }
-
-    fn data(&self) -> TensorData {
-        TensorData::new(self.values.clone(), self.shape.clone())
-    }
-
-    /// Uploads a matrix.
-    pub fn tensor(&self, device: &Device) -> Tensor<2> {
-        Tensor::from_data(self.data(), device)
-    }
+fn data_of(tensor: &NamedTensor) -> TensorData {
+    TensorData::new(tensor.values.clone(), tensor.shape.clone())
 }
 
 /// What an optimiser does with a parameter that is a host array.
@@ -101,6 +47,9 @@ pub struct NativeStep<'a> {
 /// One optimiser with a state per parameter.
 pub struct Optimizer {
     inner: Box<dyn Steps>,
+    /// The same without weight decay, for parameters that are exempt from it.
+    without_decay: Box<dyn Steps>,
+    exempt: Vec<bool>,
     /// Adam's moments for host arrays; other algorithms go through Burn there too.
     native: Option<NativeAdam>,
 }
@@ -108,6 +57,7 @@ pub struct Optimizer {
 /// Adam in one pass over host arrays: the arithmetic, and the saved state, of Burn's.
 struct NativeAdam {
     settings: OptimizerSettings,
+    exempt: Vec<bool>,
     states: Vec<Option<Moments>>,
 }
 
@@ -145,7 +95,7 @@ impl NativeAdam {
                 beta1,
                 beta2,
                 epsilon: epsilon as f32,
-                l2: weight_decay as f32,
+                l2: if self.exempt[i] { 0.0 } else { weight_decay as f32 },
                 correction1: (1.0 - beta1.powi(state.time as i32)).recip(),
                 correction2: (1.0 - beta2.powi(state.time as i32)).recip(),
                 scale,
@@ -156,7 +106,7 @@ impl NativeAdam {
             work.extend(values.zip(moments).map(|chunk| (chunk.0.0.len(), (step, chunk))));
         }
         let run = |(step, ((value, gradient), (first, second)))| {
-            crate::kernels::adam(step, value, gradient, first, second);
+            adam(step, value, gradient, first, second);
         };
         if total < 2 * PER_THREAD {
             work.into_iter().for_each(|(_, piece)| run(piece));
@@ -203,7 +153,7 @@ fn unpack_time(tensor: &NamedTensor) -> u32 {
     (tensor.values[0] as u32) << 16 | tensor.values[1] as u32
 }
 
-trait Steps: Send {
+trait Steps: Send + Sync {
     fn step(&mut self, i: usize, lr: f64, value: Tensor<2>, gradient: Tensor<2>) -> Tensor<2>;
     fn save(&self, names: &[String]) -> Vec<NamedTensor>;
     fn load(&mut self, names: &[String], tensors: &BTreeMap<String, NamedTensor>, device: &Device);
@@ -232,7 +182,7 @@ impl<O: BurnOptimizer> Steps for PerParameter<O> {
             let mut sink = StateSink::default();
             state.state_flatten(name, &mut sink);
             for (name, data) in sink.tensors {
-                out.push(NamedTensor::of_data(name, data));
+                out.push(of_data(name, data));
             }
             for (name, scalar) in sink.scalars {
                 let time: u32 = scalar.try_into().expect("step counts are the only scalars");
@@ -254,7 +204,7 @@ impl<O: BurnOptimizer> Steps for PerParameter<O> {
                 if key.ends_with(TIME) {
                     scalars.insert(key.clone(), u64::from(unpack_time(tensor)).into());
                 } else {
-                    matrices.push((key.clone(), tensor.data()));
+                    matrices.push((key.clone(), data_of(tensor)));
                 }
             }
             if matrices.is_empty() {
@@ -270,55 +220,73 @@ impl<O: BurnOptimizer> Steps for PerParameter<O> {
     }
 }
 
-impl Optimizer {
-    /// An optimiser for `n` parameters, which are host arrays if `native`, else tensors.
-    pub fn new(settings: &OptimizerSettings, n: usize, native: bool) -> Self {
-        fn boxed<O: BurnOptimizer>(optimizer: O, n: usize) -> Box<dyn Steps> {
-            Box::new(PerParameter { optimizer, states: (0..n).map(|_| None).collect() })
+/// Burn's optimisers for `n` parameters.
+fn steps(settings: &OptimizerSettings, n: usize) -> Box<dyn Steps> {
+    fn boxed<O: BurnOptimizer>(optimizer: O, n: usize) -> Box<dyn Steps> {
+        Box::new(PerParameter { optimizer, states: (0..n).map(|_| None).collect() })
+    }
+    let OptimizerSettings { algorithm, momentum, beta2, epsilon, weight_decay } = *settings;
+    let (momentum, beta2, epsilon) = (momentum as f32, beta2 as f32, epsilon as f32);
+    let l2 = (weight_decay > 0.0).then(|| WeightDecayConfig::new(weight_decay as f32));
+    match algorithm {
+        Algorithm::Adam => boxed(
+            AdamConfig::new()
+                .with_beta_1(momentum)
+                .with_beta_2(beta2)
+                .with_epsilon(epsilon)
+                .with_weight_decay(l2)
+                .build(),
+            n,
+        ),
+        Algorithm::AdamW => boxed(
+            AdamWConfig::new()
+                .with_beta_1(momentum)
+                .with_beta_2(beta2)
+                .with_epsilon(epsilon)
+                .with_weight_decay(weight_decay as f32)
+                .build(),
+            n,
+        ),
+        Algorithm::RmsProp => boxed(
+            RmsPropConfig::new()
+                .with_alpha(beta2)
+                .with_momentum(momentum)
+                .with_epsilon(epsilon)
+                .with_weight_decay(l2)
+                .build(),
+            n,
+        ),
+        Algorithm::Sgd => {
+            let momentum = (momentum > 0.0).then(|| {
+                MomentumConfig::new().with_momentum(f64::from(momentum) as _).with_dampening(0.0)
+            });
+            boxed(SgdConfig::new().with_weight_decay(l2).with_momentum(momentum).build(), n)
         }
-        let OptimizerSettings { algorithm, momentum, beta2, epsilon, weight_decay } = *settings;
-        let (momentum, beta2, epsilon) = (momentum as f32, beta2 as f32, epsilon as f32);
-        let l2 = (weight_decay > 0.0).then(|| WeightDecayConfig::new(weight_decay as f32));
-        let inner = match algorithm {
-            Algorithm::Adam => boxed(
-                AdamConfig::new()
-                    .with_beta_1(momentum)
-                    .with_beta_2(beta2)
-                    .with_epsilon(epsilon)
-                    .with_weight_decay(l2)
-                    .build(),
-                n,
-            ),
-            Algorithm::AdamW => boxed(
-                AdamWConfig::new()
-                    .with_beta_1(momentum)
-                    .with_beta_2(beta2)
-                    .with_epsilon(epsilon)
-                    .with_weight_decay(weight_decay as f32)
-                    .build(),
-                n,
-            ),
-            Algorithm::RmsProp => boxed(
-                RmsPropConfig::new()
-                    .with_alpha(beta2)
-                    .with_momentum(momentum)
-                    .with_epsilon(epsilon)
-                    .with_weight_decay(l2)
-                    .build(),
-                n,
-            ),
-            Algorithm::Sgd => {
-                let momentum = (momentum > 0.0).then(|| {
-                    MomentumConfig::new()
-                        .with_momentum(f64::from(momentum) as _)
-                        .with_dampening(0.0)
-                });
-                boxed(SgdConfig::new().with_weight_decay(l2).with_momentum(momentum).build(), n)
-            }
+    }
+}
+
+impl Optimizer {
+    /// An optimiser for as many parameters as `exempt` has entries, which says which of them weight
+    /// decay leaves alone. They are host arrays if `native`, else tensors.
+    pub fn new(settings: &OptimizerSettings, exempt: Vec<bool>, native: bool) -> Self {
+        let n = exempt.len();
+        let native = native && settings.algorithm == Algorithm::Adam;
+        let adam = || NativeAdam {
+            settings: *settings,
+            exempt: exempt.clone(),
+            states: (0..n).map(|_| None).collect(),
         };
-        let native = (native && algorithm == Algorithm::Adam)
-            .then(|| NativeAdam { settings: *settings, states: (0..n).map(|_| None).collect() });
-        Self { inner, native }
+        let without = OptimizerSettings { weight_decay: 0.0, ..*settings };
+        Self {
+            inner: steps(settings, n),
+            without_decay: steps(&without, n),
+            native: native.then(adam),
+            exempt,
+        }
+    }
+
+    fn steps(&mut self, i: usize) -> &mut dyn Steps {
+        if self.exempt[i] { &mut *self.without_decay } else { &mut *self.inner }
     }
 
     /// Steps parameters that are host arrays, in ascending order.
@@ -331,34 +299,39 @@ impl Optimizer {
             let upload =
                 |values: Vec<f32>| Tensor::from_data(TensorData::new(values, shape), &device);
             let scaled = gradient.iter().map(|g| g * scale).collect();
-            let stepped = self.inner.step(i, lr, upload(value.to_vec()), upload(scaled));
-            value.copy_from_slice(&NamedTensor::of("", stepped).values);
+            let (before, scaled) = (upload(value.to_vec()), upload(scaled));
+            let stepped = self.steps(i).step(i, lr, before, scaled).into_data();
+            value.copy_from_slice(stepped.as_slice().expect("single precision"));
         }
     }
 
     /// The new value of parameter `i`; all tensors without autodiff.
     pub fn step(&mut self, i: usize, lr: f64, value: Tensor<2>, gradient: Tensor<2>) -> Tensor<2> {
-        self.inner.step(i, lr, value, gradient)
+        self.steps(i).step(i, lr, value, gradient)
     }
 
     /// All states; `names` are those of the parameters.
     pub fn save(&self, names: &[String]) -> Vec<NamedTensor> {
         match &self.native {
             Some(adam) => adam.save(names),
-            None => self.inner.save(names),
+            None => [self.inner.save(names), self.without_decay.save(names)].concat(),
         }
     }
 
     /// Restores what [`save`](Self::save) returned.
-    pub fn load(
-        &mut self,
-        names: &[String],
-        tensors: &BTreeMap<String, NamedTensor>,
-        device: &Device,
-    ) {
-        match &mut self.native {
-            Some(adam) => adam.load(names, tensors),
-            None => self.inner.load(names, tensors, device),
+    pub fn load(&mut self, names: &[String], state: Vec<NamedTensor>, device: &Device) {
+        let tensors: BTreeMap<String, NamedTensor> =
+            state.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
+        if let Some(adam) = &mut self.native {
+            return adam.load(names, &tensors);
+        }
+        for (steps, exempt) in [(&mut self.inner, false), (&mut self.without_decay, true)] {
+            // Nothing is stored under no name.
+            let own = |(name, &is_exempt): (&String, &bool)| {
+                if is_exempt == exempt { name.clone() } else { String::new() }
+            };
+            let names: Vec<String> = names.iter().zip(&self.exempt).map(own).collect();
+            steps.load(&names, &tensors, device);
         }
     }
 }

@@ -4,19 +4,48 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::KeyError;
-use crate::optimizer::{Algorithm, OptimizerSettings};
 use crate::schedule::{Schedule, Shape};
 
 /// What computes the network's passes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Engine {
+pub enum EngineKind {
     /// Hand-written passes and optimiser, on the device `flex` and where the network has them;
     /// else Burn.
     #[default]
     Native,
     /// Burn and its autodiff, on every device: the reference.
     Burn,
+}
+
+/// Which optimiser steps the parameters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Algorithm {
+    /// Adam; `weight_decay` is an L2 penalty.
+    #[default]
+    Adam,
+    /// AdamW; `weight_decay` is decoupled.
+    AdamW,
+    /// RMSprop; `weight_decay` is an L2 penalty.
+    RmsProp,
+    /// Stochastic gradient descent; `weight_decay` is an L2 penalty.
+    Sgd,
+}
+
+/// The constants of an optimiser. Learning rates are passed with every step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OptimizerSettings {
+    /// Which optimiser.
+    pub algorithm: Algorithm,
+    /// First-moment decay of Adam and AdamW; momentum of RMSprop and SGD.
+    pub momentum: f64,
+    /// Second-moment decay of Adam and AdamW; smoothing of RMSprop.
+    pub beta2: f64,
+    /// Added to denominators.
+    pub epsilon: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
 }
 
 /// How long and how to train. Defaults are those of the papers' hypergrids.
@@ -28,7 +57,7 @@ pub struct TrainSettings {
     /// Trajectories per iteration.
     pub batch: usize,
     /// What computes the network's passes.
-    pub engine: Engine,
+    pub engine: EngineKind,
     /// Which optimiser.
     pub optimizer: Algorithm,
     /// Learning rate of the network.
@@ -73,7 +102,7 @@ impl Default for TrainSettings {
         Self {
             trajectories: 1_000_000,
             batch: 16,
-            engine: Engine::Native,
+            engine: EngineKind::Native,
             optimizer: Algorithm::Adam,
             lr: 1e-3,
             log_z_lr: 0.1,
@@ -196,7 +225,8 @@ impl TrainSettings {
         }
     }
 
-    pub(crate) fn optimizer_settings(&self) -> OptimizerSettings {
+    /// The constants of the optimisers.
+    pub fn optimizer_settings(&self) -> OptimizerSettings {
         OptimizerSettings {
             algorithm: self.optimizer,
             momentum: self.momentum,

@@ -1,13 +1,13 @@
 //! Everything that a run needs to go on as if it had never stopped.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Counters, Trainer};
+use super::engine::{NamedTensor, ParamInfo};
+use super::replay::Buffer;
+use super::trainer::{Counters, Trainer};
 use crate::Trajectories;
-use crate::model::{ParamInfo, Values};
-use crate::optimizer::NamedTensor;
 
 /// The state of a [`Trainer`] between two iterations.
 ///
@@ -19,11 +19,11 @@ pub struct Snapshot {
     pub counters: Counters,
     /// Parameters, by name.
     pub model: Vec<NamedTensor>,
-    /// The target copy, if the strategy has one.
-    pub target: Vec<NamedTensor>,
-    /// States of all optimisers.
+    /// Copies that updates keep, under `<copy>/<parameter>`.
+    pub copies: Vec<NamedTensor>,
+    /// States of the optimisers, under `<update>/<parameter>.<what>`.
     pub optimizers: Vec<NamedTensor>,
-    /// Past batches and what metrics have gathered (postcard).
+    /// Past batches, replay buffers and what metrics have gathered (postcard).
     pub state: Vec<u8>,
 }
 
@@ -44,41 +44,62 @@ impl Snapshot {
 struct State {
     counters: Counters,
     history: VecDeque<Trajectories>,
+    buffers: Vec<Option<Buffer>>,
     metrics: Vec<Vec<u8>>,
 }
 
-/// Prefixes under which the optimisers' states are stored.
-const OPTIMIZERS: [&str; 3] = ["network", "log_z", "backward"];
+/// Tensors under a prefix.
+fn under(prefix: &str, tensors: Vec<NamedTensor>) -> impl Iterator<Item = NamedTensor> {
+    tensors.into_iter().map(move |mut tensor| {
+        tensor.name = format!("{prefix}/{}", tensor.name);
+        tensor
+    })
+}
+
+/// Those that stand under a prefix, without it.
+fn of_prefix(prefix: &str, tensors: &[NamedTensor]) -> Vec<NamedTensor> {
+    let prefix = format!("{prefix}/");
+    let without = |tensor: &NamedTensor| {
+        let name = tensor.name.strip_prefix(&prefix)?.to_owned();
+        Some(NamedTensor { name, ..tensor.clone() })
+    };
+    tensors.iter().filter_map(without).collect()
+}
 
 impl Trainer {
+    fn copies(&self) -> Vec<&'static str> {
+        let updates = self.parts.plan.updates.iter();
+        updates.filter_map(|planned| Some(planned.update.copy?.name)).collect()
+    }
+
     /// The complete state.
     pub fn snapshot(&self) -> Snapshot {
-        let names: Vec<String> = self.model.infos().iter().map(|info| info.name.clone()).collect();
+        let infos = self.engine.params();
         let named = |(info, values): (&ParamInfo, Vec<f32>)| NamedTensor {
             name: info.name.clone(),
             shape: info.shape.to_vec(),
             values,
         };
-        let infos = self.model.infos();
-        let model = infos.iter().enumerate().map(|(i, info)| named((info, self.model.value(i))));
-        let target = self.target.as_ref().map(Values::to_host).unwrap_or_default();
-        let mut optimizers = Vec::new();
-        for (prefix, optimizer) in OPTIMIZERS.iter().zip(&self.optimizers) {
-            for mut tensor in optimizer.save(&names) {
-                tensor.name = format!("{prefix}/{}", tensor.name);
-                optimizers.push(tensor);
-            }
-        }
+        let model = infos.iter().enumerate().map(|(i, info)| named((info, self.engine.value(i))));
+        let copies = self.copies().into_iter().flat_map(|copy| {
+            let values = self.engine.copied(copy);
+            under(copy, infos.iter().zip(values).map(named).collect())
+        });
+        let optimizers = self.parts.plan.updates.iter().flat_map(|planned| {
+            let name = planned.update.name;
+            under(name, self.engine.save_optimizer(name))
+        });
         let state = State {
             counters: self.counters,
             history: self.history.clone(),
+            buffers: self.buffers.clone(),
             metrics: self.parts.metrics.iter().map(|metric| metric.save()).collect(),
         };
         Snapshot {
             counters: self.counters,
             model: model.collect(),
-            target: infos.iter().zip(target).map(named).collect(),
-            optimizers,
+            copies: copies.collect(),
+            optimizers: optimizers.collect(),
             state: postcard::to_stdvec(&state).expect("the state serialises"),
         }
     }
@@ -89,18 +110,9 @@ impl Trainer {
     /// When the snapshot is of a different experiment.
     pub fn restore(&mut self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
         self.restore_model(snapshot)?;
-        let names: Vec<String> = self.model.infos().iter().map(|info| info.name.clone()).collect();
-        let device = self.model.device().clone();
-        for (prefix, optimizer) in OPTIMIZERS.iter().zip(&mut self.optimizers) {
-            let prefix = format!("{prefix}/");
-            let tensors: BTreeMap<String, NamedTensor> = snapshot
-                .optimizers
-                .iter()
-                .filter_map(|tensor| {
-                    Some((tensor.name.strip_prefix(&prefix)?.to_owned(), tensor.clone()))
-                })
-                .collect();
-            optimizer.load(&names, &tensors, &device);
+        for planned in &self.parts.plan.updates {
+            let name = planned.update.name;
+            self.engine.load_optimizer(name, of_prefix(name, &snapshot.optimizers));
         }
         let state: State = postcard::from_bytes(&snapshot.state)
             .map_err(|error| SnapshotError(format!("the state cannot be read: {error}")))?;
@@ -114,25 +126,32 @@ impl Trainer {
         }
         self.counters = state.counters;
         self.history = state.history;
+        self.buffers = state.buffers;
         Ok(())
     }
 
-    /// Takes the parameters (and the target copy) of a snapshot, and nothing else: enough to
+    /// Takes the parameters (and the copies) of a snapshot, and nothing else: enough to
     /// evaluate and sample.
     ///
     /// # Errors
     /// When the snapshot is of a different network.
     pub fn restore_model(&mut self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
-        let infos = self.model.infos();
-        let n_target = if self.target.is_some() { infos.len() - 1 } else { 0 };
+        let infos = self.engine.params();
         let model = in_order(&snapshot.model, infos, "the model")?;
-        let target = in_order(&snapshot.target, &infos[..n_target], "the target copy")?;
-        if self.target.is_some() {
-            let values = target.into_iter().map(|tensor| tensor.values.clone()).collect();
-            self.target = Some(self.model.values_from(values));
+        let copies: Vec<_> = self
+            .copies()
+            .into_iter()
+            .map(|name| {
+                let tensors = of_prefix(name, &snapshot.copies);
+                let ordered = in_order(&tensors, infos, &format!("the copy `{name}`"))?;
+                Ok((name, ordered.into_iter().map(|tensor| tensor.values.clone()).collect()))
+            })
+            .collect::<Result<_, SnapshotError>>()?;
+        for (name, values) in copies {
+            self.engine.set_copy(name, values);
         }
         for (i, tensor) in model.into_iter().enumerate() {
-            self.model.set_value(i, tensor.values.clone());
+            self.engine.set_value(i, tensor.values.clone());
         }
         self.counters = snapshot.counters;
         Ok(())

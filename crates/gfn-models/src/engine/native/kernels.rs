@@ -4,7 +4,7 @@
 
 use gemm::Parallelism;
 
-use crate::vector::vectorised;
+use gfn_core::vector::vectorised;
 
 /// A matrix in a slice, by rows or transposed.
 #[derive(Clone, Copy)]

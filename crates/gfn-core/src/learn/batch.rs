@@ -1,0 +1,367 @@
+//! A batch of transitions, ready for losses: states, actions among the legal ones, rewards.
+
+use std::cell::OnceCell;
+use std::sync::Arc;
+
+use super::engine::{ActionsTaken, Recording, Rows};
+use super::view::PbSource;
+use crate::backward::BackwardStrategy;
+use crate::policy::log_softmax;
+use crate::sampler::Rollout;
+use crate::trajectories::RowPlan;
+use crate::{Environment, States, Trajectories};
+
+/// One end of a transition s → s'.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum End {
+    /// s.
+    From,
+    /// s'.
+    To,
+}
+
+/// `m` transitions s → s'; those of whole trajectories one after the other, if they are whole.
+#[derive(Debug)]
+pub struct Batch {
+    /// All states that occur.
+    states: States,
+    /// State of each transition's child.
+    to: Vec<u32>,
+    /// The forward action of each transition, chosen at its start.
+    pub forward: Arc<ActionsTaken>,
+    /// The backward actions that were chosen among several, at the ends of transitions.
+    pub backward: Arc<ActionsTaken>,
+    /// Which of these belongs to each transition; none where there was nothing to choose, and log P_B
+    /// is 0.
+    pub backward_of: Vec<Option<u32>>,
+    /// Row of each transition's child; none where a network need not know it.
+    pub to_rows: Vec<Option<u32>>,
+    /// Whether each transition ends in a terminal state.
+    pub terminal: Vec<bool>,
+    /// log R of each transition that ends in a terminal state, in order.
+    pub log_reward: Vec<f64>,
+    /// Transitions before each trajectory, `b + 1` entries, if they are whole.
+    pub offsets: Option<Vec<u32>>,
+    /// Rows that networks evaluate, for both ends or for each end of its own.
+    rows: Vec<Rows>,
+    fixed_log_pb: Option<Vec<f64>>,
+    next: OnceCell<Next>,
+    parents: OnceCell<Parents>,
+}
+
+/// The forward actions that are legal at the children.
+#[derive(Clone, Debug)]
+pub struct Next {
+    /// One entry per child that is not terminal; no action is taken.
+    pub actions: Arc<ActionsTaken>,
+    /// Which of these belongs to each transition; none where the child is terminal.
+    pub of: Vec<Option<u32>>,
+}
+
+/// All parents of the child of every transition.
+#[derive(Debug)]
+pub struct Parents {
+    /// The parents.
+    pub rows: Rows,
+    /// The action that leads from each parent to the child.
+    pub forward: Arc<ActionsTaken>,
+    /// Parents before each transition's, `m + 1` entries.
+    pub offsets: Vec<u32>,
+}
+
+/// How log P_B comes into a batch.
+#[derive(Clone, Copy)]
+pub struct PbOf<'a> {
+    /// What fixes it, if it has no parameters.
+    pub strategy: &'a dyn BackwardStrategy,
+    /// Whether some loss reads P_B of a network.
+    pub network: bool,
+}
+
+/// Transitions of any trajectories, as a replay buffer holds them.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Transitions {
+    /// s of each.
+    pub from: States,
+    /// s' of each.
+    pub to: States,
+    /// Forward action of each.
+    pub actions: Vec<u32>,
+    /// Backward action that undoes each.
+    pub back_actions: Vec<u32>,
+    /// log R of s', where that is terminal.
+    pub log_reward: Vec<Option<f64>>,
+}
+
+impl Batch {
+    /// The trajectories of a rollout, with what it knows of them.
+    pub fn of_rollout(env: &dyn Environment, pb: PbOf<'_>, rollout: Rollout) -> Self {
+        let Rollout { trajectories, rows, legal, recording } = rollout;
+        Self::new(env, pb, trajectories, rows, Some(legal), recording)
+    }
+
+    /// Any trajectories with their rewards.
+    pub fn of_trajectories(
+        env: &dyn Environment,
+        pb: PbOf<'_>,
+        trajectories: Trajectories,
+    ) -> Self {
+        let rows = RowPlan::packed(env, &trajectories, pb.network);
+        Self::new(env, pb, trajectories, rows, None, None)
+    }
+
+    fn new(
+        env: &dyn Environment,
+        pb: PbOf<'_>,
+        trajectories: Trajectories,
+        plan: RowPlan,
+        legal: Option<Vec<bool>>,
+        recording: Option<Recording>,
+    ) -> Self {
+        let (b, m) = (trajectories.len(), trajectories.n_transitions());
+        let n_actions = env.layout().n_actions;
+        let mut forward = ActionsTaken::with_capacity(n_actions, 0);
+        forward.legal = legal.unwrap_or_else(|| {
+            let mut legal = vec![false; m * n_actions];
+            let mut masks = legal.chunks_exact_mut(n_actions);
+            for i in 0..b {
+                for state in trajectories.rows(i).take(trajectories.transitions(i).len()) {
+                    let mask = masks.next().expect("one per transition");
+                    env.legal(trajectories.states.row(state), mask);
+                }
+            }
+            legal
+        });
+        let (mut to, mut to_rows) = (Vec::with_capacity(m), Vec::with_capacity(m));
+        let mut terminal = vec![false; m];
+        for i in 0..b {
+            let first = trajectories.rows(i).start;
+            for t in 0..trajectories.transitions(i).len() {
+                forward.rows.push(plan.of_state[first + t].expect("an action was chosen there"));
+                to.push((first + t + 1) as u32);
+                to_rows.push(plan.of_state[first + t + 1]);
+            }
+            if let Some(last) = trajectories.transitions(i).last() {
+                terminal[last] = true;
+            }
+        }
+        forward.taken = trajectories.actions;
+        let mut evaluated = States::with_capacity(env.layout().width, plan.states.len());
+        for &state in &plan.states {
+            evaluated.push(trajectories.states.row(state as usize));
+        }
+        let rows = Rows::recorded(evaluated, recording);
+        let mut batch = Self {
+            states: trajectories.states,
+            to,
+            forward: Arc::new(forward),
+            backward: Arc::default(),
+            backward_of: Vec::new(),
+            to_rows,
+            terminal,
+            log_reward: trajectories.log_reward,
+            offsets: Some(trajectories.offsets),
+            rows: vec![rows],
+            fixed_log_pb: None,
+            next: OnceCell::new(),
+            parents: OnceCell::new(),
+        };
+        batch.read_backward(env, pb, &trajectories.back_actions);
+        batch
+    }
+
+    /// Transitions that need not belong together.
+    pub fn of_transitions(env: &dyn Environment, pb: PbOf<'_>, transitions: &Transitions) -> Self {
+        let layout = env.layout();
+        let m = transitions.actions.len();
+        let mut forward = ActionsTaken::with_capacity(layout.n_actions, m);
+        let mut next = ActionsTaken::with_capacity(layout.n_actions, m);
+        let (mut to_rows, mut next_of) = (Vec::with_capacity(m), Vec::with_capacity(m));
+        let mut children = States::with_capacity(layout.width, m);
+        let mut legal = vec![false; layout.n_actions];
+        let mut legal_back = vec![false; layout.n_back_actions];
+        for (t, (from, to)) in transitions.from.rows().zip(transitions.to.rows()).enumerate() {
+            env.legal(from, &mut legal);
+            forward.push(t as u32, &legal, transitions.actions[t]);
+            env.legal(to, &mut legal);
+            let inner = legal.contains(&true);
+            let row = children.len() as u32;
+            next_of.push(inner.then_some(next.len() as u32));
+            if inner {
+                next.push(row, &legal, 0);
+            }
+            let needed = inner
+                || pb.network && crate::trajectories::offers_choice_back(env, to, &mut legal_back);
+            to_rows.push(needed.then_some(row));
+            if needed {
+                children.push(to);
+            }
+        }
+        let mut states = transitions.from.clone();
+        transitions.to.rows().for_each(|row| states.push(row));
+        let mut batch = Self {
+            states,
+            to: (m as u32..2 * m as u32).collect(),
+            forward: Arc::new(forward),
+            backward: Arc::default(),
+            backward_of: Vec::new(),
+            to_rows,
+            terminal: transitions.log_reward.iter().map(Option::is_some).collect(),
+            log_reward: transitions.log_reward.iter().copied().flatten().collect(),
+            offsets: None,
+            rows: vec![Rows::new(transitions.from.clone()), Rows::new(children)],
+            fixed_log_pb: None,
+            next: OnceCell::from(Next { actions: Arc::new(next), of: next_of }),
+            parents: OnceCell::new(),
+        };
+        batch.read_backward(env, pb, &transitions.back_actions);
+        batch
+    }
+
+    /// What log P_B needs: values where it is fixed, else choices at the children.
+    fn read_backward(&mut self, env: &dyn Environment, pb: PbOf<'_>, back_actions: &[u32]) {
+        let n = env.layout().n_back_actions;
+        let mut legal = vec![false; n];
+        if pb.network {
+            let mut backward = ActionsTaken::with_capacity(n, self.len());
+            for (t, &taken) in back_actions.iter().enumerate() {
+                let child = self.states.row(self.to[t] as usize);
+                let choice = self.to_rows[t].filter(|_| {
+                    env.legal_back(child, &mut legal);
+                    legal.iter().filter(|&&legal| legal).count() > 1
+                });
+                self.backward_of.push(choice.map(|row| {
+                    backward.push(row, &legal, taken);
+                    backward.len() as u32 - 1
+                }));
+            }
+            self.backward = Arc::new(backward);
+        }
+        if pb.strategy.source() == PbSource::Fixed {
+            let (mut logits, mut log_probs) = (vec![0.0f32; n], vec![0.0f64; n]);
+            let of = |(t, &taken): (usize, &u32)| {
+                let child = self.states.row(self.to[t] as usize);
+                env.legal_back(child, &mut legal);
+                pb.strategy.fixed_logits(env, child, &legal, &mut logits);
+                log_softmax(&logits, &legal, &mut log_probs);
+                log_probs[taken as usize]
+            };
+            self.fixed_log_pb = Some(back_actions.iter().enumerate().map(of).collect());
+        }
+    }
+
+    /// Number of transitions, `m`.
+    pub fn len(&self) -> usize {
+        self.to.len()
+    }
+
+    /// Whether there are no transitions.
+    pub fn is_empty(&self) -> bool {
+        self.to.is_empty()
+    }
+
+    /// Which of the sets of rows holds an end of every transition.
+    pub fn set(&self, end: End) -> usize {
+        match end {
+            End::From => 0,
+            End::To => self.rows.len() - 1,
+        }
+    }
+
+    /// A set of rows that networks evaluate.
+    pub fn rows(&self, set: usize) -> &Rows {
+        &self.rows[set]
+    }
+
+    /// log P_B of every transition, `[m]`, for a strategy with a fixed P_B.
+    pub fn fixed_log_pb(&self) -> Option<&Vec<f64>> {
+        self.fixed_log_pb.as_ref()
+    }
+
+    /// Row of each transition's start.
+    pub fn from_rows(&self) -> &[u32] {
+        &self.forward.rows
+    }
+
+    /// The forward actions that are legal at the children.
+    pub fn next(&self) -> &Next {
+        // The child of a transition that ends no trajectory is where the next one starts.
+        self.next.get_or_init(|| {
+            let mut actions = ActionsTaken::with_capacity(self.forward.n_actions, self.len());
+            let of = (0..self.len()).map(|t| {
+                (!self.terminal[t]).then(|| {
+                    actions.push(self.forward.rows[t + 1], self.forward.legal_at(t + 1), 0);
+                    actions.len() as u32 - 1
+                })
+            });
+            let of = of.collect();
+            Next { actions: Arc::new(actions), of }
+        })
+    }
+
+    /// All parents of every child.
+    pub fn parents(&self, env: &dyn Environment) -> &Parents {
+        self.parents.get_or_init(|| {
+            let layout = env.layout();
+            let mut states = States::new(layout.width);
+            let mut forward = ActionsTaken::with_capacity(layout.n_actions, self.len());
+            let mut offsets = vec![0];
+            let mut legal = vec![false; layout.n_actions];
+            let mut legal_back = vec![false; layout.n_back_actions];
+            let mut row = vec![0; layout.width];
+            for &child in &self.to {
+                let child = self.states.row(child as usize);
+                env.legal_back(child, &mut legal_back);
+                for back_action in (0..legal_back.len()).filter(|&action| legal_back[action]) {
+                    row.copy_from_slice(child);
+                    let action = env.unstep(&mut row, back_action);
+                    env.legal(&row, &mut legal);
+                    forward.push(states.len() as u32, &legal, action as u32);
+                    states.push(&row);
+                }
+                offsets.push(forward.len() as u32);
+            }
+            Parents { rows: Rows::new(states), forward: Arc::new(forward), offsets }
+        })
+    }
+}
+
+impl Transitions {
+    /// No transitions between rows of `width` cells.
+    pub fn new(width: usize) -> Self {
+        Self { from: States::new(width), to: States::new(width), ..Self::default() }
+    }
+
+    /// Adds one.
+    pub fn push(
+        &mut self,
+        from: &[i32],
+        to: &[i32],
+        action: u32,
+        back_action: u32,
+        log_reward: Option<f64>,
+    ) {
+        self.from.push(from);
+        self.to.push(to);
+        self.actions.push(action);
+        self.back_actions.push(back_action);
+        self.log_reward.push(log_reward);
+    }
+
+    /// Adds those of whole trajectories with their rewards.
+    pub fn extend(&mut self, trajectories: &Trajectories) {
+        for i in 0..trajectories.len() {
+            let rows = trajectories.rows(i);
+            for (start, t) in rows.clone().zip(trajectories.transitions(i)) {
+                let is_last = start + 2 == rows.end;
+                self.push(
+                    trajectories.states.row(start),
+                    trajectories.states.row(start + 1),
+                    trajectories.actions[t],
+                    trajectories.back_actions[t],
+                    is_last.then(|| trajectories.log_reward[i]),
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! Learning: an algorithm is a list of updates; losses read like their equations; an engine computes
+//! networks and gradients behind a trait.
+
+pub mod batch;
+pub mod engine;
+pub mod expr;
+pub mod head;
+mod plan;
+mod policy;
+mod replay;
+mod settings;
+mod snapshot;
+mod trainer;
+pub mod update;
+pub mod view;
+
+pub use plan::{Plan, Planned};
+pub use policy::EnginePolicy;
+pub use replay::{Buffer, Drawn};
+pub use settings::{Algorithm, EngineKind, OptimizerSettings, TrainSettings};
+pub use snapshot::{Snapshot, SnapshotError};
+pub use trainer::{Counters, Parts, Report, TrainError, Trainer};

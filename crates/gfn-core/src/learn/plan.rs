@@ -1,0 +1,167 @@
+//! The plan of an iteration: what objective and backward strategy contribute, and what follows from
+//! it: the heads of the model, the parameters of each update.
+
+use std::cell::RefCell;
+
+use super::batch::{Batch, PbOf, Transitions};
+use super::engine::Values;
+use super::expr::Tape;
+use super::head::{Head, TRUNK};
+use super::update::{Data, Kept, Update};
+use super::view::{BatchView, PbSource, Read, Record, Zeros};
+use crate::backward::{BackwardStrategy, Order};
+use crate::objective::Objective;
+use crate::policy::UniformPolicy;
+use crate::rng::{Purpose, Streams};
+use crate::sampler::{Draw, Exploration, Sampler};
+use crate::{Environment, KeyError, Trajectories};
+
+/// An update with what its loss reads.
+pub struct Planned {
+    /// The update.
+    pub update: Update,
+    /// What its loss reads.
+    pub reads: Vec<Read>,
+    /// The groups of parameters that it steps.
+    pub groups: Vec<&'static str>,
+}
+
+/// All updates of an iteration, in their order.
+pub struct Plan {
+    /// The updates.
+    pub updates: Vec<Planned>,
+    /// Which of them is the objective's: its loss and gradient are reported as those of training.
+    pub main: usize,
+    /// The heads that a model must have; P_F is the first.
+    pub heads: Vec<Head>,
+    /// Where the log P_B that losses read comes from.
+    pub pb: PbSource,
+}
+
+impl Plan {
+    /// What an objective and a strategy do in an iteration.
+    ///
+    /// # Errors
+    /// When P_B would never be trained.
+    pub fn new(
+        env: &dyn Environment,
+        objective: &dyn Objective,
+        backward: &dyn BackwardStrategy,
+    ) -> Result<Self, KeyError> {
+        let pb = backward.source();
+        let mut updates = objective.updates();
+        for update in &mut updates {
+            update.rates.push((Head::BACKWARD, backward.rate()));
+        }
+        let mut main = updates.len() - 1;
+        let own = backward.updates();
+        match backward.order() {
+            Order::BackwardFirst => {
+                main += own.len();
+                updates.splice(0..0, own);
+            }
+            Order::ForwardFirst => updates.extend(own),
+        }
+        let network = pb != PbSource::Fixed;
+        let of = PbOf { strategy: backward, network };
+        let example = example(env);
+        let planned: Vec<_> = updates
+            .into_iter()
+            .map(|update| {
+                let reads = reads_of(env, of, pb, &update, &example);
+                let mut groups: Vec<&str> = Vec::new();
+                for read in reads.iter().filter(|read| read.tracked) {
+                    let of_network = (!read.head.is_parameter()).then_some(TRUNK);
+                    for group in of_network.into_iter().chain([read.head.name]) {
+                        if !groups.contains(&group) {
+                            groups.push(group);
+                        }
+                    }
+                }
+                Planned { update, reads, groups }
+            })
+            .collect();
+
+        let trained = |head: Head| planned.iter().any(|p| p.groups.contains(&head.name));
+        if network && !trained(Head::BACKWARD) {
+            return Err(KeyError::new(
+                "kind",
+                "this strategy trains P_B through the objective, but P_B does not appear in this \
+                 objective, so it would never be trained",
+            )
+            .help(
+                "use uniform or maxent, or tlm or pessimistic, which train P_B by a loss of its \
+                 own",
+            ));
+        }
+        let mut heads = vec![Head::FORWARD];
+        heads.extend(network.then_some(Head::BACKWARD));
+        for read in planned.iter().flat_map(|planned| &planned.reads) {
+            if !heads.contains(&read.head) {
+                heads.push(read.head);
+            }
+        }
+        heads.sort_by_key(|head| head.is_parameter());
+        Ok(Self { updates: planned, main, heads, pb })
+    }
+
+    /// The heads that the first update reads of the current values on this iteration's
+    /// trajectories: what a rollout may keep for it. Nothing but P_F if it is on other data.
+    pub fn of_first(&self) -> Vec<Head> {
+        let mut heads = vec![Head::FORWARD];
+        if let Some(first) = self.updates.first().filter(|first| first.update.data == Data::Current)
+        {
+            for read in &first.reads {
+                let here = read.values == Values::Current && read.end.is_some();
+                if here && !heads.contains(&read.head) {
+                    heads.push(read.head);
+                }
+            }
+        }
+        heads
+    }
+
+    /// Whether some loss reads P_B of a network.
+    pub fn network_pb(&self) -> bool {
+        self.pb != PbSource::Fixed
+    }
+
+    /// From how many iterations past trajectories are drawn.
+    pub fn history(&self) -> usize {
+        let batches = |planned: &Planned| match planned.update.data {
+            Data::Past { batches } => batches,
+            _ => 0,
+        };
+        self.updates.iter().map(batches).max().unwrap_or(0)
+    }
+}
+
+/// Two trajectories of the uniform policy, with rewards of 1.
+fn example(env: &dyn Environment) -> Trajectories {
+    let draw = Draw { streams: Streams::new(0), purpose: Purpose::Test, step: 0 };
+    let mut sampler = Sampler::default();
+    let mut trajectories = sampler.forward(env, &UniformPolicy, Exploration::NONE, draw, 2);
+    trajectories.log_reward = vec![0.0; 2];
+    trajectories
+}
+
+/// What the loss of an update reads of a batch.
+fn reads_of(
+    env: &dyn Environment,
+    of: PbOf<'_>,
+    pb: PbSource,
+    update: &Update,
+    example: &Trajectories,
+) -> Vec<Read> {
+    let batch = match update.data {
+        Data::Replay { of: Kept::Transitions, .. } => {
+            let mut transitions = Transitions::new(env.layout().width);
+            transitions.extend(example);
+            Batch::of_transitions(env, of, &transitions)
+        }
+        _ => Batch::of_trajectories(env, of, example.clone()),
+    };
+    let (tape, source, record) = (Tape::new(), RefCell::new(Zeros(env)), Record::default());
+    update.loss.loss(&BatchView::new(&batch, &tape, &source, &record, pb));
+    record.reads.into_inner()
+}

@@ -1,0 +1,238 @@
+//! Replay buffers: the last transitions, trajectories or objects of training, drawn uniformly.
+
+use rand::RngExt;
+use rand::rngs::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use super::batch::Transitions;
+use super::update::Kept;
+use crate::{States, Trajectories};
+
+/// The last `capacity` items, in a ring.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Ring<T> {
+    items: Vec<T>,
+    /// Where the next item goes once all places are taken.
+    next: usize,
+}
+
+impl<T> Default for Ring<T> {
+    fn default() -> Self {
+        Self { items: Vec::new(), next: 0 }
+    }
+}
+
+impl<T> Ring<T> {
+    fn push(&mut self, item: T, capacity: usize) {
+        if self.items.len() < capacity {
+            self.items.push(item);
+        } else {
+            self.items[self.next] = item;
+            self.next = (self.next + 1) % capacity;
+        }
+    }
+
+    /// `n` items, drawn uniformly with replacement.
+    fn draw(&self, n: usize, rng: &mut ChaCha8Rng) -> impl Iterator<Item = &T> {
+        let drawn: Vec<usize> =
+            (0..n).map(|_| rng.random_range(0..self.items.len() as u32) as usize).collect();
+        drawn.into_iter().map(|i| &self.items[i])
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Transition {
+    /// s and s', one after the other.
+    rows: Vec<i32>,
+    action: u32,
+    back_action: u32,
+    log_reward: Option<f64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Object {
+    row: Vec<i32>,
+    log_reward: f64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Items {
+    Transitions(Ring<Transition>),
+    Trajectories(Ring<Trajectories>),
+    Objects(Ring<Object>),
+}
+
+/// What an update replays.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Buffer {
+    items: Items,
+    capacity: usize,
+}
+
+/// What has been drawn from a buffer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Drawn {
+    /// Transitions.
+    Transitions(Transitions),
+    /// Whole trajectories with their rewards.
+    Trajectories(Trajectories),
+    /// Objects with their log R.
+    Objects(States, Vec<f64>),
+}
+
+impl Buffer {
+    /// An empty buffer for `capacity` items.
+    pub fn new(of: Kept, capacity: usize) -> Self {
+        let items = match of {
+            Kept::Transitions => Items::Transitions(Ring::default()),
+            Kept::Trajectories => Items::Trajectories(Ring::default()),
+            Kept::Objects => Items::Objects(Ring::default()),
+        };
+        Self { items, capacity }
+    }
+
+    /// Number of items.
+    pub fn len(&self) -> usize {
+        match &self.items {
+            Items::Transitions(ring) => ring.items.len(),
+            Items::Trajectories(ring) => ring.items.len(),
+            Items::Objects(ring) => ring.items.len(),
+        }
+    }
+
+    /// Whether there are no items.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Adds trajectories with their rewards; the oldest items give way.
+    pub fn extend(&mut self, trajectories: &Trajectories) {
+        for i in 0..trajectories.len() {
+            let rows = trajectories.rows(i);
+            match &mut self.items {
+                Items::Transitions(ring) => {
+                    for (start, t) in rows.clone().zip(trajectories.transitions(i)) {
+                        let is_last = start + 2 == rows.end;
+                        let transition = Transition {
+                            rows: trajectories.states.cells(start..start + 2).to_vec(),
+                            action: trajectories.actions[t],
+                            back_action: trajectories.back_actions[t],
+                            log_reward: is_last.then(|| trajectories.log_reward[i]),
+                        };
+                        ring.push(transition, self.capacity);
+                    }
+                }
+                Items::Trajectories(ring) => {
+                    let mut one = Trajectories::new(trajectories.states.width());
+                    one.push_of(trajectories, i);
+                    ring.push(one, self.capacity);
+                }
+                Items::Objects(ring) => {
+                    let row = trajectories.terminal(i).to_vec();
+                    let object = Object { row, log_reward: trajectories.log_reward[i] };
+                    ring.push(object, self.capacity);
+                }
+            }
+        }
+    }
+
+    /// `n` items, drawn uniformly with replacement.
+    ///
+    /// # Panics
+    /// When the buffer is empty.
+    pub fn draw(&self, width: usize, n: usize, rng: &mut ChaCha8Rng) -> Drawn {
+        match &self.items {
+            Items::Transitions(ring) => {
+                let mut drawn = Transitions::new(width);
+                for item in ring.draw(n, rng) {
+                    let (from, to) = item.rows.split_at(width);
+                    drawn.push(from, to, item.action, item.back_action, item.log_reward);
+                }
+                Drawn::Transitions(drawn)
+            }
+            Items::Trajectories(ring) => {
+                let mut drawn = Trajectories::new(width);
+                ring.draw(n, rng).for_each(|item| drawn.push_of(item, 0));
+                Drawn::Trajectories(drawn)
+            }
+            Items::Objects(ring) => {
+                let (mut rows, mut log_reward) = (States::new(width), Vec::with_capacity(n));
+                for item in ring.draw(n, rng) {
+                    rows.push(&item.row);
+                    log_reward.push(item.log_reward);
+                }
+                Drawn::Objects(rows, log_reward)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::{Purpose, Streams};
+
+    /// Trajectory `i` counts from 100 i up, one step of action i at a time.
+    fn counting(lens: &[usize]) -> Trajectories {
+        let mut trajectories = Trajectories::new(1);
+        for (i, &len) in lens.iter().enumerate() {
+            let rows: Vec<i32> = (0..=len as i32).map(|t| 100 * i as i32 + t).collect();
+            let actions = vec![i as u32; len];
+            trajectories.push(&rows, &actions, &actions);
+            trajectories.log_reward.push(-(i as f64));
+        }
+        trajectories
+    }
+
+    fn rng() -> ChaCha8Rng {
+        Streams::new(1).get(Purpose::Test, 0)
+    }
+
+    #[test]
+    fn transitions_are_kept_whole_and_the_oldest_give_way() {
+        let mut buffer = Buffer::new(Kept::Transitions, 4);
+        buffer.extend(&counting(&[2, 3]));
+        assert_eq!(buffer.len(), 4);
+        let Drawn::Transitions(drawn) = buffer.draw(1, 400, &mut rng()) else { panic!("of them") };
+        let mut seen = std::collections::BTreeMap::new();
+        for t in 0..400 {
+            let (from, to) = (drawn.from.row(t)[0], drawn.to.row(t)[0]);
+            assert_eq!(from + 1, to);
+            assert_eq!(drawn.actions[t], from as u32 / 100);
+            let end = match to {
+                2 => Some(0.0),
+                103 => Some(-1.0),
+                _ => None,
+            };
+            assert_eq!(drawn.log_reward[t], end);
+            *seen.entry(from).or_insert(0) += 1;
+        }
+        // The first of five has given way; the others are alike (chi^2 with 3 degrees of freedom,
+        // 16.3 at 0.001).
+        assert_eq!(seen.keys().copied().collect::<Vec<_>>(), [1, 100, 101, 102]);
+        let chi2: f64 = seen.values().map(|&n| f64::from(n - 100i32).powi(2) / 100.0).sum();
+        assert!(chi2 < 16.3, "{seen:?}");
+    }
+
+    #[test]
+    fn trajectories_and_objects_are_drawn_with_their_rewards() {
+        let mut buffer = Buffer::new(Kept::Trajectories, 2);
+        buffer.extend(&counting(&[1, 2, 3]));
+        let Drawn::Trajectories(drawn) = buffer.draw(1, 50, &mut rng()) else { panic!("of them") };
+        assert_eq!(drawn.len(), 50);
+        for i in 0..50 {
+            let n = drawn.transitions(i).len();
+            assert!(n == 2 || n == 3, "the first has given way");
+            assert_eq!(drawn.log_reward[i], 1.0 - n as f64);
+            assert_eq!(drawn.terminal(i)[0], 100 * (n as i32 - 1) + n as i32);
+        }
+        let mut buffer = Buffer::new(Kept::Objects, 2);
+        buffer.extend(&counting(&[1, 2, 3]));
+        let Drawn::Objects(rows, log_reward) = buffer.draw(1, 50, &mut rng()) else {
+            panic!("of them")
+        };
+        for (row, log_reward) in rows.rows().zip(log_reward) {
+            assert!(row == [102] && log_reward == -1.0 || row == [203] && log_reward == -2.0);
+        }
+    }
+}

@@ -1,0 +1,466 @@
+//! The trainer: it samples, makes the updates of the plan, and lets metrics watch.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+
+use rand::RngExt;
+
+use super::batch::{Batch, PbOf};
+use super::engine::{Ask, Engine, Rows, Values};
+use super::expr::Tape;
+use super::head::Head;
+use super::plan::{Plan, Planned};
+use super::policy::EnginePolicy;
+use super::replay::{Buffer, Drawn};
+use super::settings::TrainSettings;
+use super::update::{Data, Follows};
+use super::view::{BatchView, Computed, Record, parameter};
+use crate::backward::BackwardStrategy;
+use crate::metric::{EvalContext, Metric, MetricContext, Observed};
+use crate::objective::{LogZ, Objective};
+use crate::rng::{Purpose, Streams};
+use crate::sampler::{Draw, Exploration, Rollout, Sampler};
+use crate::special::log_sum_exp;
+use crate::{Environment, Reward, RewardError, States, Trajectories};
+
+/// Why training stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// A loss or its gradient is not finite. Nothing of that update has been applied.
+    #[error("{what} is {value} at iteration {step}")]
+    Diverged {
+        /// The iteration, counted from 0.
+        step: u64,
+        /// What is not finite.
+        what: String,
+        /// Its value.
+        value: f64,
+    },
+    /// A reward could not be computed.
+    #[error(transparent)]
+    Reward(#[from] RewardError),
+}
+
+/// What one iteration did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Report {
+    /// The iteration, counted from 0.
+    pub step: u64,
+    /// The objective's loss; none before it starts.
+    pub loss: Option<f64>,
+    /// P_B's own loss, where it has one.
+    pub backward_loss: Option<f64>,
+    /// Norm of the objective's gradient over all network parameters, before clipping.
+    pub grad_norm: Option<f64>,
+    /// Learning rate of the network.
+    pub lr: f64,
+    /// Learning rate of P_B, where it is learned.
+    pub backward_lr: Option<f64>,
+    /// Probability of a uniform action.
+    pub epsilon: f64,
+}
+
+/// What has been spent so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Counters {
+    /// Iterations finished.
+    pub step: u64,
+    /// Trajectories sampled for training.
+    pub trajectories: u64,
+    /// Rewards computed for training.
+    pub reward_calls: u64,
+    /// Environment steps of training.
+    pub env_steps: u64,
+    /// Optimiser steps.
+    pub grad_steps: u64,
+}
+
+/// The parts that an experiment is made of, besides its model.
+pub struct Parts {
+    /// The objective.
+    pub objective: Box<dyn Objective>,
+    /// The backward strategy.
+    pub backward: Box<dyn BackwardStrategy>,
+    /// What both do in an iteration.
+    pub plan: Plan,
+    /// What is measured.
+    pub metrics: Vec<Box<dyn Metric>>,
+    /// The environment with its reward and, where it is small enough, its exact target.
+    pub context: MetricContext,
+}
+
+impl Parts {
+    /// The environment.
+    pub fn env(&self) -> &dyn Environment {
+        &*self.context.env
+    }
+
+    /// Its reward.
+    pub fn reward(&self) -> &dyn Reward {
+        &*self.context.reward
+    }
+
+    fn pb(&self) -> PbOf<'_> {
+        PbOf { strategy: &*self.backward, network: self.plan.network_pb() }
+    }
+}
+
+/// Trains a GFlowNet: every iteration samples trajectories with P_F, computes their rewards, and
+/// makes the updates of the [`Plan`]. Each touches the parameters alone that its loss reads.
+pub struct Trainer {
+    pub(super) parts: Parts,
+    settings: TrainSettings,
+    pub(super) engine: Box<dyn Engine>,
+    pub(super) history: VecDeque<Trajectories>,
+    /// By update.
+    pub(super) buffers: Vec<Option<Buffer>>,
+    sampler: Sampler,
+    streams: Streams,
+    eval_streams: Streams,
+    pub(super) counters: Counters,
+}
+
+impl Trainer {
+    /// A trainer of a model that has the heads of the plan.
+    pub fn new(
+        mut engine: Box<dyn Engine>,
+        parts: Parts,
+        settings: TrainSettings,
+        seed: u64,
+        eval_seed: u64,
+    ) -> Self {
+        let updates = &parts.plan.updates;
+        for copy in updates.iter().filter_map(|planned| planned.update.copy) {
+            engine.copy(copy.name);
+        }
+        let buffer = |planned: &Planned| match planned.update.data {
+            Data::Replay { of, capacity, .. } => Some(Buffer::new(of, capacity)),
+            _ => None,
+        };
+        Self {
+            buffers: updates.iter().map(buffer).collect(),
+            parts,
+            settings,
+            engine,
+            history: VecDeque::new(),
+            sampler: Sampler::default(),
+            streams: Streams::new(seed),
+            eval_streams: Streams::new(eval_seed),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Iterations in all.
+    pub fn n_steps(&self) -> u64 {
+        self.settings.n_steps()
+    }
+
+    /// What has been spent so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The parts of the experiment.
+    pub fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    /// The model.
+    pub fn engine(&self) -> &dyn Engine {
+        &*self.engine
+    }
+
+    /// The model, for whoever changes parameters.
+    pub fn engine_mut(&mut self) -> &mut dyn Engine {
+        &mut *self.engine
+    }
+
+    /// P_F and P_B as they are now, for sampling and evaluation.
+    pub fn policy(&self) -> EnginePolicy<'_> {
+        EnginePolicy::new(&*self.engine, &*self.parts.backward)
+    }
+
+    /// The learned log Z, where the objective has one.
+    pub fn log_z(&mut self) -> Option<f64> {
+        let env = &*self.parts.context.env;
+        let mut start = vec![0; env.layout().width];
+        env.reset(&mut start);
+        let mut states = States::new(start.len());
+        states.push(&start);
+        match self.parts.objective.log_z() {
+            LogZ::None => None,
+            LogZ::Parameter(head) => parameter(&*self.engine, head),
+            LogZ::Initial(head) => {
+                let (rows, values) = (Rows::new(states), Values::Current);
+                let pass = self.engine.evaluate(env, &rows, &[head], values, None);
+                let read = self.engine.read(pass, head, &super::engine::Readout::Scalar);
+                self.engine.forget();
+                Some(read[0])
+            }
+            LogZ::SoftValue(head, tau) => {
+                let mut legal = vec![false; env.layout().n_actions];
+                env.legal(&start, &mut legal);
+                let mut logits = vec![0.0; legal.len()];
+                let ask = Ask { values: Values::Current, head, record: None };
+                self.engine.logits(ask, env, &states, &mut logits);
+                let legal = logits.iter().zip(&legal).filter(|(_, legal)| **legal);
+                let logits: Vec<f64> = legal.map(|(&logit, _)| f64::from(logit)).collect();
+                Some(tau * log_sum_exp(logits.iter().copied()))
+            }
+        }
+    }
+
+    /// Runs one iteration.
+    ///
+    /// # Errors
+    /// When a loss or its gradient is not finite (that update is then not applied), or a reward
+    /// cannot be computed.
+    pub fn step(&mut self) -> Result<Report, TrainError> {
+        let step = self.counters.step;
+        let (epsilon, temperature) =
+            (self.settings.epsilon_schedule().at(step), self.settings.temperature);
+        let rollout = self.sample(step, Exploration { epsilon, temperature })?;
+        self.remember(&rollout.trajectories);
+        let objects = rollout.trajectories.terminals();
+        let log_reward = rollout.trajectories.log_reward.clone();
+        let on_current = |planned: &Planned| planned.update.data == Data::Current;
+        let current = self
+            .parts
+            .plan
+            .updates
+            .iter()
+            .any(on_current)
+            .then(|| Batch::of_rollout(self.parts.env(), self.parts.pb(), rollout));
+
+        let mut done = vec![None; self.parts.plan.updates.len()];
+        for (which, done) in done.iter_mut().enumerate() {
+            let Planned { update, .. } = &self.parts.plan.updates[which];
+            if step < update.start {
+                continue;
+            }
+            for repeat in 0..update.repeat {
+                let drawn = self.draw(which, repeat, (&objects, &log_reward));
+                let batch = drawn.as_ref().or(current.as_ref()).expect("all others are drawn");
+                *done = Some(self.update(which, repeat, batch)?);
+            }
+            self.follow(which);
+        }
+
+        let observed = Observed { terminals: &objects, log_reward: &log_reward };
+        for metric in &mut self.parts.metrics {
+            metric.observe(&observed);
+        }
+        self.counters.step += 1;
+        let main = done[self.parts.plan.main];
+        let updates = &self.parts.plan.updates;
+        let named = |name: &str| updates.iter().position(|planned| planned.update.name == name);
+        let learned = updates.iter().find(|p| p.groups.contains(&Head::BACKWARD.name));
+        Ok(Report {
+            step,
+            loss: main.map(|(loss, _)| loss),
+            backward_loss: named(crate::backward::BACKWARD)
+                .and_then(|which| done[which])
+                .map(|(loss, _)| loss),
+            grad_norm: main.map(|(_, norm)| norm),
+            lr: self.rate_of(&updates[self.parts.plan.main], Head::FORWARD.name, step),
+            backward_lr: learned.map(|planned| self.rate_of(planned, Head::BACKWARD.name, step)),
+            epsilon,
+        })
+    }
+
+    /// Samples the trajectories of an iteration and computes their rewards.
+    fn sample(&mut self, step: u64, exploration: Exploration) -> Result<Rollout, TrainError> {
+        let draw = Draw { streams: self.streams, purpose: Purpose::Rollout, step };
+        let n = self.settings.batch_at(step);
+        let plan = &self.parts.plan;
+        let (n_parts, recording) = self.engine.begin_rollout(n, &plan.of_first());
+        let policy = EnginePolicy::new(&*self.engine, &*self.parts.backward);
+        let mut policies: Vec<_> = (0..n_parts).map(|part| policy.recording(part)).collect();
+        let env = &*self.parts.context.env;
+        let network_pb = plan.network_pb();
+        let mut rollout =
+            self.sampler.rollout(env, &mut policies, exploration, draw, n, network_pb);
+        rollout.recording = Some(recording);
+        let trajectories = &mut rollout.trajectories;
+        trajectories.log_reward = vec![0.0; trajectories.len()];
+        let terminals = trajectories.terminals();
+        self.parts.context.reward.log_reward(&terminals, &mut trajectories.log_reward)?;
+        self.counters.trajectories += trajectories.len() as u64;
+        self.counters.reward_calls += trajectories.len() as u64;
+        self.counters.env_steps += trajectories.n_transitions() as u64;
+        Ok(rollout)
+    }
+
+    /// Keeps trajectories for the updates that come back to them.
+    fn remember(&mut self, trajectories: &Trajectories) {
+        let batches = self.parts.plan.history();
+        if batches > 0 {
+            self.history.push_back(trajectories.clone());
+            while self.history.len() > batches {
+                self.history.pop_front();
+            }
+        }
+        self.buffers.iter_mut().flatten().for_each(|buffer| buffer.extend(trajectories));
+    }
+
+    /// The number of a draw among all draws of all iterations.
+    fn address(&self, which: usize, repeat: usize) -> u64 {
+        let repeats = |updates: &[Planned]| -> usize {
+            updates.iter().map(|planned| planned.update.repeat).sum()
+        };
+        let updates = &self.parts.plan.updates;
+        self.counters.step * repeats(updates) as u64 + (repeats(&updates[..which]) + repeat) as u64
+    }
+
+    /// The data of an update; none if it is on the current trajectories.
+    fn draw(
+        &mut self,
+        which: usize,
+        repeat: usize,
+        (objects, log_reward): (&States, &[f64]),
+    ) -> Option<Batch> {
+        let address = self.address(which, repeat);
+        let (env, pb) = (&*self.parts.context.env, self.parts.pb());
+        let policy = EnginePolicy::new(&*self.engine, &*self.parts.backward);
+        let sampler = &mut self.sampler;
+        let mut back_from = |objects: &States, log_reward: Vec<f64>| {
+            let (streams, purpose) = (self.streams, Purpose::BackwardRollout);
+            let draw = Draw { streams, purpose, step: address };
+            let mut trajectories = sampler.backward(env, &policy, draw, objects);
+            trajectories.log_reward = log_reward;
+            trajectories
+        };
+        let trajectories = match self.parts.plan.updates[which].update.data {
+            Data::Current => return None,
+            Data::Past { batches } => {
+                let mut rng = self.streams.get(Purpose::History, address);
+                let last = self.history.len().min(batches);
+                let drawn = rng.random_range(0..last as u32) as usize;
+                self.history[self.history.len() - last + drawn].clone()
+            }
+            Data::Backward => back_from(objects, log_reward.to_vec()),
+            Data::Replay { batch, .. } => {
+                let mut rng = self.streams.get(Purpose::Replay, address);
+                let buffer = self.buffers[which].as_ref().expect("made with the plan");
+                match buffer.draw(env.layout().width, batch, &mut rng) {
+                    Drawn::Transitions(drawn) => {
+                        return Some(Batch::of_transitions(env, pb, &drawn));
+                    }
+                    Drawn::Trajectories(trajectories) => trajectories,
+                    Drawn::Objects(objects, log_reward) => back_from(&objects, log_reward),
+                }
+            }
+        };
+        Some(Batch::of_trajectories(env, pb, trajectories))
+    }
+
+    /// Makes an update. Returns the loss, and the norm of its gradient.
+    fn update(
+        &mut self,
+        which: usize,
+        repeat: usize,
+        batch: &Batch,
+    ) -> Result<(f64, f64), TrainError> {
+        let step = self.counters.step;
+        let dropout = self
+            .engine
+            .drops()
+            .then(|| self.streams.get(Purpose::Dropout, self.address(which, repeat)).random());
+        let (loss, norm) = self.differentiate(which, batch, dropout);
+        let planned = &self.parts.plan.updates[which];
+        let name = planned.update.name;
+        let gradient = format!("the norm of the gradient of the {name} loss");
+        for (what, value) in [(format!("the {name} loss"), loss), (gradient, norm)] {
+            if !value.is_finite() {
+                return Err(TrainError::Diverged { step, what, value });
+            }
+        }
+        let groups = planned.groups.iter();
+        let rates: Vec<_> =
+            groups.map(|&group| (group, self.rate_of(planned, group, step))).collect();
+        let scale = match self.settings.clip_norm {
+            Some(limit) if norm > limit => limit / norm,
+            _ => 1.0,
+        };
+        self.engine.step(name, &rates, scale);
+        self.counters.grad_steps += 1;
+        Ok((loss, norm))
+    }
+
+    /// The loss of an update on a batch and the norm of its gradient, which stays with the engine.
+    fn differentiate(&mut self, which: usize, batch: &Batch, dropout: Option<u64>) -> (f64, f64) {
+        let Planned { update, reads, groups } = &self.parts.plan.updates[which];
+        let (tape, record) = (Tape::new(), Record::default());
+        let source = RefCell::new(Computed {
+            engine: &mut *self.engine,
+            env: &*self.parts.context.env,
+            known: reads,
+            dropout,
+            passes: Vec::new(),
+        });
+        let view = BatchView::new(batch, &tape, &source, &record, self.parts.plan.pb);
+        let loss = update.loss.loss(&view);
+        drop(view);
+        let (upstream, parameters) = record.upstream(&tape, loss);
+        (loss.number(), self.engine.gradients(upstream, &parameters, groups))
+    }
+
+    /// The learning rate of a group of parameters in an update.
+    fn rate_of(&self, planned: &Planned, group: &str, step: u64) -> f64 {
+        let Planned { update, .. } = planned;
+        let own = update.rates.iter().find(|(head, _)| head.name == group);
+        let is_parameter =
+            self.parts.plan.heads.iter().any(|head| head.name == group && head.is_parameter());
+        let default = if is_parameter { self.settings.log_z_lr } else { self.settings.lr };
+        let rate = match own {
+            Some((_, rate)) => *rate,
+            None if is_parameter => super::update::Rate::NETWORK,
+            None => update.rate,
+        };
+        rate.at(|start| self.settings.lr_schedule(start.unwrap_or(default)), step)
+    }
+
+    /// Lets the copy of an update follow, at the end of its turn.
+    fn follow(&mut self, which: usize) {
+        let Some(copy) = self.parts.plan.updates[which].update.copy else { return };
+        match copy.follows {
+            Follows::Slowly(tau) => self.engine.move_copy(copy.name, tau),
+            Follows::Every(n) if (self.counters.step + 1).is_multiple_of(n) => {
+                self.engine.copy(copy.name);
+            }
+            Follows::Every(_) => {}
+        }
+    }
+
+    /// The loss of the update of that name on a batch, without dropout, and the norm of its
+    /// gradient, which stays with the engine.
+    ///
+    /// # Panics
+    /// When there is no such update.
+    pub fn gradients(&mut self, update: &str, batch: &Batch) -> (f64, f64) {
+        let named = |planned: &Planned| planned.update.name == update;
+        let which = self.parts.plan.updates.iter().position(named).expect("an update of the plan");
+        self.differentiate(which, batch, None)
+    }
+
+    /// A batch of the given trajectories with their rewards, as losses see it.
+    pub fn batch_of(&self, trajectories: &Trajectories) -> Batch {
+        Batch::of_trajectories(self.parts.env(), self.parts.pb(), trajectories.clone())
+    }
+
+    /// Evaluates every metric under the current policy; one value per declared column.
+    ///
+    /// # Errors
+    /// When a reward cannot be computed.
+    pub fn evaluate(&mut self) -> Result<Vec<Option<f64>>, RewardError> {
+        let log_z = self.log_z();
+        let mut metrics = std::mem::take(&mut self.parts.metrics);
+        let policy = self.policy();
+        let (context, step) = (&self.parts.context, self.counters.step);
+        let eval = EvalContext::new(context, &policy, log_z, self.eval_streams, step);
+        let values =
+            metrics.iter_mut().map(|metric| metric.evaluate(&eval)).collect::<Result<Vec<_>, _>>();
+        self.parts.metrics = metrics;
+        Ok(values?.into_iter().flatten().collect())
+    }
+}

@@ -1,0 +1,146 @@
+//! An algorithm as data: the list of updates that an iteration makes.
+
+use super::head::Head;
+use super::view::Loss;
+use crate::schedule::Schedule;
+
+/// What an update computes its loss on.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Data {
+    /// The trajectories of this iteration.
+    Current,
+    /// Those of one of the last iterations, this one included, drawn uniformly.
+    Past {
+        /// From how many.
+        batches: usize,
+    },
+    /// New backward trajectories by P_B from the objects of this iteration.
+    Backward,
+    /// What earlier iterations and this one have left, drawn uniformly with replacement.
+    Replay {
+        /// What is kept.
+        of: Kept,
+        /// How many of them, the last ones.
+        capacity: usize,
+        /// How many are drawn.
+        batch: usize,
+    },
+}
+
+/// What a replay buffer keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// Transitions, each on its own.
+    Transitions,
+    /// Whole trajectories.
+    Trajectories,
+    /// Objects, to which new backward trajectories by P_B are drawn.
+    Objects,
+}
+
+/// A learning rate: its start is `train.lr` unless given, it follows `train.lr_schedule`, and is
+/// multiplied by `decay` at every iteration.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate {
+    /// The rate at iteration 0, if it is not that of the network.
+    pub start: Option<f64>,
+    /// Factor per iteration.
+    pub decay: f64,
+}
+
+impl Rate {
+    /// That of the network.
+    pub const NETWORK: Self = Self { start: None, decay: 1.0 };
+
+    /// One that starts elsewhere.
+    pub fn of(start: Option<f64>) -> Self {
+        Self { start, decay: 1.0 }
+    }
+
+    /// The rate at an iteration, from the schedule for a start.
+    pub fn at(&self, schedule: impl Fn(Option<f64>) -> Schedule, step: u64) -> f64 {
+        schedule(self.start).at(step) * self.decay.powf(step as f64)
+    }
+}
+
+/// A copy of all values that an update keeps.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ValueCopy {
+    /// Its name, also in checkpoints.
+    pub name: &'static str,
+    /// How it follows.
+    pub follows: Follows,
+}
+
+/// How a copy follows the values that are trained.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Follows {
+    /// copy ← (1 − tau) copy + tau current after every iteration.
+    Slowly(f64),
+    /// copy ← current after every so many iterations.
+    Every(u64),
+}
+
+/// One update of an iteration: a loss on some data, and the step that follows it.
+///
+/// Which parameters it steps follows from what its loss reads with derivatives: those of the heads,
+/// and of the trunk that they share.
+pub struct Update {
+    /// Names its optimiser.
+    pub name: &'static str,
+    /// What the loss is computed on.
+    pub data: Data,
+    /// The loss.
+    pub loss: Box<dyn Loss>,
+    /// Learning rate of all that it steps.
+    pub rate: Rate,
+    /// Rates of single heads.
+    pub rates: Vec<(Head, Rate)>,
+    /// A copy that the update keeps.
+    pub copy: Option<ValueCopy>,
+    /// How often it is made in an iteration, each time on data drawn anew.
+    pub repeat: usize,
+    /// The first iteration in which it is made.
+    pub start: u64,
+}
+
+impl Update {
+    /// An update on the current trajectories at the network's rate.
+    pub fn new(name: &'static str, loss: impl Loss + 'static) -> Self {
+        Self {
+            name,
+            data: Data::Current,
+            loss: Box::new(loss),
+            rate: Rate::NETWORK,
+            rates: Vec::new(),
+            copy: None,
+            repeat: 1,
+            start: 0,
+        }
+    }
+
+    /// On other data.
+    #[must_use]
+    pub fn on(self, data: Data) -> Self {
+        Self { data, ..self }
+    }
+
+    /// At another rate.
+    #[must_use]
+    pub fn rate(self, rate: Rate) -> Self {
+        Self { rate, ..self }
+    }
+
+    /// At another rate for one head.
+    #[must_use]
+    pub fn rate_of(mut self, head: Head, rate: Rate) -> Self {
+        self.rates.push((head, rate));
+        self
+    }
+
+    /// Keeping a copy.
+    #[must_use]
+    pub fn keeping(self, copy: Option<ValueCopy>) -> Self {
+        Self { copy, ..self }
+    }
+}

@@ -1,0 +1,380 @@
+//! What a loss reads: a batch under the current parameters, or under a copy of them.
+
+use std::cell::{OnceCell, RefCell};
+
+use super::batch::{Batch, End};
+use super::engine::{Engine, Pass, Readout, Rows, Upstream, Values};
+use super::expr::{Tape, Var};
+use super::head::Head;
+use crate::Environment;
+
+/// A loss over a batch. It must read the same heads of every batch: what it reads of the first one
+/// decides which heads a model has, and which parameters the loss trains.
+pub trait Loss: Send + Sync {
+    /// The loss, a number.
+    fn loss<'t>(&self, batch: &BatchView<'_, 't>) -> Var<'t>;
+}
+
+/// Where the log P_B that a loss reads comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PbSource {
+    /// No parameters.
+    Fixed,
+    /// The network, with gradients.
+    Trained,
+    /// The network, or a copy of it, without gradients.
+    Frozen(Values),
+}
+
+/// A head that a loss has read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Read {
+    /// Which head.
+    pub head: Head,
+    /// With which values.
+    pub values: Values,
+    /// At which end of transitions; none at the parents of children, or for a parameter.
+    pub end: Option<End>,
+    /// Whether gradients come back.
+    pub tracked: bool,
+}
+
+/// Rows that have been evaluated: a set of the batch, or all parents.
+type Place = Option<usize>;
+
+/// Where the numbers come from that a loss reads.
+pub(super) trait Source {
+    /// Reads a head at some rows; also the pass that has evaluated them.
+    fn read(
+        &mut self,
+        batch: &Batch,
+        place: Place,
+        values: Values,
+        head: Head,
+        readout: &Readout,
+    ) -> (Pass, Vec<f64>);
+
+    /// The value of a parameter of its own.
+    fn parameter(&self, head: Head) -> f64;
+
+    /// The environment.
+    fn env(&self) -> &dyn Environment;
+}
+
+/// Rows of a place.
+fn rows_at<'b>(batch: &'b Batch, env: &dyn Environment, place: Place) -> &'b Rows {
+    match place {
+        Some(set) => batch.rows(set),
+        None => &batch.parents(env).rows,
+    }
+}
+
+/// Numbers that an engine computes. Rows are evaluated when they are first asked for, with all
+/// heads that the loss is known to read there.
+pub(super) struct Computed<'a> {
+    pub(super) engine: &'a mut dyn Engine,
+    pub(super) env: &'a dyn Environment,
+    pub(super) known: &'a [Read],
+    pub(super) dropout: Option<u64>,
+    pub(super) passes: Vec<(Place, Values, Pass)>,
+}
+
+impl Source for Computed<'_> {
+    fn read(
+        &mut self,
+        batch: &Batch,
+        place: Place,
+        values: Values,
+        head: Head,
+        readout: &Readout,
+    ) -> (Pass, Vec<f64>) {
+        let same = |(at, with, _): &&(Place, Values, Pass)| (*at, *with) == (place, values);
+        if let Some((.., pass)) = self.passes.iter().find(same) {
+            return (*pass, self.engine.read(*pass, head, readout));
+        }
+        let here = |read: &&Read| {
+            let at = read.end.map(|end| batch.set(end));
+            read.values == values && at == place && !read.head.is_parameter()
+        };
+        let mut heads: Vec<Head> = self.known.iter().filter(here).map(|read| read.head).collect();
+        heads.sort_unstable_by_key(|head| head.name);
+        heads.dedup();
+        // A copy serves as a target: it drops nothing.
+        let dropout = self.dropout.filter(|_| values == Values::Current);
+        let rows = rows_at(batch, self.env, place);
+        let pass = self.engine.evaluate(self.env, rows, &heads, values, dropout);
+        self.passes.push((place, values, pass));
+        (pass, self.engine.read(pass, head, readout))
+    }
+
+    fn parameter(&self, head: Head) -> f64 {
+        parameter(self.engine, head).expect("the model has what its losses read")
+    }
+
+    fn env(&self) -> &dyn Environment {
+        self.env
+    }
+}
+
+/// Zeros, while it is being found out what a loss reads.
+pub(super) struct Zeros<'a>(pub(super) &'a dyn Environment);
+
+impl Source for Zeros<'_> {
+    fn read(
+        &mut self,
+        batch: &Batch,
+        place: Place,
+        _: Values,
+        _: Head,
+        readout: &Readout,
+    ) -> (Pass, Vec<f64>) {
+        let n = match readout {
+            Readout::LogProb(of) | Readout::Taken(of) | Readout::LogSumExp(of) => of.len(),
+            Readout::Scalar => rows_at(batch, self.0, place).states.len(),
+        };
+        (Pass(0), vec![0.0; n])
+    }
+
+    fn parameter(&self, _: Head) -> f64 {
+        0.0
+    }
+
+    fn env(&self) -> &dyn Environment {
+        self.0
+    }
+}
+
+/// What a loss has read.
+#[derive(Default)]
+pub(super) struct Record<'t> {
+    /// What has derivatives, and where they go.
+    leaves: RefCell<Vec<(Var<'t>, Leaf)>>,
+    pub(super) reads: RefCell<Vec<Read>>,
+}
+
+enum Leaf {
+    Of(Pass, Head, Readout),
+    Parameter(Head),
+}
+
+impl<'t> Record<'t> {
+    fn note(&self, read: Read) {
+        let mut reads = self.reads.borrow_mut();
+        if !reads.contains(&read) {
+            reads.push(read);
+        }
+    }
+
+    /// Derivatives of the loss by all that it has read: of heads, and of parameters.
+    pub(super) fn upstream(
+        self,
+        tape: &Tape,
+        loss: Var<'_>,
+    ) -> (Vec<Upstream>, Vec<(&'static str, f64)>) {
+        let derivatives = tape.derivatives(loss);
+        let (mut upstream, mut parameters) = (Vec::new(), Vec::new());
+        for (var, leaf) in self.leaves.into_inner() {
+            let Some(of) = derivatives.of(var) else { continue };
+            match leaf {
+                Leaf::Of(pass, head, readout) => {
+                    upstream.push(Upstream { pass, head, readout, derivatives: of.to_vec() });
+                }
+                Leaf::Parameter(head) => parameters.push((head.name, of[0])),
+            }
+        }
+        (upstream, parameters)
+    }
+}
+
+/// A batch as a loss sees it: everything that may be read, computed when it is first asked for.
+///
+/// `m` transitions s → s', `b` whole trajectories. What is read of the current values has
+/// derivatives, what is read of a copy has none.
+pub struct BatchView<'a, 't> {
+    /// The transitions.
+    pub batch: &'a Batch,
+    tape: &'t Tape,
+    source: &'a RefCell<dyn Source + 'a>,
+    record: &'a Record<'t>,
+    pb: PbSource,
+    values: Values,
+    log_pf: OnceCell<Var<'t>>,
+    log_pb: OnceCell<Var<'t>>,
+}
+
+impl<'a, 't> BatchView<'a, 't> {
+    pub(super) fn new(
+        batch: &'a Batch,
+        tape: &'t Tape,
+        source: &'a RefCell<dyn Source + 'a>,
+        record: &'a Record<'t>,
+        pb: PbSource,
+    ) -> Self {
+        let (log_pf, log_pb) = (OnceCell::new(), OnceCell::new());
+        Self { batch, tape, source, record, pb, values: Values::Current, log_pf, log_pb }
+    }
+
+    /// The same batch under a copy of the values, which the update must keep.
+    #[must_use]
+    pub fn copy(&self, name: &'static str) -> Self {
+        self.with(Values::Copy(name))
+    }
+
+    fn with(&self, values: Values) -> Self {
+        Self { values, ..Self::new(self.batch, self.tape, self.source, self.record, self.pb) }
+    }
+
+    fn read(
+        &self,
+        (place, end): (Place, Option<End>),
+        head: Head,
+        readout: Readout,
+        track: bool,
+    ) -> Var<'t> {
+        let tracked = track && self.values == Values::Current;
+        self.record.note(Read { head, values: self.values, end, tracked });
+        let mut source = self.source.borrow_mut();
+        let (pass, numbers) = source.read(self.batch, place, self.values, head, &readout);
+        if !tracked {
+            return self.tape.constant(numbers);
+        }
+        let leaf = self.tape.leaf(numbers);
+        self.record.leaves.borrow_mut().push((leaf, Leaf::Of(pass, head, readout)));
+        leaf
+    }
+
+    fn read_at(&self, end: End, head: Head, readout: Readout, track: bool) -> Var<'t> {
+        self.read((Some(self.batch.set(end)), Some(end)), head, readout, track)
+    }
+
+    /// log P_F of every transition, `[m]`.
+    pub fn log_pf(&self) -> Var<'t> {
+        *self.log_pf.get_or_init(|| {
+            let readout = Readout::LogProb(self.batch.forward.clone());
+            self.read_at(End::From, Head::FORWARD, readout, true)
+        })
+    }
+
+    /// log P_B of every transition, `[m]`, read at the *child*; with derivatives only if the
+    /// strategy trains P_B through the objective.
+    pub fn log_pb(&self) -> Var<'t> {
+        *self.log_pb.get_or_init(|| match self.pb {
+            PbSource::Fixed => {
+                let fixed = self.batch.fixed_log_pb().expect("computed with the batch");
+                self.tape.constant(fixed.clone())
+            }
+            PbSource::Trained => self.network_log_pb(Values::Current, true),
+            PbSource::Frozen(values) => self.network_log_pb(values, false),
+        })
+    }
+
+    /// log P_B of the network as it is, with derivatives: what P_B's own losses read.
+    pub fn trained_log_pb(&self) -> Var<'t> {
+        self.network_log_pb(Values::Current, true)
+    }
+
+    fn network_log_pb(&self, values: Values, track: bool) -> Var<'t> {
+        let readout = Readout::LogProb(self.batch.backward.clone());
+        let chosen = self.with(values).read_at(End::To, Head::BACKWARD, readout, track);
+        chosen.gather(&self.batch.backward_of[..])
+    }
+
+    /// The number that a head of P_F's kind gives to the action of every transition, `[m]`.
+    pub fn taken(&self, head: Head) -> Var<'t> {
+        self.read_at(End::From, head, Readout::Taken(self.batch.forward.clone()), true)
+    }
+
+    /// log Σ exp over the legal forward actions of what a head gives them at s', `[m]`; 0 where s'
+    /// is terminal.
+    pub fn next_log_sum_exp(&self, head: Head) -> Var<'t> {
+        let next = self.batch.next();
+        let readout = Readout::LogSumExp(next.actions.clone());
+        self.read_at(End::To, head, readout, true).gather(&next.of[..])
+    }
+
+    /// A scalar of s for every transition, `[m]`.
+    pub fn from(&self, head: Head) -> Var<'t> {
+        let rows: Vec<_> = self.batch.from_rows().iter().map(|&row| Some(row)).collect();
+        self.read_at(End::From, head, Readout::Scalar, true).gather(rows)
+    }
+
+    /// A scalar of s' for every transition, `[m]`; 0 where no network need know s', see
+    /// [`Batch::to_rows`].
+    pub fn to(&self, head: Head) -> Var<'t> {
+        let rows = &self.batch.to_rows[..];
+        self.read_at(End::To, head, Readout::Scalar, true).gather(rows)
+    }
+
+    /// `inner` for transitions to states where it goes on, `at_end` where s' is terminal. `[m]`.
+    pub fn unless_at_end(&self, inner: Var<'t>, at_end: Var<'t>) -> Var<'t> {
+        at_end.or_where_not(&self.batch.terminal[..], inner)
+    }
+
+    /// A parameter of its own, such as log Z.
+    pub fn parameter(&self, head: Head) -> Var<'t> {
+        self.record.note(Read { head, values: Values::Current, end: None, tracked: true });
+        let leaf = self.tape.leaf(vec![self.source.borrow().parameter(head)]);
+        self.record.leaves.borrow_mut().push((leaf, Leaf::Parameter(head)));
+        leaf
+    }
+
+    /// The parameter log Z.
+    pub fn log_z(&self) -> Var<'t> {
+        self.parameter(Head::LOG_Z)
+    }
+
+    /// log R of every transition that ends in a terminal state, raised to `min`; 0 elsewhere. `[m]`.
+    pub fn log_reward_at_ends(&self, min: Option<f64>) -> Var<'t> {
+        let mut ends = self.log_reward(min).into_iter();
+        let at = |&terminal: &bool| if terminal { ends.next().expect("one each") } else { 0.0 };
+        self.tape.constant(self.batch.terminal.iter().map(at).collect())
+    }
+
+    /// log R of every trajectory, raised to `min`. `[b]`.
+    pub fn log_reward_of_trajectories(&self, min: Option<f64>) -> Var<'t> {
+        self.tape.constant(self.log_reward(min))
+    }
+
+    fn log_reward(&self, min: Option<f64>) -> Vec<f64> {
+        let min = min.unwrap_or(f64::NEG_INFINITY);
+        self.batch.log_reward.iter().map(|log_reward| log_reward.max(min)).collect()
+    }
+
+    /// The sum over each trajectory: `[m]` to `[b]`.
+    pub fn sum_by_trajectory(&self, of_transitions: Var<'t>) -> Var<'t> {
+        of_transitions.sum_segments(self.offsets())
+    }
+
+    /// Transitions before each trajectory, `b + 1` entries.
+    ///
+    /// # Panics
+    /// When the batch does not consist of whole trajectories.
+    pub fn offsets(&self) -> &[u32] {
+        self.batch.offsets.as_ref().expect("the update is on whole trajectories")
+    }
+
+    /// log Σ F(s) P_F(s'|s) over all parents s of the child of every transition, `[m]`.
+    pub fn log_inflow(&self) -> Var<'t> {
+        let parents = self.batch.parents(self.source.borrow().env());
+        let readout = Readout::LogProb(parents.forward.clone());
+        let log_pf = self.read((None, None), Head::FORWARD, readout, true);
+        let log_flow = self.read((None, None), Head::FLOW, Readout::Scalar, true);
+        (log_pf + log_flow).log_sum_exp_segments(&parents.offsets[..])
+    }
+
+    /// Numbers without derivatives.
+    pub fn constant(&self, values: Vec<f64>) -> Var<'t> {
+        self.tape.constant(values)
+    }
+
+    /// A number whose derivatives by the entries of some vectors are known.
+    pub fn custom(&self, value: f64, inputs: Vec<(Var<'t>, Vec<f64>)>) -> Var<'t> {
+        self.tape.custom(value, inputs)
+    }
+}
+
+/// The value of a parameter of its own, if the model has it.
+pub(super) fn parameter(engine: &dyn Engine, head: Head) -> Option<f64> {
+    let i = engine.params().iter().position(|info| info.group == head.name)?;
+    Some(f64::from(engine.value(i)[0]))
+}

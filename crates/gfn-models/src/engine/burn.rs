@@ -1,0 +1,318 @@
+//! The engine on Burn: autodiff, on every device.
+
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Bool, Device, Tensor, TensorData};
+use gfn_core::learn::engine::{
+    ActionsTaken, Ask, Engine, NamedTensor, ParamInfo, Pass, Readout, Recording, Rows, Upstream,
+    Values, observe_into,
+};
+use gfn_core::learn::head::Head;
+use gfn_core::{Environment, States};
+
+use super::Common;
+use crate::dropout::Dropout;
+use crate::network::{Network, ParamInit, Tokens, upload_ints};
+
+/// Fill value for logits of illegal actions. Not -infinity: NaN times zero poisons gradients.
+const ILLEGAL: f32 = -1e9;
+
+/// A network whose values are tensors.
+pub(super) struct Burn {
+    network: Box<dyn Network>,
+    common: Common,
+    device: Device,
+    /// Tracked.
+    values: Vec<Tensor<2>>,
+    copies: Vec<(&'static str, Vec<Tensor<2>>)>,
+    /// The outputs of each pass of the loss under construction, by head.
+    passes: Vec<Vec<(Head, Tensor<2>)>>,
+    gradients: Vec<Option<Tensor<2>>>,
+    rollouts: u64,
+}
+
+fn tracked(tensor: Tensor<2>) -> Tensor<2> {
+    Tensor::from_inner(tensor).require_grad()
+}
+
+fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().convert::<f32>().try_into_vec().expect("converted to f32 above")
+}
+
+impl Burn {
+    pub(super) fn new(
+        network: Box<dyn Network>,
+        common: Common,
+        inits: Vec<ParamInit>,
+        device: &Device,
+    ) -> Self {
+        let upload = |init: ParamInit| {
+            tracked(Tensor::from_data(TensorData::new(init.values, init.shape), device))
+        };
+        Self {
+            network,
+            values: inits.into_iter().map(upload).collect(),
+            copies: Vec::new(),
+            passes: Vec::new(),
+            gradients: vec![None; common.infos.len()],
+            rollouts: 0,
+            device: device.clone(),
+            common,
+        }
+    }
+
+    fn upload(&self, i: usize, value: Vec<f32>) -> Tensor<2> {
+        let shape = self.common.infos[i].shape;
+        Tensor::from_data(TensorData::new(value, shape), &self.device)
+    }
+
+    /// Values without autodiff.
+    fn plain(&self) -> Vec<Tensor<2>> {
+        self.values.iter().map(|value| value.clone().inner()).collect()
+    }
+
+    fn copy_of(&self, name: &str) -> &Vec<Tensor<2>> {
+        let named = self.copies.iter().find(|(other, _)| *other == name);
+        &named.expect("updates keep what losses read").1
+    }
+
+    fn asked(&self, heads: &[Head]) -> Vec<bool> {
+        self.common.context.heads.iter().map(|head| heads.contains(head)).collect()
+    }
+
+    /// What a readout makes of the output of a head.
+    fn readout(&self, output: Tensor<2>, readout: &Readout) -> Tensor<1> {
+        let device = output.device();
+        let rows = |of: &ActionsTaken| {
+            upload_ints(of.rows.iter().map(|&row| row as i32).collect(), &device)
+        };
+        let taken = |of: &ActionsTaken| {
+            let taken = of.taken.iter().map(|&action| action as i32).collect();
+            upload_ints(taken, &device).reshape([of.len(), 1])
+        };
+        let masked = |output: Tensor<2>, of: &ActionsTaken| {
+            let illegal: Vec<bool> = of.legal.iter().map(|&legal| !legal).collect();
+            let illegal = TensorData::new(illegal, [of.len(), of.n_actions]);
+            let illegal = Tensor::<2, Bool>::from_data(illegal, &device);
+            output.select(0, rows(of)).mask_fill(illegal, ILLEGAL)
+        };
+        match readout {
+            Readout::LogProb(of) => {
+                log_softmax(masked(output, of), 1).gather(1, taken(of)).reshape([of.len()])
+            }
+            Readout::Taken(of) => {
+                output.select(0, rows(of)).gather(1, taken(of)).reshape([of.len()])
+            }
+            Readout::LogSumExp(of) => {
+                let logits = masked(output, of);
+                let max = logits.clone().detach().max_dim(1);
+                let sum = (logits - max.clone()).exp().sum_dim(1).log();
+                (sum + max).reshape([of.len()])
+            }
+            Readout::Scalar => {
+                let [n, _] = output.dims();
+                output.reshape([n])
+            }
+        }
+    }
+
+    fn output(&self, pass: Pass, head: Head) -> Tensor<2> {
+        let outputs = &self.passes[pass.0];
+        outputs.iter().find(|(other, _)| *other == head).expect("it was asked for").1.clone()
+    }
+}
+
+fn is_empty(readout: &Readout) -> bool {
+    match readout {
+        Readout::LogProb(of) | Readout::Taken(of) | Readout::LogSumExp(of) => of.is_empty(),
+        Readout::Scalar => false,
+    }
+}
+
+impl Engine for Burn {
+    fn name(&self) -> &'static str {
+        "burn"
+    }
+
+    fn params(&self) -> &[ParamInfo] {
+        &self.common.infos
+    }
+
+    fn value(&self, i: usize) -> Vec<f32> {
+        host(self.values[i].clone().inner())
+    }
+
+    fn set_value(&mut self, i: usize, value: Vec<f32>) {
+        self.values[i] = tracked(self.upload(i, value));
+    }
+
+    fn drops(&self) -> bool {
+        self.network.dropout() > 0.0
+    }
+
+    fn begin_rollout(&mut self, _: usize, _: &[Head]) -> (usize, Recording) {
+        self.rollouts += 1;
+        (1, Recording(self.rollouts))
+    }
+
+    fn logits(&self, ask: Ask, env: &dyn Environment, states: &States, out: &mut [f32]) {
+        let mut ids = Vec::new();
+        observe_into(env, states, &mut ids);
+        let layout = &self.common.context.layout;
+        let tokens = Tokens::new(&ids, states.len(), layout, &self.device);
+        let current;
+        let values = match ask.values {
+            Values::Copy(name) => self.copy_of(name),
+            Values::Current => {
+                current = self.plain();
+                &current
+            }
+        };
+        let asked = self.asked(&[ask.head]);
+        let outputs = self.network.forward(values, &tokens, None, &asked);
+        let logits = outputs.into_iter().flatten().next().expect("one head is asked for");
+        out.copy_from_slice(&host(logits));
+    }
+
+    fn evaluate(
+        &mut self,
+        env: &dyn Environment,
+        rows: &Rows,
+        heads: &[Head],
+        values: Values,
+        dropout: Option<u64>,
+    ) -> Pass {
+        let layout = &self.common.context.layout;
+        let tokens = Tokens::new(rows.ids(env), rows.states.len(), layout, &self.device);
+        let rate = self.network.dropout();
+        let dropout = dropout.map(|key| Dropout { rate, key, first_row: 0 });
+        let asked = self.asked(heads);
+        let copied: Vec<_>;
+        let values = match values {
+            Values::Current => &self.values,
+            Values::Copy(name) => {
+                let tracked = |value: &Tensor<2>| Tensor::from_inner(value.clone());
+                copied = self.copy_of(name).iter().map(tracked).collect();
+                &copied
+            }
+        };
+        let outputs = self.network.forward(values, &tokens, dropout, &asked);
+        let named = self.common.context.heads.iter().zip(outputs);
+        let outputs = named.filter_map(|(&head, output)| Some((head, output?)));
+        self.passes.push(outputs.collect());
+        Pass(self.passes.len() - 1)
+    }
+
+    fn read(&mut self, pass: Pass, head: Head, readout: &Readout) -> Vec<f64> {
+        if is_empty(readout) {
+            return Vec::new();
+        }
+        // Without autodiff: it would keep operations that no gradient passes through.
+        let output = self.output(pass, head).inner();
+        host(self.readout(output, readout)).into_iter().map(f64::from).collect()
+    }
+
+    fn gradients(
+        &mut self,
+        upstream: Vec<Upstream>,
+        parameters: &[(&'static str, f64)],
+        groups: &[&str],
+    ) -> f64 {
+        let mut surrogate: Option<Tensor<1>> = None;
+        for Upstream { pass, head, readout, derivatives } in upstream {
+            if is_empty(&readout) {
+                continue;
+            }
+            let read = self.readout(self.output(pass, head), &readout);
+            let derivatives: Vec<f32> = derivatives.into_iter().map(|d| d as f32).collect();
+            let n = derivatives.len();
+            let derivatives = Tensor::from_data(TensorData::new(derivatives, [n]), &read.device());
+            let term = (read * derivatives).sum();
+            surrogate = Some(match surrogate {
+                Some(sum) => sum + term,
+                None => term,
+            });
+        }
+        self.passes.clear();
+        let mut tracked = surrogate.map(|surrogate| surrogate.backward());
+        let in_groups = self.common.in_groups(groups);
+        let mut squares = Vec::new();
+        for i in 0..self.values.len() {
+            self.gradients[i] = in_groups[i].then(|| {
+                if self.common.exempt[i] {
+                    let group = &self.common.infos[i].group;
+                    let by_name = parameters.iter().filter(|(name, _)| name == group);
+                    let gradient = by_name.map(|(_, derivative)| *derivative as f32).sum();
+                    return self.upload(i, vec![gradient]);
+                }
+                let gradient =
+                    tracked.as_mut().and_then(|tracked| self.values[i].grad_remove(tracked));
+                let shape = self.common.infos[i].shape;
+                let gradient = gradient.unwrap_or_else(|| Tensor::zeros(shape, &self.device));
+                squares.push(gradient.clone().square().sum());
+                gradient
+            });
+        }
+        if squares.is_empty() {
+            return 0.0;
+        }
+        // One read-back.
+        host(Tensor::cat(squares, 0)).into_iter().map(f64::from).sum::<f64>().sqrt()
+    }
+
+    fn gradient(&self, i: usize) -> Option<Vec<f32>> {
+        self.gradients[i].clone().map(host)
+    }
+
+    fn forget(&mut self) {
+        self.passes.clear();
+    }
+
+    fn step(&mut self, optimizer: &str, rates: &[(&str, f64)], scale: f64) {
+        for i in 0..self.values.len() {
+            let group = self.common.infos[i].group.as_str();
+            let rate = rates.iter().find(|(name, _)| *name == group);
+            let (Some(&(_, lr)), Some(gradient)) = (rate, self.gradients[i].clone()) else {
+                continue;
+            };
+            let scaled = scale != 1.0 && !self.common.exempt[i];
+            let gradient = if scaled { gradient * scale } else { gradient };
+            let value = self.values[i].clone().inner();
+            let stepped = self.common.optimizer(optimizer, false).step(i, lr, value, gradient);
+            self.values[i] = tracked(stepped);
+        }
+    }
+
+    fn copy(&mut self, name: &'static str) {
+        self.copies.retain(|(other, _)| *other != name);
+        self.copies.push((name, self.plain()));
+    }
+
+    fn move_copy(&mut self, name: &'static str, tau: f64) {
+        let current = self.plain();
+        let named = self.copies.iter_mut().find(|(other, _)| *other == name);
+        let copy = &mut named.expect("it was made before").1;
+        for (copy, value) in copy.iter_mut().zip(current) {
+            *copy = copy.clone() * (1.0 - tau) + value * tau;
+        }
+    }
+
+    fn copied(&self, name: &'static str) -> Vec<Vec<f32>> {
+        self.copy_of(name).iter().map(|value| host(value.clone())).collect()
+    }
+
+    fn set_copy(&mut self, name: &'static str, values: Vec<Vec<f32>>) {
+        let uploaded = values.into_iter().enumerate().map(|(i, value)| self.upload(i, value));
+        let uploaded = uploaded.collect();
+        self.copies.retain(|(other, _)| *other != name);
+        self.copies.push((name, uploaded));
+    }
+
+    fn save_optimizer(&self, name: &str) -> Vec<NamedTensor> {
+        self.common.save_optimizer(name)
+    }
+
+    fn load_optimizer(&mut self, name: &str, state: Vec<NamedTensor>) {
+        let (names, device) = (self.common.names(), self.device.clone());
+        self.common.optimizer(name, false).load(&names, state, &device);
+    }
+}
