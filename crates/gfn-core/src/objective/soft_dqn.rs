@@ -17,7 +17,8 @@ use crate::registry::Kind;
 ///
 /// With `alpha`, Munchausen's term α max(τ log π̄(a|s), l0) is added to the right, and
 /// τ = 1/(1 − α), so that the fixed point stays the same. Q is τ times the logits of P_F: behaviour,
-/// evaluation and loss have one temperature. At the optimum Q = log F(s → s') and V = log F(s).
+/// evaluation and loss have one temperature. At the optimum V = log F(s) and
+/// Q = log F(s) + τ log P_F(s'|s), which without `alpha` is log F(s → s').
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SoftDqn {
