@@ -254,6 +254,7 @@ impl TableSpec {
             }
             text
         };
+        #[expect(clippy::float_cmp, reason = "rows that repeat each other repeat the number")]
         let (same, different): (Vec<_>, Vec<_>) =
             twice.iter().partition(|(first, again)| values[*first] == values[*again]);
         if !different.is_empty() {
