@@ -13,6 +13,8 @@
 //! gfn_cli::run(&registry);
 //! ```
 
+#![warn(clippy::float_cmp, clippy::iter_over_hash_type)]
+
 mod allocator;
 mod args;
 mod commands;

@@ -3,6 +3,8 @@
 //! One file each; [`ENVIRONMENTS`] and [`REWARDS`] are the registries that everything else
 //! (parsing, listing, documentation, contract tests) follows.
 
+#![warn(unreachable_pub, clippy::float_cmp, clippy::iter_over_hash_type)]
+
 pub mod hypergrid;
 pub mod reward;
 pub mod sequence;

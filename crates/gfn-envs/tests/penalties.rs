@@ -60,9 +60,8 @@ impl Trajectories {
             states.clone().map(|i| self.graph.edge_range(i).start as u32).collect();
         offsets.push(self.graph.n_edges() as u32);
         let norms = logits.log_sum_exp_segments(offsets);
-        let of_edge: Vec<_> = states
-            .flat_map(|i| self.graph.edge_range(i).map(move |_| Some(i as u32)))
-            .collect();
+        let of_edge: Vec<_> =
+            states.flat_map(|i| self.graph.edge_range(i).map(move |_| Some(i as u32))).collect();
         let log_pf = logits - norms.gather(of_edge);
         let flat: Vec<_> = self.paths.iter().flatten().map(|&e| Some(e as u32)).collect();
         let mut ends = vec![0];

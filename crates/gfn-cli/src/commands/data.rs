@@ -70,10 +70,8 @@ fn fetch(
     from: Option<&str>,
     quiet: bool,
 ) -> Result<Outcome, Failure> {
-    let bar = match quiet || !std::io::stderr().is_terminal() {
-        true => ProgressBar::hidden(),
-        false => bar(entry),
-    };
+    let bar =
+        if quiet || !std::io::stderr().is_terminal() { ProgressBar::hidden() } else { bar(entry) };
     let mut progress = |done, total: Option<u64>| {
         if let Some(total) = total.or(entry.source_bytes) {
             bar.set_length(total);

@@ -227,8 +227,9 @@ impl<'a> Session<'a> {
 
     fn iterate(&mut self, stop: &Stop) -> Result<(), Failure> {
         let total = self.experiment.trainer.n_steps();
-        let first = self.experiment.trainer.counters().step;
-        let mut progress = Progress::new(self.args.quiet, first, total);
+        let counters = self.experiment.trainer.counters();
+        let first = counters.step;
+        let mut progress = Progress::new(self.args.quiet, counters, total, self.spec.train.batch);
         // An evaluation is due at the start, and where the last session ended before its row was
         // written.
         let due = first.is_multiple_of(self.spec.eval.every) || first == total;
@@ -303,11 +304,9 @@ impl<'a> Session<'a> {
         let row = metrics::row(self.spec, &counters, self.wall_s(), &values);
         self.metrics.row(&row)?;
         self.last_row = metrics::named(&self.experiment.columns, &values);
-        // The best checkpoint: closest to the target where that is known, else the best bound.
-        let score = |name: &str, sign: f64| self.last_row.get(name).map(|value| sign * value);
-        self.score = score("tv_exact", 1.0).or_else(|| score("elbo", -1.0));
-        let last_row = &self.last_row;
-        progress.evaluated(counters.step, report, &|name| last_row.get(name).copied());
+        let headlines = metrics::headlines(&self.experiment.columns, &values);
+        self.score = metrics::score(&headlines);
+        progress.evaluated(&counters, report, &headlines);
         Ok(())
     }
 

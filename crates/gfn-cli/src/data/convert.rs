@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use super::pickle::{self, Id, Pickle, Value};
+use super::pickle::{self, Row};
 
 /// From a source to a file in the data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,18 +141,10 @@ fn six6_scores(source: &[u8]) -> Result<Vec<(&str, f64)>, String> {
 }
 
 fn qm9(source: &[u8]) -> Result<String, String> {
-    let pickle = pickle::read(source)?;
-    let Value::Dict(pairs) = pickle.root() else {
-        return Err("is not a pickled dictionary".to_owned());
-    };
     let mut values: Vec<Option<f32>> = vec![None; N_QM9];
-    for &(key, value) in pairs {
-        let (Some(index), Value::Float(value)) = (qm9_index(pickle.get(key)), pickle.get(value))
-        else {
-            return Err("has an entry that is not a string of 5 blocks and a number".to_owned());
-        };
-        // Exact: the file has single precision.
-        values[index] = Some(*value as f32);
+    for (key, value) in pickle::table(source)? {
+        let index = qm9_index(&key).ok_or("has an entry that is not a string of 5 blocks")?;
+        values[index] = Some(value);
     }
     let found = values.iter().flatten().count();
     if found != N_QM9 {
@@ -169,8 +161,7 @@ fn qm9(source: &[u8]) -> Result<String, String> {
     Ok(text)
 }
 
-fn qm9_index(key: &Value<'_>) -> Option<usize> {
-    let Value::Text(key) = key else { return None };
+fn qm9_index(key: &str) -> Option<usize> {
     let digits: Option<Vec<u32>> = key.chars().take(6).map(|c| c.to_digit(QM9_BASE)).collect();
     let digits = digits.filter(|digits| digits.len() == 5)?;
     Some(digits.iter().fold(0, |index, &digit| index * QM9_BASE as usize + digit as usize))
@@ -184,50 +175,19 @@ fn modes(
     base: u32,
     digit: impl Fn(char) -> Option<u32>,
 ) -> Result<BTreeSet<Vec<u32>>, String> {
-    let pickle = pickle::read(source)?;
-    let whole =
-        |&x: &f64| (x >= 0.0 && x < f64::from(base) && x.fract() == 0.0).then_some(x as u32);
-    let row = |&id: &Id| match pickle.get(id) {
-        Value::Text(text) => text.chars().take(length + 1).map(&digit).collect(),
-        other => numbers(&pickle, other, length)?.iter().map(whole).collect(),
+    let whole = |&x: &u64| u32::try_from(x).ok().filter(|&x| x < base);
+    let row = |row: &Row| match row {
+        Row::Text(text) => text.chars().take(length + 1).map(&digit).collect(),
+        Row::Numbers(numbers) => numbers.iter().take(length + 1).map(whole).collect(),
     };
-    // Far more rows than are expected are no list of modes, and not worth reading.
-    let most = 16 * count;
-    let rows: Option<BTreeSet<Vec<u32>>> = match pickle.root() {
-        Value::Array(array) => match array.shape[..] {
-            [rows, columns] if rows <= most && columns == length => {
-                let numbers: Option<Vec<u32>> = pickle.numbers(array).iter().map(whole).collect();
-                numbers.map(|numbers| numbers.chunks(length).map(<[u32]>::to_vec).collect())
-            }
-            _ => None,
-        },
-        Value::List(rows) | Value::Tuple(rows) if rows.len() <= most => {
-            rows.iter().map(row).collect()
-        }
-        _ => None,
-    };
+    let rows: Option<BTreeSet<Vec<u32>>> = pickle::rows(source)?.iter().map(row).collect();
     let rows = rows.filter(|rows| rows.iter().all(|row| row.len() == length));
     let rows =
         rows.ok_or_else(|| format!("is not a pickled list of strings of length {length}"))?;
-    match rows.len() == count {
-        true => Ok(rows),
-        false => Err(format!("has {} different strings; expected {count}", rows.len())),
-    }
-}
-
-/// The members of a list, tuple or array of that length.
-fn numbers(pickle: &Pickle<'_>, value: &Value<'_>, length: usize) -> Option<Vec<f64>> {
-    let number = |&id: &Id| match pickle.get(id) {
-        Value::Int(x) => Some(*x as f64),
-        Value::Float(x) => Some(*x),
-        _ => None,
-    };
-    match value {
-        Value::List(row) | Value::Tuple(row) if row.len() == length => {
-            row.iter().map(number).collect()
-        }
-        Value::Array(row) if row.shape == [length] => Some(pickle.numbers(row)),
-        _ => None,
+    if rows.len() == count {
+        Ok(rows)
+    } else {
+        Err(format!("has {} different strings; expected {count}", rows.len()))
     }
 }
 
@@ -257,7 +217,7 @@ mod tests {
         assert_eq!(dna_index("TTTTTTTT"), Some(N_DNA - 1));
         assert_eq!((dna_index("AAAAAAA"), dna_index("AAAAAAAB")), (None, None));
         assert_eq!(dna_string(reverse_complement(dna_index("AACGTTGA").unwrap())), "TCAACGTT");
-        assert_eq!(qm9_index(&Value::Text("0001a")), Some(21));
-        assert_eq!(qm9_index(&Value::Text("0001b")), None);
+        assert_eq!(qm9_index("0001a"), Some(21));
+        assert_eq!(qm9_index("0001b"), None);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use gfn_core::learn::Counters;
-use gfn_core::metric::Column;
+use gfn_core::metric::{Better, Column};
 use serde_json::json;
 
 use super::table::{cell, last_value};
@@ -86,6 +86,25 @@ pub fn named(columns: &[Column], values: &[Option<f64>]) -> BTreeMap<String, f64
     pairs.filter_map(|(column, value)| Some((column.name.clone(), (*value)?))).collect()
 }
 
+/// The columns that sum a run up and have a value, in their order.
+pub fn headlines<'a>(columns: &'a [Column], values: &[Option<f64>]) -> Vec<(&'a Column, f64)> {
+    let pairs = columns.iter().zip(values);
+    let mut headlines: Vec<_> = pairs
+        .filter_map(|(column, value)| Some((column, value.filter(|_| column.headline.is_some())?)))
+        .collect();
+    headlines.sort_by_key(|(column, _)| column.headline);
+    headlines
+}
+
+/// What the best checkpoint has least of, by the first headline that improves one way.
+pub fn score(headlines: &[(&Column, f64)]) -> Option<f64> {
+    headlines.iter().find_map(|&(column, value)| match column.better {
+        Better::Lower => Some(value),
+        Better::Higher => Some(-value),
+        Better::Neither => None,
+    })
+}
+
 /// The metrics of the last row of a table; empty if there is none.
 pub fn last_row(path: &Path, columns: &[Column]) -> BTreeMap<String, f64> {
     let Ok(mut reader) = csv::Reader::from_path(path) else { return BTreeMap::new() };
@@ -95,4 +114,33 @@ pub fn last_row(path: &Path, columns: &[Column]) -> BTreeMap<String, f64> {
     let values: Vec<Option<f64>> =
         record.iter().skip(LEADING.len()).map(|cell| cell.parse().ok()).collect();
     named(columns, &values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headlines_have_an_order_and_the_first_that_improves_is_the_score() {
+        let column = |name: &str, better, headline| Column {
+            headline,
+            ..Column::new(name, "1", better, "a column")
+        };
+        let columns = [
+            column("bound", Better::Higher, Some(2)),
+            column("other", Better::Lower, None),
+            column("learned", Better::Neither, Some(0)),
+            column("distance", Better::Lower, Some(1)),
+        ];
+        let summary = |values: [Option<f64>; 4]| {
+            let headlines = headlines(&columns, &values);
+            let names: Vec<&str> = headlines.iter().map(|(column, _)| &*column.name).collect();
+            (names.join(" "), score(&headlines))
+        };
+        let all = [Some(3.0), Some(0.1), Some(8.0), Some(0.5)];
+        assert_eq!(summary(all), ("learned distance bound".to_owned(), Some(0.5)));
+        let no_distance = [Some(3.0), Some(0.1), Some(8.0), None];
+        assert_eq!(summary(no_distance), ("learned bound".to_owned(), Some(-3.0)));
+        assert_eq!(summary([None, Some(0.1), Some(8.0), None]), ("learned".to_owned(), None));
+    }
 }

@@ -91,13 +91,12 @@ fn qm9_source(table: &str) -> Vec<u8> {
         let key: String = digits.map(Option::unwrap).collect();
         pickle.extend(b"\x8c\x05");
         pickle.extend(key.as_bytes());
-        pickle.extend(match first {
-            true => {
-                &b"\x8c\x15numpy.core.multiarray\x8c\x06scalar\x93q\x01\
+        pickle.extend(if first {
+            &b"\x8c\x15numpy.core.multiarray\x8c\x06scalar\x93q\x01\
                        \x8c\x05numpy\x8c\x05dtype\x93\x8c\x02f4\x89\x88\x87Rq\x02\
                        (K\x03\x8c\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"[..]
-            }
-            false => b"h\x01h\x02",
+        } else {
+            b"h\x01h\x02"
         });
         first = false;
         pickle.extend(b"C\x04");

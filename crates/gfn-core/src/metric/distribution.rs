@@ -21,7 +21,8 @@ impl Metric for Distribution {
                 "total variation 1/2 sum_x |P_T(x) - P*(x)|, P_T by dynamic programming over the \
                  whole state graph; empty if the environment has more states than eval.max_states \
                  and eval.max_streamed_states allow",
-            ),
+            )
+            .headline(0),
             Column::new("l1_exact", "1", Better::Lower, "sum_x |P_T(x) - P*(x)|, twice tv_exact"),
             Column::new(
                 "jsd_exact",

@@ -20,7 +20,8 @@ impl Metric for ElboEubo {
                 Better::Higher,
                 "E over trajectories of P_F of log R(x) + log P_B(tau|x) - log P_F(tau): exact on \
                  enumerable environments, else the mean over eval.samples fresh trajectories",
-            ),
+            )
+            .headline(1),
             Column::new(
                 "eubo",
                 "nats",

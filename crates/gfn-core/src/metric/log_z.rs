@@ -20,7 +20,8 @@ impl Metric for LogZ {
                 Better::Neither,
                 "learned log Z: the parameter (TB) or log F(s0) (DB, SubTB, flow matching); empty \
                  for objectives without one",
-            ),
+            )
+            .headline(2),
             Column::new(
                 "log_z_exact",
                 "nats",

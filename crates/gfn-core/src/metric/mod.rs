@@ -53,6 +53,10 @@ pub struct Column {
     pub definition: String,
     /// Which way it improves.
     pub better: Better,
+    /// Place among the columns that sum a run up while it trains, if it is one of them. The first
+    /// that improves one way and has a value decides which checkpoint is best.
+    #[serde(skip)]
+    pub headline: Option<u8>,
 }
 
 impl Column {
@@ -63,7 +67,12 @@ impl Column {
         better: Better,
         definition: impl Into<String>,
     ) -> Self {
-        Self { name: name.to_owned(), unit, definition: definition.into(), better }
+        Self { name: name.to_owned(), unit, definition: definition.into(), better, headline: None }
+    }
+
+    /// The same column, as one that sums a run up.
+    fn headline(self, place: u8) -> Self {
+        Self { headline: Some(place), ..self }
     }
 }
 

@@ -31,7 +31,7 @@ impl Metric for ModesFound {
             }
             None => "empty: this reward defines no modes".to_owned(),
         };
-        vec![Column::new("modes", "modes", Better::Higher, definition)]
+        vec![Column::new("modes", "modes", Better::Higher, definition).headline(3)]
     }
 
     fn observe(&mut self, batch: &Observed<'_>) {

@@ -95,9 +95,10 @@ impl Kind<RewardAxis> for CommandSpec {
         }
         let log_reward = self.transform.prepare(None)?;
         let modes = self.modes.build(context, &log_reward)?;
-        let test = match is_empty(&self.test_set) {
-            true => None,
-            false => Some(listed_objects(context, "test_set", &self.test_set)?),
+        let test = if is_empty(&self.test_set) {
+            None
+        } else {
+            Some(listed_objects(context, "test_set", &self.test_set)?)
         };
         // A program that cannot be started is found out now, not after hours.
         let first =

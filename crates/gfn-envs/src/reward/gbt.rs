@@ -59,9 +59,10 @@ impl Kind<RewardAxis> for GbtSpec {
             )
         })?;
         let modes = self.modes.build(context, &log_reward)?;
-        let test = match is_empty(&self.test_set) {
-            true => None,
-            false => Some(listed_objects(context, "test_set", &self.test_set)?),
+        let test = if is_empty(&self.test_set) {
+            None
+        } else {
+            Some(listed_objects(context, "test_set", &self.test_set)?)
         };
         Ok(Box::new(GbtReward { trees, log_reward, modes, test }))
     }

@@ -75,9 +75,10 @@ impl Kind<RewardAxis> for HammingSpec {
         };
         let key = if self.modes.as_os_str().is_empty() { "blocks" } else { "modes" };
         let modes = parse(key, sequence, &texts)?;
-        let tests = match self.test_set.as_os_str().is_empty() {
-            true => self.draw_tests(&texts),
-            false => read("test_set", &self.test_set, context)?,
+        let tests = if self.test_set.as_os_str().is_empty() {
+            self.draw_tests(&texts)
+        } else {
+            read("test_set", &self.test_set, context)?
         };
         let mut test = States::new(sequence.layout().width);
         parse("test_set", sequence, &tests)?.iter().for_each(|row| test.push(row));

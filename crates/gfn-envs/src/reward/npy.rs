@@ -4,7 +4,7 @@
 ///
 /// # Errors
 /// What is wrong with the file, as the end of a sentence.
-pub fn read(bytes: &[u8]) -> Result<Vec<f64>, String> {
+pub(super) fn read(bytes: &[u8]) -> Result<Vec<f64>, String> {
     let cut = || "is cut off".to_owned();
     if !bytes.starts_with(b"\x93NUMPY") {
         return Err("is not an .npy file".to_owned());

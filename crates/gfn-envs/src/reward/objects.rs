@@ -118,10 +118,7 @@ pub fn listed_objects(
         })?;
         objects.push(&row);
     }
-    match objects.is_empty() {
-        true => Err(fail("lists no objects".to_owned())),
-        false => Ok(objects),
-    }
+    if objects.is_empty() { Err(fail("lists no objects".to_owned())) } else { Ok(objects) }
 }
 
 /// A number that stands for an object: the same in every run, different for different objects

@@ -65,9 +65,10 @@ impl Kind<RewardAxis> for TableSpec {
         })?;
         self.check_hash(&bytes)?;
         let npy = self.path.extension().is_some_and(|extension| extension == "npy");
-        let table = match npy {
-            true => self.read_npy(&**context.env, &bytes)?,
-            false => self.read_csv(context, &plain_lines(bytes))?,
+        let table = if npy {
+            self.read_npy(&**context.env, &bytes)?
+        } else {
+            self.read_csv(context, &plain_lines(bytes))?
         };
         let largest = table.values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let transform = self.transform.prepare(Some(largest))?;
@@ -78,9 +79,10 @@ impl Kind<RewardAxis> for TableSpec {
         let log_rewards = log_rewards.collect::<Result<Vec<f64>, _>>()?;
         let modes =
             self.modes.among(context, &table.values, |i| table.object(&**context.env, i))?;
-        let test = match is_empty(&self.test_set) {
-            true => None,
-            false => Some(listed_objects(context, "test_set", &self.test_set)?),
+        let test = if is_empty(&self.test_set) {
+            None
+        } else {
+            Some(listed_objects(context, "test_set", &self.test_set)?)
         };
         Ok(Box::new(TableReward { index: table.index, log_rewards, modes, test }))
     }
@@ -218,16 +220,16 @@ impl TableSpec {
                 self.fail(key, format!("has no column `{name}`; it has {}", known.join(", ")))
             })
         };
-        let value_column = match self.value_column.is_empty() {
-            true => headers.len() - 1,
-            false => find("value_column", &self.value_column)?,
+        let value_column = if self.value_column.is_empty() {
+            headers.len() - 1
+        } else {
+            find("value_column", &self.value_column)?
         };
-        let object_columns = match self.object_columns.is_empty() {
-            true => (0..headers.len()).filter(|&column| column != value_column).collect(),
-            false => {
-                let columns = self.object_columns.iter().map(|name| find("object_columns", name));
-                columns.collect::<Result<_, _>>()?
-            }
+        let object_columns = if self.object_columns.is_empty() {
+            (0..headers.len()).filter(|&column| column != value_column).collect()
+        } else {
+            let columns = self.object_columns.iter().map(|name| find("object_columns", name));
+            columns.collect::<Result<_, _>>()?
         };
         Ok((object_columns, value_column))
     }
@@ -252,6 +254,7 @@ impl TableSpec {
             }
             text
         };
+        #[expect(clippy::float_cmp, reason = "rows that repeat each other repeat the number")]
         let (same, different): (Vec<_>, Vec<_>) =
             twice.iter().partition(|(first, again)| values[*first] == values[*again]);
         if !different.is_empty() {
