@@ -15,6 +15,8 @@ use rand::rngs::ChaCha8Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::check_size;
+
 /// Settings of [`Mlp`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -48,12 +50,9 @@ impl Kind<ModelAxis> for MlpSpec {
         }
         let trunks = if self.shared { 1.0 } else { HEADS.len() as f64 };
         let (hidden, inputs) = (self.hidden as f64, layout.n_tokens as f64);
-        let weights = trunks * hidden * (inputs + hidden * (self.layers - 1) as f64);
-        if weights > MAX_WEIGHTS {
-            let message = format!("the network would have {weights:.1e} weights");
-            return Err(KeyError::new("hidden", message)
-                .help(format!("keep it below {MAX_WEIGHTS:.0e}: fewer layers, or narrower ones")));
-        }
+        let heads = hidden * (layout.n_actions + layout.n_back_actions + 1) as f64;
+        let weights = trunks * hidden * (inputs + hidden * (self.layers - 1) as f64) + heads;
+        check_size(self.layers, "hidden", weights)?;
         Ok(Box::new(Mlp { spec: self.clone(), layout }))
     }
 }
@@ -69,9 +68,6 @@ pub struct Mlp {
     spec: MlpSpec,
     layout: Layout,
 }
-
-/// Beyond this, parameters and optimiser states do not fit into the memory of a workstation.
-const MAX_WEIGHTS: f64 = 1e9;
 
 /// The outputs: name, and group where the trunk is shared.
 const HEADS: [(&str, Group); 3] =

@@ -17,6 +17,8 @@ use rand::rngs::ChaCha8Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::check_size;
+
 /// Where layers are normalised.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -100,6 +102,10 @@ impl Kind<ModelAxis> for TransformerSpec {
             let message = format!("{} tokens per state are too many", layout.n_active);
             return Err(KeyError::new("kind", message).help("use `mlp`"));
         }
+        let [width, hidden] = [self.width, self.feed_forward].map(|size| size as f64);
+        let per_layer = width * (4.0 * width + 2.0 * hidden);
+        let ends = layout.n_tokens + layout.n_actions + layout.n_back_actions;
+        check_size(self.layers, "width", self.layers as f64 * per_layer + width * ends as f64)?;
         Ok(Box::new(Transformer { spec: self.clone(), layout }))
     }
 }
