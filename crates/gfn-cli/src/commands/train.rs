@@ -61,16 +61,17 @@ fn data_hashes(experiment: &Experiment) -> BTreeMap<String, String> {
 /// measured at a given iteration.
 fn may_change(key: &str, spec: &Spec, old: &str, new: &str) -> bool {
     match key {
-        "checkpoint.every" | "checkpoint.keep" | "train.log_every" | "reward.path"
-        | "reward.source" | "reward.sha256" | "reward.command" | "reward.timeout_s"
-        | "reward.restarts" | "reward.workers" | "reward.cache" => true,
+        "checkpoint.every" | "checkpoint.keep" | "train.log_every" => true,
         // More of the same, unless a schedule depends on how much.
         "train.trajectories" => {
             let number = |text: &str| text.parse::<u64>().unwrap_or(0);
             let whole = number(old).is_multiple_of(spec.train.batch as u64);
             number(new) > number(old) && whole && !spec.train.depends_on_horizon()
         }
-        _ => false,
+        _ => {
+            let part = key.split_once('.');
+            part.is_some_and(|(table, key)| spec.neutral_keys(table).contains(&key))
+        }
     }
 }
 
