@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use gfn_core::metric::MetricError;
 
 /// Everything was done.
 pub const DONE: u8 = 0;
@@ -136,6 +137,16 @@ impl Failure {
         let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
         say(&self.render_with(&renderer));
+    }
+}
+
+impl From<MetricError> for Failure {
+    fn from(error: MetricError) -> Self {
+        let code = match &error {
+            MetricError::Reward(_) => DATA,
+            MetricError::Broken(_) => USAGE,
+        };
+        Self::new(code, error.to_string())
     }
 }
 

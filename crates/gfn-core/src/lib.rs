@@ -55,7 +55,7 @@ pub mod train;
 #[cfg(feature = "train")]
 pub mod work;
 
-pub use environment::{Environment, Layout, NO_TOKEN};
+pub use environment::{BrokenLaw, Environment, Layout, NO_TOKEN};
 pub use graph::StateGraph;
 pub use layers::Layers;
 pub use policy::{Direction, Policy};

@@ -13,7 +13,7 @@ use crate::awake::Awake;
 use crate::backward::{BackwardStrategy, Order, OwnUpdate, Source};
 use crate::batch::Batch;
 use crate::dropout::Dropout;
-use crate::metric::{EvalContext, Metric, MetricContext, Observed};
+use crate::metric::{EvalContext, Metric, MetricContext, MetricError, Observed};
 use crate::model::{Evaluated, Gradients, Model, Reads, Values};
 use crate::native::Tape;
 use crate::network::{Group, Network};
@@ -567,8 +567,8 @@ impl Trainer {
     /// Evaluates every metric under the current policy; one value per declared column.
     ///
     /// # Errors
-    /// When a reward cannot be computed.
-    pub fn evaluate(&mut self) -> Result<Vec<Option<f64>>, RewardError> {
+    /// When a reward cannot be computed, or the environment is not what a metric needs.
+    pub fn evaluate(&mut self) -> Result<Vec<Option<f64>>, MetricError> {
         let mut metrics = std::mem::take(&mut self.parts.metrics);
         let policy = self.policy();
         let eval = EvalContext::new(

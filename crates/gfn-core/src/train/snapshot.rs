@@ -44,7 +44,8 @@ impl Snapshot {
 struct State {
     counters: Counters,
     history: VecDeque<Trajectories>,
-    metrics: Vec<Vec<u8>>,
+    /// What metrics have gathered, by their names.
+    metrics: BTreeMap<String, Vec<u8>>,
 }
 
 /// Prefixes under which the optimisers' states are stored.
@@ -69,10 +70,13 @@ impl Trainer {
                 optimizers.push(tensor);
             }
         }
+        let gathered = self.parts.metrics.iter();
+        let gathered =
+            gathered.filter_map(|metric| Some((metric.name().to_owned(), metric.save()?)));
         let state = State {
             counters: self.counters,
             history: self.history.clone(),
-            metrics: self.parts.metrics.iter().map(|metric| metric.save()).collect(),
+            metrics: gathered.collect(),
         };
         Snapshot {
             counters: self.counters,
@@ -83,7 +87,7 @@ impl Trainer {
         }
     }
 
-    /// Goes back to a snapshot.
+    /// Goes back to a snapshot. Metrics that the snapshot knows nothing of do not apply any more.
     ///
     /// # Errors
     /// When the snapshot is of a different experiment.
@@ -104,13 +108,11 @@ impl Trainer {
         }
         let state: State = postcard::from_bytes(&snapshot.state)
             .map_err(|error| SnapshotError(format!("the state cannot be read: {error}")))?;
-        if state.metrics.len() != self.parts.metrics.len() {
-            return Err(SnapshotError("it was made with other metrics".to_owned()));
-        }
-        for (metric, bytes) in self.parts.metrics.iter_mut().zip(&state.metrics) {
-            metric
-                .load(bytes)
-                .map_err(|error| SnapshotError(format!("a metric cannot be read: {error}")))?;
+        for metric in &mut self.parts.metrics {
+            let name = metric.name();
+            metric.load(state.metrics.get(name).map(Vec::as_slice)).map_err(|error| {
+                SnapshotError(format!("what the metric `{name}` gathered cannot be read: {error}"))
+            })?;
         }
         self.counters = state.counters;
         self.history = state.history;
