@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use gfn_core::metric::MetricError;
 
 /// Everything was done.
 pub const DONE: u8 = 0;
@@ -34,10 +35,17 @@ pub struct Place {
 impl Place {
     /// Line and column, counted from 1.
     pub fn line_column(&self) -> (usize, usize) {
-        let before = &self.text[..self.span.start.min(self.text.len())];
+        let before = &self.text[..self.characters().start];
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
         (line, column)
+    }
+
+    /// The span in whole characters of the text: parsers may point into the middle of one.
+    fn characters(&self) -> Range<usize> {
+        let start = self.text.floor_char_boundary(self.span.start);
+        let end = self.span.end.min(self.text.len());
+        start..self.text.ceil_char_boundary(end).max(start)
     }
 }
 
@@ -105,9 +113,10 @@ impl Failure {
         let title = Level::ERROR.primary_title(title.as_str());
         let mut group = match &self.place {
             Some(place) => {
+                let Range { start, end } = place.characters();
                 // An empty span at the end of a line would point nowhere.
-                let end = place.span.end.max(place.span.start + 1).min(place.text.len());
-                let start = place.span.start.min(end);
+                let next = place.text[start..].chars().next().map_or(0, char::len_utf8);
+                let end = end.max(start + next);
                 // The first line of a table is enough to find it.
                 let line = place.text[start..end].find('\n').map_or(end, |n| start + n);
                 let snippet = Snippet::source(place.text.as_str())
@@ -128,6 +137,16 @@ impl Failure {
         let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
         say(&self.render_with(&renderer));
+    }
+}
+
+impl From<MetricError> for Failure {
+    fn from(error: MetricError) -> Self {
+        let code = match &error {
+            MetricError::Reward(_) => DATA,
+            MetricError::Broken(_) => USAGE,
+        };
+        Self::new(code, error.to_string())
     }
 }
 
@@ -197,5 +216,23 @@ mod tests {
     fn places_count_lines_and_columns() {
         let place = Place { origin: "x".into(), text: "ab\ncd\n".into(), span: 4..5 };
         assert_eq!(place.line_column(), (2, 2));
+    }
+
+    /// Parsers count bytes: a span may start and end inside a character.
+    #[test]
+    fn spans_go_to_whole_characters() {
+        let text = "seed 😀 1\n";
+        for span in [5..6, 6..7, 7..8, 6..6, 8..9, 5..9, 12..12, 12..13, 99..100] {
+            let place = Place { origin: "x".into(), text: text.into(), span: span.clone() };
+            if span.start < 9 {
+                assert_eq!(place.line_column(), (1, 6), "{span:?}");
+            }
+            let text = Failure::usage("wrong").at(place).render();
+            assert!(text.contains("x:"), "{span:?}: {text}");
+            if span.start < 9 {
+                let (_, below) = text.split_once("😀 1\n").unwrap();
+                assert!(below.contains('^'), "{span:?}: {text}");
+            }
+        }
     }
 }

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gfn_core::backward::BackwardContext;
+use gfn_core::graph::ExploreError;
 use gfn_core::learn::{Parts, Plan, Trainer};
-use gfn_core::metric::{Column, Exact, MetricContext, TestSet};
+use gfn_core::metric::{Column, EvalContext, Exact, MetricContext, TestSet};
 use gfn_core::registry::{Files, RewardContext};
 use gfn_core::{Environment, Layers, Purpose, Reward, StateGraph, States, Streams};
 use gfn_models::network::NetworkContext;
@@ -171,6 +172,13 @@ impl Experiment {
         let infos = self.trainer.engine().params().iter();
         infos.map(|info| info.shape[0] * info.shape[1]).sum()
     }
+
+    /// Whether P_F and P_B are finite along a few trajectories, as they are now.
+    pub fn policy_is_finite(&self) -> bool {
+        let fixed = &self.trainer.parts().context;
+        let (policy, step) = (self.trainer.policy(), self.trainer.counters().step);
+        EvalContext::new(fixed, &policy, None, Streams::new(0), step).policy_is_finite()
+    }
 }
 
 /// The reward's test objects; objects drawn uniformly where it defines none, the environment is too
@@ -189,14 +197,26 @@ fn test_set(
     cheap.then(|| TestSet::uniform(env, eval.test_objects, eval.seed)).flatten()
 }
 
-/// At most `n` rows, evenly spaced.
+/// At most `n` rows, spread evenly, in their order.
+///
+/// Lists are often tables read line by line, such as a string for every mode and number of flipped
+/// bits. Taking every k-th row would skip columns of such a table for good; a stride without a
+/// common divisor with the length meets all residues of any width equally often, and near the
+/// golden section it spreads over the lines as well.
 fn spaced(all: &States, n: usize) -> States {
     let n = n.min(all.len());
+    let golden = (all.len() as f64 * 0.618_033_988_749_895) as usize;
+    let stride = (golden.max(1)..).find(|&stride| gcd(stride, all.len()) == 1).unwrap_or(1);
+    let mut chosen: Vec<usize> = (0..n).map(|i| i * stride % all.len()).collect();
+    chosen.sort_unstable();
     let mut rows = States::with_capacity(all.width(), n);
-    for i in 0..n {
-        rows.push(all.row(i * all.len() / n));
-    }
+    chosen.into_iter().for_each(|i| rows.push(all.row(i)));
     rows
+}
+
+/// The greatest common divisor; 0 has any.
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// Enumerates the environment with its target, unless it has more than `limit` states.
@@ -212,10 +232,55 @@ fn enumerate(
     if env.n_objects().is_some_and(|n| n > limit as u64) {
         return Ok(None);
     }
-    let Ok(graph) = StateGraph::explore(env, limit) else { return Ok(None) };
+    let graph = match StateGraph::explore(env, limit) {
+        Ok(graph) => graph,
+        Err(ExploreError::TooLarge { .. }) => return Ok(None),
+        Err(ExploreError::Broken(law)) => return Err(Failure::usage(law.to_string())),
+    };
     let target = graph.target(reward).map_err(|error| Failure::new(DATA, error.to_string()))?;
     if !target.log_z.is_finite() {
         return Err(Failure::new(BUG, format!("log Z is {} by enumeration", target.log_z)));
     }
     Ok(Some(Exact { graph, target }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which of `len` rows are chosen.
+    fn chosen(len: usize, n: usize) -> Vec<usize> {
+        let mut all = States::new(1);
+        (0..len as i32).for_each(|i| all.push(&[i]));
+        spaced(&all, n).rows().map(|row| row[0] as usize).collect()
+    }
+
+    #[test]
+    fn few_test_objects_come_from_all_lines_and_columns() {
+        // The papers' bit sequences: 60 modes, 120 numbers of flipped bits.
+        let count = |chosen: &[usize], of: fn(usize) -> usize, n: usize| {
+            let mut counts = vec![0; n];
+            chosen.iter().for_each(|&i| counts[of(i)] += 1);
+            counts
+        };
+        for (n, per_mode, per_flips) in [(1000, 14..=19, 8..=9), (60, 0..=2, 0..=1)] {
+            let chosen = chosen(7200, n);
+            assert_eq!(chosen.len(), n);
+            assert!(chosen.is_sorted_by(|a, b| a < b), "distinct, in order");
+            let (modes, flips) =
+                (count(&chosen, |i| i / 120, 60), count(&chosen, |i| i % 120, 120));
+            assert!(modes.iter().all(|count| per_mode.contains(count)), "{n}: {modes:?}");
+            assert!(flips.iter().all(|count| per_flips.contains(count)), "{n}: {flips:?}");
+            assert!(modes.iter().filter(|&&count| count > 0).count() >= 45, "{n}: {modes:?}");
+        }
+    }
+
+    #[test]
+    fn all_objects_are_taken_where_they_are_few() {
+        for len in [0, 1, 2, 3, 10, 120] {
+            let all: Vec<usize> = (0..len).collect();
+            assert_eq!(chosen(len, len), all);
+            assert_eq!(chosen(len, 1000), all);
+        }
+    }
 }

@@ -43,12 +43,12 @@ fn backward_estimates_agree_with_dynamic_programming() {
         let expected = exact.graph.log_terminal_probs(eval.log_pf(&exact));
         let estimate = estimate_log_probs(&eval, &exact.graph.objects(), 2000);
         let mut varied = 0;
-        let triples = expected.iter().zip(&estimate.log_prob).zip(&estimate.standard_error);
-        for ((expected, got), error) in triples {
+        for (expected, estimate) in expected.iter().zip(&estimate) {
+            let (got, error) = (estimate.log_prob, estimate.standard_error.unwrap());
             // Six standard errors, and rounding where all trajectories weigh the same.
             assert!((got - expected).abs() < 6.0 * error + 1e-4, "{got} {expected} {error}");
-            assert!(*error < 0.1, "{error}");
-            varied += usize::from(*error > 1e-3);
+            assert!(error < 0.1, "{error}");
+            varied += usize::from(error > 1e-3);
         }
         assert!(varied > expected.len() / 4, "{varied} estimates have something to estimate");
     }
@@ -57,10 +57,15 @@ fn backward_estimates_agree_with_dynamic_programming() {
 /// The columns of `correlation` after some training: exact in an enumerated space, estimated where
 /// enumeration is not allowed.
 fn correlation(spec: &str, max_states: usize) -> (Vec<Option<f64>>, Vec<String>) {
+    correlation_by(spec, max_states, 1000)
+}
+
+/// With so many backward trajectories per object.
+fn correlation_by(spec: &str, max_states: usize, n: usize) -> (Vec<Option<f64>>, Vec<String>) {
     let text = format!(
         "{spec}[model]\nkind = 'mlp'\nhidden = 16\n[objective]\nkind = 'tb'\n\
          [backward]\nkind = 'naive'\n[eval]\nmetrics = ['correlation']\n\
-         max_states = {max_states}\nbackward_trajectories = 1000\n"
+         max_states = {max_states}\nbackward_trajectories = {n}\n"
     );
     let registry = Registry::builtin();
     let spec = Spec::parse(&registry, "spec.toml", text, "test", &[]).unwrap();
@@ -78,17 +83,31 @@ fn correlations_on_test_objects_agree_with_exact_ones() {
                 [reward]\nkind = 'hamming'\nblocks = ['000', '110']\nn_modes = 2\nexponent = 1\n";
     let (exact, definitions) = correlation(spec, 100_000);
     assert!(definitions[0].contains("24 test objects of the reward, P_T by dynamic"));
-    assert_eq!(exact[2..], [None, None]);
+    assert_eq!(exact[3..], [None, None, None]);
     let (estimate, definitions) = correlation(spec, 1);
     assert!(definitions[0].contains("estimated"), "{definitions:?}");
-    assert_eq!(estimate[2], Some(1000.0));
-    let error = estimate[3].unwrap();
+    assert_eq!(estimate[3], Some(1000.0));
+    let (error, effective) = (estimate[4].unwrap(), estimate[5].unwrap());
     assert!(error > 0.0 && error < 0.1, "{error}");
+    // Of n weights with a squared variation of c, n / (1 + c) count, and the error is sqrt(c / n).
+    let variation = 1000.0 / effective - 1.0;
+    assert!(variation > 0.0 && variation < 10.0, "{effective}");
+    assert!((error / (variation / 1000.0).sqrt() - 1.0).abs() < 0.5, "{error} {effective}");
     for (exact, estimate) in exact[..2].iter().zip(&estimate) {
         let (exact, estimate) = (exact.unwrap(), estimate.unwrap());
         assert!((exact - estimate).abs() < 0.05, "{exact} {estimate}");
         assert!(exact.abs() < 0.99, "{exact}: something is left to estimate");
     }
+}
+
+/// A single trajectory shows no spread: its error is unknown, not 0.
+#[test]
+fn one_backward_trajectory_has_no_error() {
+    let spec = "[env]\nkind = 'bit_sequence'\nbits = 12\nword_bits = 3\n\
+                [reward]\nkind = 'hamming'\nblocks = ['000', '110']\nn_modes = 2\nexponent = 1\n";
+    let (estimate, _) = correlation_by(spec, 1, 1);
+    assert!(estimate[0].is_some() && estimate[1].is_some());
+    assert_eq!(estimate[3..], [Some(1.0), None, Some(1.0)]);
 }
 
 /// A reward without test objects: all of a small space, some of a large one.

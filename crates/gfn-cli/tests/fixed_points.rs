@@ -139,7 +139,7 @@ fn soft_q_learning_in_all_its_forms() {
 fn penalties_reach_the_target() {
     for (objective, backward) in [
         ("kind = 'tb'\npenalty = { linex = 1 }", "uniform"),
-        ("kind = 'db'\npenalty = { linex = -1 }", "tlm"),
+        ("kind = 'db'\npenalty = { linex = -0.5 }", "tlm"),
         ("kind = 'subtb'\npenalty = 'cosh'", "naive"),
         ("kind = 'vargrad'\npenalty = { linex = 0.5 }", "uniform"),
         ("kind = 'fm'\npenalty = { huber = 0.5 }", "uniform"),

@@ -2,6 +2,9 @@
 
 use std::process::Command;
 
+use rand::rngs::ChaCha8Rng;
+use rand::{RngExt, SeedableRng};
+
 const SPEC: &str = "name = \"demo\"
 
 [env]
@@ -142,6 +145,18 @@ snapshot!(
     check(SPEC.as_bytes(), &["model.kind=transformer", "model.heads=7"])
 );
 snapshot!(absurd_network, check(SPEC.as_bytes(), &["model.hidden=1000000"]));
+snapshot!(absurd_depth, check(SPEC.as_bytes(), &["model.layers=1000000", "model.hidden=8"]));
+snapshot!(
+    absurd_transformer,
+    check(SPEC.as_bytes(), &["model.kind=transformer", "model.width=16384", "model.layers=100"])
+);
+snapshot!(
+    absurd_number_of_modes,
+    check(
+        SPEC.as_bytes(),
+        &["env.kind=bit_sequence", "reward.kind=hamming", "reward.n_modes=65536"]
+    )
+);
 snapshot!(fractional_count, check(SPEC.as_bytes(), &["train.trajectories=1e6"]));
 snapshot!(zero_learning_rate, run("train", SPEC.as_bytes(), &["train.lr=0"]));
 
@@ -223,6 +238,94 @@ fn specs_from_windows_are_read() {
 #[cfg(not(feature = "ndarray"))]
 fn a_device_that_is_not_compiled_in() {
     insta::assert_snapshot!("device_not_compiled_in", check(SPEC.as_bytes(), &["device=ndarray"]));
+}
+
+/// Whatever happens to a shipped spec or an override of it, in characters of one to four bytes, the
+/// answer is a spec or a message with a place, never a panic.
+#[test]
+fn mutated_specs_are_answered() {
+    let configs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+    let paths = std::fs::read_dir(configs).unwrap().map(|entry| entry.unwrap().path());
+    let mut paths: Vec<_> =
+        paths.filter(|path| path.extension() == Some("toml".as_ref())).collect();
+    paths.sort();
+    let specs: Vec<String> =
+        paths.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    assert!(specs.len() >= 10);
+    const WIDE: [&str; 8] = ["é", "λ", "—", "漢", "😀", "\u{301}", "\u{200d}", "\u{feff}"];
+    const PLAIN: [&str; 16] = [
+        "\0",
+        "\r",
+        "\t",
+        "\n",
+        "\"",
+        "'",
+        "=",
+        "[",
+        "]",
+        "{",
+        ".",
+        "#",
+        "-1",
+        "1e999",
+        "nan",
+        "18446744073709551616",
+    ];
+    let mutate = |text: &str, rng: &mut ChaCha8Rng| {
+        let mut text: Vec<char> = text.chars().collect();
+        for _ in 0..rng.random_range(1..4) {
+            let at = rng.random_range(0..=text.len());
+            let pieces = if rng.random() { &WIDE[..] } else { &PLAIN };
+            let piece = pieces[rng.random_range(0..pieces.len())].chars();
+            let end = text.len().min(at + rng.random_range(0..6));
+            match rng.random_range(0..4) {
+                0 => drop(text.splice(at..at, piece)),
+                1 => drop(text.splice(at..end, piece)),
+                2 => drop(text.drain(at..end)),
+                _ => {
+                    let copied: Vec<char> = text[at..end].to_vec();
+                    let to = rng.random_range(0..=text.len());
+                    drop(text.splice(to..to, copied));
+                }
+            }
+        }
+        text.into_iter().collect::<String>()
+    };
+    let registry = gfn_cli::Registry::builtin();
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    let (mut parsed, mut refused) = (0, 0);
+    for i in 0..6000 {
+        let text = mutate(&specs[i % specs.len()], &mut rng);
+        let change = mutate("train.lr=0.125", &mut rng);
+        let overrides = if i % 3 == 0 { vec![change] } else { vec![] };
+        match gfn_cli::spec::Spec::parse(&registry, "spec.toml", text, "run", &overrides) {
+            Ok(_) => parsed += 1,
+            Err(failure) => {
+                assert!(failure.render().starts_with("error"));
+                refused += 1;
+            }
+        }
+    }
+    assert!(parsed > 300 && refused > 300, "{parsed} parsed, {refused} refused");
+}
+
+/// Keys that are declared not to matter are keys.
+#[test]
+fn neutral_keys_exist() {
+    let registry = gfn_cli::Registry::builtin();
+    let mut declared = 0;
+    for entry in &registry.rewards {
+        let schema = (entry.schema)(&mut schemars::SchemaGenerator::default());
+        for key in entry.neutral_keys {
+            assert!(
+                schema.pointer(&format!("/properties/{key}")).is_some(),
+                "{} {key}",
+                entry.name
+            );
+            declared += 1;
+        }
+    }
+    assert!(declared >= 9, "tables, trees and programs declare some");
 }
 
 /// What `check` prints is a spec that resolves to itself.

@@ -105,18 +105,39 @@ fn rows(run: &Path) -> usize {
     std::fs::read_to_string(run.join("metrics.csv")).map_or(0, |text| text.lines().count())
 }
 
-/// metrics.csv without the one column that is a clock.
+/// Columns that are clocks.
+const CLOCKS: [&str; 2] = ["wall_s", "train_s"];
+
+/// metrics.csv without clocks.
 fn metrics(run: &Path) -> String {
-    let mut reader = csv::Reader::from_path(run.join("metrics.csv")).unwrap();
+    without_clocks(&std::fs::read_to_string(run.join("metrics.csv")).unwrap())
+}
+
+fn without_clocks(table: &str) -> String {
+    let mut reader = csv::Reader::from_reader(table.as_bytes());
     let headers = reader.headers().unwrap().clone();
-    let clock = headers.iter().position(|name| name == "wall_s").unwrap();
+    let is_clock: Vec<bool> = headers.iter().map(|name| CLOCKS.contains(&name)).collect();
+    assert_eq!(is_clock.iter().filter(|&&clock| clock).count(), CLOCKS.len());
     let mut out = String::new();
     for record in std::iter::once(headers).chain(reader.records().map(Result::unwrap)) {
-        let cells = record.iter().enumerate().filter(|(i, _)| *i != clock).map(|(_, c)| c);
+        let cells = record.iter().zip(&is_clock).filter(|(_, clock)| !**clock).map(|(c, _)| c);
         out += &cells.collect::<Vec<_>>().join(",");
         out.push('\n');
     }
     out
+}
+
+/// The cells of a column of a CSV table.
+fn column(table: &str, name: &str) -> Vec<String> {
+    let mut reader = csv::Reader::from_reader(table.as_bytes());
+    let headers = reader.headers().unwrap().clone();
+    let column = headers.iter().position(|header| header == name);
+    let column = column.unwrap_or_else(|| panic!("a column {name}"));
+    reader.records().map(|record| record.unwrap()[column].to_owned()).collect()
+}
+
+fn column_of(run: &Path, name: &str) -> Vec<String> {
+    column(&std::fs::read_to_string(run.join("metrics.csv")).unwrap(), name)
 }
 
 fn last_checkpoint(run: &Path) -> PathBuf {
@@ -144,8 +165,8 @@ fn assert_same(a: &Path, b: &Path) {
     }
     let log = |run: &Path| {
         let text = std::fs::read_to_string(run.join("train.csv")).unwrap();
-        // Without the last column, which is a clock.
-        let cut = |line: &str| line.rsplit_once(',').unwrap().0.to_owned();
+        // Without the last two columns, which are clocks.
+        let cut = |line: &str| line.rsplitn(3, ',').last().unwrap().to_owned();
         text.lines().map(cut).collect::<Vec<_>>()
     };
     assert_eq!(log(a), log(b));
@@ -242,11 +263,16 @@ fn a_finished_run_is_left_alone_and_longer_training_goes_on() {
     assert!(stderr(&again).contains("done already"), "{}", stderr(&again));
     assert_eq!(std::fs::read(run.join("metrics.csv")).unwrap(), before);
 
-    // Twice as long equals training that long from the start.
+    // Longer, at first to where no row is due, equals training that long from the start.
+    workspace.train("out", &[&flat[..], &["-s", "train.trajectories=4936"]].concat());
+    assert_eq!(column_of(&run, "step").pop().unwrap(), "617");
     let longer = [&flat[..], &["-s", "train.trajectories=9600"]].concat();
     workspace.train("out", &longer);
     let whole = workspace.train("whole", &longer);
     assert_eq!(metrics(&run), metrics(&whole));
+    let steps =
+        |run: &Path| column(&std::fs::read_to_string(run.join("train.csv")).unwrap(), "step");
+    assert_eq!(steps(&run), steps(&whole));
 
     // The resolved spec repeats the run.
     std::fs::copy(run.join("spec.toml"), workspace.path("spec.toml")).unwrap();
@@ -345,14 +371,171 @@ fn divergence_keeps_the_last_good_checkpoint() {
         "train.lr=1e30",
         "-s",
         "checkpoint.every=1",
+        // The first update goes through: it is the next loss that is not finite.
+        "-s",
+        "backward.kind=uniform",
     ]);
     assert_eq!(code(&output), 4, "{}", stderr(&output));
     assert!(stderr(&output).contains("training diverged"));
-    assert!(stderr(&output).contains("the last good checkpoint"));
     let run = workspace.path("out/run/s3");
     assert!(run.join("FAILED").exists() && !run.join("DONE").exists());
-    let eval = workspace.gfn(&["eval", "out/run/s3", "--checkpoint", "0"]);
+    evaluates(&workspace, &good_checkpoint(&output));
+}
+
+/// The checkpoint that a failure names as the last good one.
+fn good_checkpoint(output: &Output) -> String {
+    let text = stderr(output);
+    let (_, named) = text.split_once("the last good checkpoint is that of iteration ").unwrap();
+    named.split_whitespace().next().unwrap().to_owned()
+}
+
+/// A checkpoint really is good: every metric that applies is a finite number.
+fn evaluates(workspace: &Workspace, step: &str) {
+    let eval = workspace.gfn(&["eval", "out/run/s3", "--checkpoint", step, "--json"]);
     assert_eq!(code(&eval), 0, "{}", stderr(&eval));
+    let row: serde_json::Value = serde_json::from_slice(&eval.stdout).unwrap();
+    assert_eq!(row["step"].to_string(), step);
+    let metrics = row["metrics"].as_object().unwrap();
+    for name in ["tv_exact", "jsd_exact", "elbo"] {
+        assert!(metrics.contains_key(name), "{name}");
+    }
+    // JSON has no word for what is not finite.
+    assert!(metrics.values().all(serde_json::Value::is_number), "{row}");
+}
+
+/// An evaluation that finds a broken policy is a divergence, before a row or a checkpoint of it is
+/// written.
+#[test]
+fn broken_evaluations_are_not_saved() {
+    let workspace = Workspace::new();
+    let every = ["-s", "eval.every=1", "-s", "checkpoint.every=1", "-s", "backward.kind=uniform"];
+    // With metrics that show it, and with one that knows nothing of the policy.
+    for metrics in ["['distribution', 'elbo_eubo']", "['modes']"] {
+        let metrics = format!("eval.metrics={metrics}");
+        let more = [&every[..], &["-s", "train.lr=1e30", "-s", &metrics, "--fresh"]].concat();
+        let output = workspace.gfn(&[&["train", "spec.toml", "--out", "out"], &more[..]].concat());
+        assert_eq!(code(&output), 4, "{}", stderr(&output));
+        let run = workspace.path("out/run/s3");
+        let text = std::fs::read_to_string(run.join("metrics.csv")).unwrap();
+        assert!(!text.contains("NaN") && !text.contains("inf"), "{text}");
+        let last = column(&text, "step").pop().unwrap();
+        assert_eq!(last, good_checkpoint(&output));
+        assert_eq!(last_checkpoint(&run).file_name().unwrap().to_str(), Some(last.as_str()));
+        assert!(last.parse::<u64>().unwrap() < 5, "{last}");
+    }
+}
+
+/// What a run has gathered belongs to its metrics by name, whichever of them are measured later.
+#[test]
+fn evaluations_with_other_metrics_take_what_the_run_gathered() {
+    let workspace = Workspace::new();
+    let grid = ["-s", "env.side=8", "-s", "reward.variant=hard"];
+    let two = [&grid[..], &["-s", "eval.metrics=['empirical', 'modes']"]].concat();
+    let run = workspace.train("out", &two);
+    let last = |name: &str| column_of(&run, name).pop().unwrap();
+    let (modes, l1) = (last("modes"), last("l1_empirical"));
+    assert_eq!((modes.as_str(), last("n_empirical").as_str()), ("4", "500"));
+    let eval = |run: &str, changes: &[&str]| {
+        let changes = changes.iter().flat_map(|change| ["-s", change]);
+        let output = workspace.gfn(&["eval", run].into_iter().chain(changes).collect::<Vec<_>>());
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for metrics in [
+        "eval.metrics=['modes']",
+        "eval.metrics=['distribution', 'modes', 'empirical']",
+        "eval.metrics=['modes', 'log_z']",
+        "eval.metrics=['modes', 'empirical']",
+    ] {
+        let row = eval("out/run/s3", &[metrics]);
+        assert_eq!(column(&row, "modes"), [modes.as_str()], "{metrics}");
+        if metrics.contains("empirical") {
+            assert_eq!(column(&row, "l1_empirical"), [l1.as_str()], "{metrics}");
+        }
+    }
+    // A shorter window is the end of the one that was remembered; a longer one is not there.
+    for (window, n) in [("eval.window=100", "100"), ("eval.window=5000", "500")] {
+        let row = eval("out/run/s3", &[window]);
+        assert_eq!(column(&row, "n_empirical"), [n]);
+    }
+
+    // A run that did not look for modes knows of none: an empty cell, not 0.
+    let blind = [&grid[..], &["-s", "eval.metrics=['log_z']", "--name", "blind"]].concat();
+    workspace.train("out", &blind);
+    let row = eval("out/blind/s3", &["eval.metrics=['modes', 'empirical', 'log_z']"]);
+    for name in ["modes", "l1_empirical", "n_empirical"] {
+        assert_eq!(column(&row, name), [""], "{name}");
+    }
+    assert!(!column(&row, "log_z")[0].is_empty());
+}
+
+/// Modes that were found before an interruption stay found, on a grid that has 16 of them.
+#[test]
+fn modes_are_remembered_across_sessions() {
+    let workspace = Workspace::new();
+    let grid = ["-s", "env.dim=4", "-s", "env.side=8", "-s", "train.trajectories=16000"];
+    let grid = [&grid[..], &["-s", "eval.metrics=['modes', 'empirical', 'samples']"]].concat();
+    let whole = workspace.train("whole", &grid);
+    let found: Vec<u64> =
+        column_of(&whole, "modes").iter().map(|count| count.parse().unwrap()).collect();
+    assert!(found.is_sorted() && found[0] == 0);
+    assert!(found.iter().any(|&count| 0 < count && count < 16), "{found:?}");
+    let broken = workspace.path("broken/run/s3");
+    for stage in 1..=3 {
+        let child = workspace.start("broken", &grid);
+        wait_for("rows are written", || rows(&broken) >= 2 + 4 * stage);
+        unsafe_kill(child.id(), libc::SIGTERM);
+        assert_eq!(code(&child.wait_with_output().unwrap()), 75);
+        // The checkpoint of the interruption says what the last row before it says, or more.
+        let output = workspace.gfn(&["eval", "broken/run/s3"]);
+        let row = String::from_utf8(output.stdout).unwrap();
+        let evaluated: u64 = column(&row, "modes")[0].parse().unwrap();
+        let before: u64 = column_of(&broken, "modes").pop().unwrap().parse().unwrap();
+        assert!(before <= evaluated && evaluated <= 16, "{before} {evaluated}");
+    }
+    assert_same(&whole, &workspace.train("broken", &grid));
+}
+
+/// `train_s` counts on over sessions and never exceeds `wall_s`.
+#[test]
+fn training_time_is_counted_over_sessions() {
+    let workspace = Workspace::new();
+    let run = workspace.path("out/run/s3");
+    let child = workspace.start("out", &[]);
+    wait_for("rows are written", || rows(&run) >= 4);
+    unsafe_kill(child.id(), libc::SIGTERM);
+    child.wait_with_output().unwrap();
+    let before = column_of(&run, "train_s");
+    workspace.train("out", &[]);
+    let text = std::fs::read_to_string(run.join("metrics.csv")).unwrap();
+    let header = text.lines().next().unwrap();
+    assert!(header.contains(",wall_s,train_s,"), "{header}");
+    let seconds = |name: &str| -> Vec<f64> {
+        column(&text, name).iter().map(|cell| cell.parse().unwrap()).collect()
+    };
+    let (wall, train) = (seconds("wall_s"), seconds("train_s"));
+    assert_eq!(column(&text, "train_s")[..before.len()], before);
+    assert!(train.is_sorted() && train[0] == 0.0 && train[train.len() - 1] > 0.0, "{train:?}");
+    assert!(train.iter().zip(&wall).all(|(train, wall)| train <= wall), "{train:?} {wall:?}");
+}
+
+/// Keys that a reward declares not to matter may differ between sessions; others may not.
+#[test]
+fn neutral_keys_of_a_reward_may_change() {
+    let workspace = Workspace::new();
+    std::fs::write(workspace.path("scorer.sh"), SCORER).unwrap();
+    let scorer = ["-s", "reward.kind=command", "-s", "reward.command=['sh', 'scorer.sh']"];
+    let short = ["-s", "train.trajectories=160", "-s", "eval.metrics=['log_z']"];
+    let spec = [&scorer[..], &short].concat();
+    let run = workspace.train("out", &spec);
+    let before = metrics(&run);
+    let neutral = ["-s", "reward.timeout_s=5", "-s", "reward.cache=10", "-s", "reward.workers=2"];
+    workspace.train("out", &[&spec[..], &neutral].concat());
+    assert_eq!(metrics(&run), before);
+    let other = [&["train", "spec.toml", "--out", "out"], &spec[..]].concat();
+    let output = workspace.gfn(&[&other[..], &["-s", "reward.format=jsonl"]].concat());
+    assert_eq!(code(&output), 2, "{}", stderr(&output));
+    assert!(stderr(&output).contains("reward.format"), "{}", stderr(&output));
 }
 
 #[test]
@@ -365,15 +548,8 @@ fn eval_repeats_the_training_row_and_appends() {
     let trained = std::fs::read_to_string(run.join("metrics.csv")).unwrap();
     assert_eq!(text.lines().next(), trained.lines().next());
     // Clocks apart: a checkpoint is saved a moment after its evaluation.
-    let cells = |line: &str| line.split(',').map(str::to_owned).collect::<Vec<_>>();
-    let clock = trained.lines().next().unwrap().split(',').position(|n| n == "wall_s").unwrap();
-    let without_clock = |line: &str| {
-        let mut cells = cells(line);
-        cells.remove(clock);
-        cells
-    };
-    let (evaluated, last) = (text.lines().nth(1).unwrap(), trained.lines().last().unwrap());
-    assert_eq!(without_clock(evaluated), without_clock(last));
+    let (evaluated, trained) = (without_clocks(&text), without_clocks(&trained));
+    assert_eq!(evaluated.lines().nth(1), trained.lines().last());
     workspace.gfn(&["eval", "out/run/s3", "--checkpoint", "best"]);
     let eval = std::fs::read_to_string(run.join("eval.csv")).unwrap();
     assert_eq!(eval.lines().count(), 3);

@@ -3,6 +3,16 @@
 use std::any::Any;
 use std::ops::Range;
 
+/// An environment that breaks a law of its contract, found out while it was walked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the environment breaks a law: {law}; it does not hold at the state {row:?}")]
+pub struct BrokenLaw {
+    /// The law.
+    pub law: &'static str,
+    /// The cells of a state where it does not hold.
+    pub row: Vec<i32>,
+}
+
 /// An observation slot that holds no token.
 pub const NO_TOKEN: i32 = -1;
 
@@ -102,5 +112,81 @@ pub trait Environment: Any + Send + Sync {
         let mut mask = vec![false; self.layout().n_actions];
         self.legal(row, &mut mask);
         !mask.contains(&true)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! Any graph as an environment, lawful or not.
+
+    use super::{Environment, Layout, Range};
+
+    /// States 0 to `n` - 1, one cell wide; the actions of a state are its edges, in their order.
+    pub struct Edges {
+        pub n: usize,
+        pub edges: Vec<(i32, i32)>,
+    }
+
+    impl Edges {
+        fn out(&self, from: i32) -> impl Iterator<Item = usize> + '_ {
+            (0..self.edges.len()).filter(move |&e| self.edges[e].0 == from)
+        }
+
+        fn into(&self, to: i32) -> impl Iterator<Item = usize> + '_ {
+            (0..self.edges.len()).filter(move |&e| self.edges[e].1 == to)
+        }
+    }
+
+    impl Environment for Edges {
+        fn layout(&self) -> Layout {
+            let n = self.edges.len();
+            Layout {
+                width: 1,
+                n_actions: n,
+                n_back_actions: n,
+                n_tokens: self.n,
+                n_active: 1,
+                max_len: n,
+                symbols_per_slot: 0,
+            }
+        }
+
+        fn reset(&self, row: &mut [i32]) {
+            row[0] = 0;
+        }
+
+        fn legal(&self, row: &[i32], mask: &mut [bool]) {
+            let n = self.out(row[0]).count();
+            mask.iter_mut().enumerate().for_each(|(action, legal)| *legal = action < n);
+        }
+
+        fn legal_back(&self, row: &[i32], mask: &mut [bool]) {
+            let n = self.into(row[0]).count();
+            mask.iter_mut().enumerate().for_each(|(action, legal)| *legal = action < n);
+        }
+
+        fn step(&self, row: &mut [i32], action: usize) -> usize {
+            let e = self.out(row[0]).nth(action).expect("legal");
+            row[0] = self.edges[e].1;
+            self.into(row[0]).position(|other| other == e).expect("an edge into its end")
+        }
+
+        fn unstep(&self, row: &mut [i32], back_action: usize) -> usize {
+            let e = self.into(row[0]).nth(back_action).expect("legal");
+            row[0] = self.edges[e].0;
+            self.out(row[0]).position(|other| other == e).expect("an edge out of its start")
+        }
+
+        fn observe(&self, row: &[i32], tokens: &mut [i32]) {
+            tokens[0] = row[0];
+        }
+
+        fn render(&self, row: &[i32]) -> String {
+            row[0].to_string()
+        }
+
+        fn cell_ranges(&self) -> Option<Vec<Range<i32>>> {
+            Some(vec![0..self.n as i32])
+        }
     }
 }

@@ -11,14 +11,20 @@ use std::ops::Range;
 
 use crate::policy::{Direction, Policy, log_softmax};
 use crate::special::log_sum_exp;
-use crate::{Environment, Reward, RewardError, States};
+use crate::{BrokenLaw, Environment, Reward, RewardError, States};
 
-/// The environment has more states than allowed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the environment has more than {limit} states")]
-pub struct TooLarge {
-    /// The limit that was passed.
-    pub limit: usize,
+/// Why an environment cannot be enumerated.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExploreError {
+    /// It has more states than allowed.
+    #[error("the environment has more than {limit} states")]
+    TooLarge {
+        /// The limit that was passed.
+        limit: usize,
+    },
+    /// Its states are no directed acyclic graph.
+    #[error(transparent)]
+    Broken(#[from] BrokenLaw),
 }
 
 /// One edge of the graph, seen from its source.
@@ -126,8 +132,8 @@ impl StateGraph {
     /// Enumerates every reachable state, breadth first.
     ///
     /// # Errors
-    /// When there are more than `limit` states.
-    pub fn explore(env: &dyn Environment, limit: usize) -> Result<Self, TooLarge> {
+    /// When there are more than `limit` states, or a cycle among them.
+    pub fn explore(env: &dyn Environment, limit: usize) -> Result<Self, ExploreError> {
         let layout = env.layout();
         let mut states = States::new(layout.width);
         let mut index = RowIndex::new(env, limit);
@@ -149,7 +155,7 @@ impl StateGraph {
                 let child = match index.slots[slot] {
                     EMPTY => {
                         if states.len() >= limit.min(EMPTY as usize) {
-                            return Err(TooLarge { limit });
+                            return Err(ExploreError::TooLarge { limit });
                         }
                         let child = states.len() as u32;
                         states.push(&row);
@@ -163,15 +169,27 @@ impl StateGraph {
             first_edge.push(edges.len() as u32);
             next += 1;
         }
-        Ok(Self::sorted(states, index, &first_edge, &edges))
+        Ok(Self::sorted(states, index, &first_edge, &edges)?)
     }
 
     /// Renumbers states so that parents precede children (Kahn's algorithm, stable).
-    fn sorted(states: States, mut index: RowIndex, first_edge: &[u32], edges: &[Edge]) -> Self {
+    fn sorted(
+        states: States,
+        mut index: RowIndex,
+        first_edge: &[u32],
+        edges: &[Edge],
+    ) -> Result<Self, BrokenLaw> {
         let n = states.len();
         let mut missing = vec![0u32; n];
         for edge in edges {
             missing[edge.child as usize] += 1;
+        }
+        let cycle = |i: usize| BrokenLaw {
+            law: "no state is reached from itself, so that every trajectory ends",
+            row: states.row(i).to_vec(),
+        };
+        if missing[0] > 0 {
+            return Err(cycle(0));
         }
         let mut order = Vec::with_capacity(n);
         order.push(0u32);
@@ -186,7 +204,10 @@ impl StateGraph {
             }
             next += 1;
         }
-        assert_eq!(order.len(), n, "an environment must not have cycles");
+        // What is left waits for a parent that is left: it lies on a cycle, or behind one.
+        if let Some(left) = missing.iter().position(|&missing| missing > 0) {
+            return Err(cycle(left));
+        }
         let mut new = vec![0u32; n];
         for (i, &old) in order.iter().enumerate() {
             new[old as usize] = i as u32;
@@ -217,7 +238,7 @@ impl StateGraph {
             );
             graph.first_edge.push(graph.edges.len() as u32);
         }
-        graph
+        Ok(graph)
     }
 
     /// All states; row 0 is s0.
@@ -302,7 +323,8 @@ impl StateGraph {
     /// log-probabilities of every edge under a policy: log P_F(a|s), or log P_B(s|s') of the
     /// same edge. Edges are in the graph's order.
     ///
-    /// States are evaluated in blocks of `block` rows, so memory stays bounded.
+    /// States are evaluated in blocks of `block` rows: beside the result and the edges by child,
+    /// nothing grows with the graph.
     pub fn log_probs(
         &self,
         env: &dyn Environment,
@@ -319,22 +341,17 @@ impl StateGraph {
             Direction::Forward => env.legal(row, mask),
             Direction::Backward => env.legal_back(row, mask),
         };
-        // Per (state, action): gathered along edges below. A state with a single legal action takes
-        // it for certain, and one without (half of a grid, most of short strings) takes none: the
-        // policy is asked for the others alone.
-        let mut by_state = vec![f64::NEG_INFINITY; self.states.len() * n_actions];
-        let decide = |mask: &mut Vec<bool>, (i, out): (usize, &mut [f64])| {
-            legal(self.states.row(i), mask);
-            let mut numbers = (0..n_actions).filter(|&action| mask[action]);
-            let (first, second) = (numbers.next(), numbers.next());
-            if let (Some(only), None) = (first, second) {
-                out[only] = 0.0;
-            }
-            second.is_some().then_some(i as u32)
+        // A state with a single legal action takes it for certain, and one without (half of a
+        // grid, most of short strings) takes none: the policy is asked for the others alone.
+        let undecided = |mask: &mut Vec<bool>, i: u32| {
+            legal(self.states.row(i as usize), mask);
+            (mask.iter().filter(|&&legal| legal).nth(1).is_some()).then_some(i)
         };
-        let rows = by_state.par_chunks_mut(n_actions).enumerate();
+        let all = (0..self.states.len() as u32).into_par_iter();
         let undecided: Vec<u32> =
-            rows.map_init(|| vec![false; n_actions], decide).flatten_iter().collect();
+            all.map_init(|| vec![false; n_actions], undecided).flatten_iter().collect();
+        let incoming = (direction == Direction::Backward).then(|| self.incoming());
+        let mut out = vec![0.0; self.edges.len()];
         let (mut logits, mut log_probs) = (Vec::new(), Vec::new());
         let mut rows = States::new(self.states.width());
         for block in undecided.chunks(block.max(1)) {
@@ -355,19 +372,40 @@ impl StateGraph {
                     },
                 );
             for (&i, log_probs) in block.iter().zip(log_probs.chunks_exact(n_actions)) {
-                by_state[i as usize * n_actions..][..n_actions].copy_from_slice(log_probs);
+                match &incoming {
+                    None => {
+                        for e in self.edge_range(i as usize) {
+                            out[e] = log_probs[self.edges[e].action as usize];
+                        }
+                    }
+                    Some(incoming) => {
+                        for &e in incoming.of(i as usize) {
+                            let edge = &self.edges[e as usize];
+                            out[e as usize] = log_probs[edge.back_action as usize];
+                        }
+                    }
+                }
             }
         }
-        let mut out = Vec::with_capacity(self.edges.len());
-        for i in 0..self.states.len() {
-            out.extend(self.edges(i).iter().map(|edge| match direction {
-                Direction::Forward => by_state[i * n_actions + edge.action as usize],
-                Direction::Backward => {
-                    by_state[edge.child as usize * n_actions + edge.back_action as usize]
-                }
-            }));
-        }
         out
+    }
+
+    /// The edges into every state.
+    fn incoming(&self) -> Incoming {
+        let mut first = vec![0u32; self.states.len() + 1];
+        for edge in &self.edges {
+            first[edge.child as usize + 1] += 1;
+        }
+        for i in 0..self.states.len() {
+            first[i + 1] += first[i];
+        }
+        let (mut next, mut edges) = (first.clone(), vec![0; self.edges.len()]);
+        for (e, edge) in self.edges.iter().enumerate() {
+            let place = &mut next[edge.child as usize];
+            edges[*place as usize] = e as u32;
+            *place += 1;
+        }
+        Incoming { first, edges }
     }
 
     /// The probability that a trajectory passes through each state, from log P_F per edge.
@@ -414,7 +452,8 @@ impl StateGraph {
                 for e in self.edge_range(i) {
                     let end = if backward { self.edges[e].child as usize } else { i };
                     let flow = mass[end] * log_prob[e].exp();
-                    if flow > 0.0 {
+                    // NaN is no 0: it must show.
+                    if flow != 0.0 {
                         sum += flow * (log_pb[e] - log_pf[e]);
                     }
                 }
@@ -424,7 +463,7 @@ impl StateGraph {
         let visits = self.visits(log_pf);
         let mut elbo = weighted(&visits, log_pf, false);
         for (&i, &log_r) in self.terminals.iter().zip(&target.log_reward) {
-            if visits[i as usize] > 0.0 {
+            if visits[i as usize] != 0.0 {
                 elbo += visits[i as usize] * log_r;
             }
         }
@@ -447,6 +486,18 @@ impl StateGraph {
     }
 }
 
+/// Positions of edges, by their child.
+struct Incoming {
+    first: Vec<u32>,
+    edges: Vec<u32>,
+}
+
+impl Incoming {
+    fn of(&self, child: usize) -> &[u32] {
+        &self.edges[self.first[child] as usize..self.first[child + 1] as usize]
+    }
+}
+
 /// The distribution that a GFlowNet should sample: P*(x) = R(x) / Z.
 #[derive(Clone, Debug)]
 pub struct Target {
@@ -456,4 +507,78 @@ pub struct Target {
     pub log_z: f64,
     /// P* of every object.
     pub prob: Vec<f64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::environment::testing::Edges;
+
+    #[test]
+    fn cycles_are_named_not_walked() {
+        for (edges, row) in [
+            // Back to s0, to a state on the way, and to itself.
+            (vec![(0, 1), (1, 0), (1, 2)], 0),
+            (vec![(0, 1), (1, 2), (2, 1), (2, 3)], 1),
+            (vec![(0, 1), (1, 1), (1, 2)], 1),
+        ] {
+            let error = StateGraph::explore(&Edges { n: 4, edges }, 10).unwrap_err();
+            let ExploreError::Broken(BrokenLaw { law, row: found }) = error else {
+                panic!("{error}");
+            };
+            assert!(law.contains("no state is reached from itself"));
+            assert_eq!(found, [row]);
+        }
+        let line = Edges { n: 4, edges: vec![(0, 1), (1, 2), (2, 3)] };
+        let error = StateGraph::explore(&line, 3).unwrap_err();
+        assert_eq!(error, ExploreError::TooLarge { limit: 3 });
+    }
+
+    /// Logits that name their state and action.
+    struct Named;
+
+    impl Policy for Named {
+        fn logits(&self, env: &dyn Environment, to: Direction, states: &States, out: &mut [f32]) {
+            let n = env.layout().n_actions;
+            for (row, out) in states.rows().zip(out.chunks_exact_mut(n)) {
+                for (action, logit) in out.iter_mut().enumerate() {
+                    let sign = if to == Direction::Forward { 1.0 } else { -1.0 };
+                    *logit = sign * (row[0] * row[0] + action as i32) as f32 * 0.3;
+                }
+            }
+        }
+    }
+
+    /// Edge by edge, by the definition: for every size of a block, with two edges between the same
+    /// states, states with a single action, and states with several in either direction.
+    #[test]
+    fn log_probs_stand_with_their_edges() {
+        let edges = vec![(0, 1), (0, 2), (0, 3), (1, 4), (2, 4), (2, 4), (3, 5), (3, 4)];
+        let env = Edges { n: 6, edges };
+        let graph = StateGraph::explore(&env, 10).unwrap();
+        for (direction, block) in [Direction::Forward, Direction::Backward]
+            .into_iter()
+            .flat_map(|direction| [1, 2, 100].map(|block| (direction, block)))
+        {
+            let log_probs = graph.log_probs(&env, &Named, direction, block);
+            assert_eq!(log_probs.len(), 8);
+            for i in 0..graph.states().len() {
+                for (e, edge) in graph.edge_range(i).zip(graph.edges(i)) {
+                    let child = graph.states().row(edge.child as usize)[0];
+                    let (state, action, n, sign) = match direction {
+                        Direction::Forward => {
+                            (graph.states().row(i)[0], edge.action, graph.edges(i).len(), 1.0)
+                        }
+                        Direction::Backward => {
+                            let n = env.edges.iter().filter(|edge| edge.1 == child).count();
+                            (child, edge.back_action, n, -1.0)
+                        }
+                    };
+                    let weight = |a: u32| (sign * 0.3 * f64::from(state * state + a as i32)).exp();
+                    let expected = weight(action) / (0..n as u32).map(weight).sum::<f64>();
+                    assert!((log_probs[e] - expected.ln()).abs() < 1e-6, "{direction:?} {block}");
+                }
+            }
+        }
+    }
 }

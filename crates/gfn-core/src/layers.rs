@@ -10,9 +10,10 @@ use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
+use crate::metric::MetricError;
 use crate::policy::{Direction, Policy, log_softmax};
 use crate::special::log_sum_exp;
-use crate::{Environment, Reward, RewardError, States};
+use crate::{BrokenLaw, Environment, Reward, RewardError, States};
 
 /// Rows per network evaluation; bounds memory.
 const BLOCK: usize = 1 << 13;
@@ -48,8 +49,11 @@ impl Bits {
         self.0[number / 64] |= 1 << (number % 64);
     }
 
-    fn meets(&self, other: &Self) -> bool {
-        self.0.iter().zip(&other.0).any(|(a, b)| a & b != 0)
+    /// The smallest number that is in both sets.
+    fn first_in(&self, other: &Self) -> Option<usize> {
+        let mut words = self.0.iter().zip(&other.0).map(|(a, b)| a & b);
+        let word = words.position(|both| both != 0)?;
+        Some(64 * word + (self.0[word] & other.0[word]).trailing_zeros() as usize)
     }
 
     fn is_empty(&self) -> bool {
@@ -91,13 +95,14 @@ impl Layers {
     /// P_T(x) of every object, by their numbers, under a policy; and the target.
     ///
     /// # Errors
-    /// When the reward of some object is not known.
+    /// When the reward of some object is not known, or a state is reached by paths of different
+    /// lengths.
     pub fn terminal_probs(
         &self,
         env: &dyn Environment,
         policy: &dyn Policy,
         reward: &dyn Reward,
-    ) -> Result<(Vec<f64>, &LayeredTarget), RewardError> {
+    ) -> Result<(Vec<f64>, &LayeredTarget), MetricError> {
         let width = self.digits.len();
         let mut visits = vec![0.0; self.size];
         let mut objects = Bits::new(self.size);
@@ -140,8 +145,12 @@ impl Layers {
                     next.insert(child as usize);
                 }
             }
-            let again = next.meets(&expanded) || next.meets(&objects);
-            assert!(!again, "a state is reached by paths of different lengths");
+            if let Some(again) = next.first_in(&expanded).or_else(|| next.first_in(&objects)) {
+                self.write_row(again, &mut row);
+                let law = "all paths from s0 to a state have one length, as walking layer by layer \
+                           (eval.max_streamed_states) needs";
+                return Err(BrokenLaw { law, row }.into());
+            }
             drop(of_layer);
             layer = next;
         }
@@ -221,5 +230,45 @@ impl Layers {
         }
         let log_z = log_sum_exp(log_reward.iter().copied());
         Ok(self.target.get_or_init(|| LayeredTarget { log_reward, log_z }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::environment::testing::Edges;
+    use crate::policy::UniformPolicy;
+
+    struct Flat;
+
+    impl Reward for Flat {
+        fn log_reward(&self, _: &States, out: &mut [f64]) -> Result<(), RewardError> {
+            out.fill(0.0);
+            Ok(())
+        }
+    }
+
+    fn walked(edges: &[(i32, i32)]) -> Result<Vec<f64>, MetricError> {
+        let env = Edges { n: 5, edges: edges.to_vec() };
+        let layers = Layers::new(&env, 100).unwrap();
+        layers.terminal_probs(&env, &UniformPolicy, &Flat).map(|(prob, _)| prob)
+    }
+
+    /// Both ways of breaking it: an object that is reached again, and a state.
+    #[test]
+    fn paths_of_different_lengths_are_named() {
+        for (edges, row) in [
+            (&[(0, 1), (0, 2), (1, 2)][..], 2),
+            (&[(0, 1), (0, 2), (1, 2), (2, 3)], 2),
+            (&[(0, 1), (1, 2), (2, 3), (0, 3), (3, 4)], 3),
+        ] {
+            let error = walked(edges).unwrap_err();
+            let MetricError::Broken(BrokenLaw { law, row: found }) = error else {
+                panic!("{error}");
+            };
+            assert!(law.contains("paths from s0 to a state have one length"), "{law}");
+            assert_eq!(found, [row]);
+        }
+        assert_eq!(walked(&[(0, 1), (0, 2), (1, 3), (2, 3), (2, 4)]).unwrap(), [0.75, 0.25]);
     }
 }

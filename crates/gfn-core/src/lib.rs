@@ -26,7 +26,7 @@ pub mod states;
 pub mod trajectories;
 pub mod vector;
 
-pub use environment::{Environment, Layout, NO_TOKEN};
+pub use environment::{BrokenLaw, Environment, Layout, NO_TOKEN};
 pub use graph::StateGraph;
 pub use layers::Layers;
 pub use policy::{Direction, Policy};

@@ -149,6 +149,9 @@ pub trait Kind<A: Axis>: Serialize + DeserializeOwned + JsonSchema + Send + Sync
     const PAPER: Option<&'static str> = None;
     /// How far it can be trusted.
     const STATUS: Status = Status::Stable;
+    /// Keys of the table that change neither what is trained nor what is measured, such as where a
+    /// file lies: they may differ between two sessions of a run.
+    const NEUTRAL_KEYS: &'static [&'static str] = &[];
 
     /// Builds the part.
     ///
@@ -197,6 +200,8 @@ pub struct Entry<A: Axis> {
     pub paper: Option<&'static str>,
     /// See [`Kind::STATUS`].
     pub status: Status,
+    /// See [`Kind::NEUTRAL_KEYS`].
+    pub neutral_keys: &'static [&'static str],
     /// JSON schema of the settings.
     pub schema: fn(&mut SchemaGenerator) -> Schema,
     /// Parses the settings.
@@ -219,6 +224,7 @@ impl<A: Axis> Entry<A> {
             summary: K::SUMMARY,
             paper: K::PAPER,
             status: K::STATUS,
+            neutral_keys: K::NEUTRAL_KEYS,
             schema: |generator| K::json_schema(generator),
             parse: |table| {
                 let settings = K::deserialize(toml::de::Deserializer::from(table))?;

@@ -347,8 +347,14 @@ fn draw_action(
     weights.resize(logits.len(), 0.0);
     softmax_weights(logits, legal, (1.0 / exploration.temperature) as f32, weights);
     let total: f64 = weights.chunks(BLOCK).map(block_sum).sum();
-    let threshold = uniform * total;
-    // An illegal action weighs nothing, so the sum never passes the threshold there.
+    // Rounding may leave the threshold at the very end.
+    pick(weights, uniform * total)
+        .unwrap_or_else(|| numbers.next_back().expect("some action is legal"))
+}
+
+/// The entry in which the running sum of the weights passes `threshold`; never one that weighs
+/// nothing, as illegal actions do.
+fn pick(weights: &[f32], threshold: f64) -> Option<usize> {
     let mut sum = 0.0;
     for (block, weights) in weights.chunks(BLOCK).enumerate() {
         let before = sum;
@@ -357,15 +363,15 @@ fn draw_action(
             let mut sum = before;
             let passed = weights.iter().position(|&weight| {
                 sum += f64::from(weight);
-                threshold < sum
+                weight > 0.0 && threshold < sum
             });
-            if let Some(action) = passed {
-                return block * BLOCK + action;
-            }
+            // One after the other, entries may add up to a hair less than by lanes: a threshold in
+            // between belongs to the last of them.
+            let action = passed.or_else(|| weights.iter().rposition(|&weight| weight > 0.0));
+            return action.map(|action| block * BLOCK + action);
         }
     }
-    // Rounding may leave the threshold at the very end.
-    numbers.next_back().expect("some action is legal")
+    None
 }
 
 /// Weights that are summed at once.
@@ -382,4 +388,74 @@ fn block_sum(weights: &[f32]) -> f64 {
         }
     }
     f64::from(lanes.iter().sum::<f32>() + rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    /// Weights of a block whose sum by lanes is above the sum of its entries, and both sums.
+    fn block_with_a_gap(rng: &mut ChaCha8Rng) -> (Vec<f32>, f64, f64) {
+        loop {
+            let weights: Vec<f32> = (0..BLOCK).map(|_| rng.random()).collect();
+            let by_entry: f64 = weights.iter().map(|&weight| f64::from(weight)).sum();
+            let by_lanes = block_sum(&weights);
+            if by_lanes > by_entry {
+                return (weights, by_entry, by_lanes);
+            }
+        }
+    }
+
+    /// A threshold between the two sums of a block belongs to that block, whatever comes next.
+    #[test]
+    fn thresholds_between_two_sums_of_a_block_draw_no_illegal_action() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        for tail in [&[0.0; 64][..], &[0.0, 0.5, 0.0], &[0.0]] {
+            for _ in 0..200 {
+                let (mut weights, by_entry, by_lanes) = block_with_a_gap(&mut rng);
+                let last = weights.iter().rposition(|&weight| weight > 0.0);
+                weights.extend(tail);
+                for share in [0.0, 0.25, 0.5, 0.999] {
+                    let threshold = by_entry + share * (by_lanes - by_entry);
+                    assert_eq!(pick(&weights, threshold), last, "{threshold}");
+                }
+                assert_eq!(pick(&weights, 0.0), weights.iter().position(|&weight| weight > 0.0));
+            }
+        }
+    }
+
+    /// Actions over several blocks follow the softmax of their logits: chi^2 against probabilities
+    /// in double precision.
+    #[test]
+    fn draws_among_many_actions_follow_the_softmax() {
+        for (n, every, temperature) in [(65, 1, 1.0), (200, 3, 0.7), (1000, 7, 1.5)] {
+            let logits: Vec<f32> = (0..n).map(|i| 2.0 * (i as f32 * 0.9).sin()).collect();
+            let legal: Vec<bool> = (0..n).map(|i| i % every == every - 1).collect();
+            let weight = |i: usize| match legal[i] {
+                true => (f64::from(logits[i]) / temperature).exp(),
+                false => 0.0,
+            };
+            let total: f64 = (0..n).map(weight).sum();
+            let exploration = Exploration { epsilon: 0.0, temperature };
+            let mut rng = ChaCha8Rng::seed_from_u64(n as u64);
+            let (mut counts, mut weights) = (vec![0u32; n], Vec::new());
+            const DRAWS: usize = 400_000;
+            for _ in 0..DRAWS {
+                counts[draw_action(&logits, &legal, exploration, &mut rng, &mut weights)] += 1;
+            }
+            let (mut chi2, mut df) = (0.0, -1.0f64);
+            for i in 0..n {
+                assert!(legal[i] || counts[i] == 0, "action {i} of {n} is illegal");
+                if legal[i] {
+                    let expected = DRAWS as f64 * weight(i) / total;
+                    assert!(expected > 20.0);
+                    chi2 += (f64::from(counts[i]) - expected).powi(2) / expected;
+                    df += 1.0;
+                }
+            }
+            assert!((chi2 - df).abs() < 5.0 * (2.0 * df).sqrt(), "{n}: {chi2} with {df} degrees");
+        }
+    }
 }

@@ -129,6 +129,35 @@ fn modes_are_connected_clusters() {
     assert_eq!(env.layout().width, 3);
 }
 
+/// In 256 dimensions modes outnumber 64 bits. Counted in base 3 modulo 2^64, these two would be one.
+#[test]
+fn modes_of_many_dimensions_stay_apart() {
+    let (_, reward) = grid(256, 8, 1e-3);
+    let modes = reward.modes().unwrap();
+    assert_eq!(modes.count(), None);
+    let id = |bits: [u32; 8]| {
+        let bit = |d: usize| bits[d / 32] >> (d % 32) & 1;
+        let row: Vec<i32> = (0..256).map(|d| if bit(d) == 1 { 6 } else { 1 }).chain([1]).collect();
+        let found = modes.modes_of(&row, 0.0);
+        assert_eq!(found.len(), 1);
+        found[0]
+    };
+    let a = [0xae75_f08f, 0x615f_6d01, 0xcc35_80c9, 0x7cf9_3d04, 0, 0, 0, 0];
+    let b = [0, 0, 0, 0, 0x8318_9998, 0x4b8d_b203, 0xf5de_5c51, 0x5b95_4c49];
+    assert_ne!(id(a), id(b));
+    // All within two flips of a mode.
+    let flips = (0..256).flat_map(|i| (0..=i).map(move |j| (i, j)));
+    let ids: std::collections::HashSet<u64> = flips
+        .map(|(i, j)| {
+            let mut bits = a;
+            bits[i / 32] ^= 1 << (i % 32);
+            bits[j / 32] ^= if i == j { 0 } else { 1 << (j % 32) };
+            id(bits)
+        })
+        .collect();
+    assert_eq!(ids.len(), 256 * 257 / 2);
+}
+
 #[test]
 fn uniform_policies_start_where_the_anchors_say() {
     for (dim, side, tv) in [(2, 64, 0.9568), (4, 20, 0.9386), (3, 32, 0.9319)] {
@@ -555,6 +584,31 @@ fn bad_bit_sequences_and_modes_are_refused() {
     assert_eq!(hamming(&strings, &spec).unwrap().modes().unwrap().count(), Some(2));
     let grid = env_of(&Hypergrid::default());
     assert!(hamming(&grid, &HammingSpec::default()).err().unwrap().message.contains("strings"));
+}
+
+/// More modes than can be compared with in reasonable time are refused by the key that asks for them,
+/// before any is drawn.
+#[test]
+fn too_many_modes_are_refused() {
+    let refused = |spec: HammingSpec| hamming(&env_of(&BitSequenceSpec::default()), &spec).err();
+    for n_modes in [1667, 65536, usize::MAX] {
+        let error = refused(HammingSpec { n_modes, ..Default::default() }).unwrap();
+        assert_eq!(error.key.as_deref(), Some("n_modes"));
+        assert!(error.message.contains("test objects, more than"), "{}", error.message);
+        assert!(error.help.unwrap().contains("at most 1666 modes"));
+    }
+    assert!(refused(HammingSpec { n_modes: 200, ..Default::default() }).is_none());
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("modes.txt");
+    std::fs::write(&path, ("0".repeat(120) + "\n").repeat(1667)).unwrap();
+    let error = refused(HammingSpec { modes: path.clone(), ..Default::default() }).unwrap();
+    assert_eq!(error.key.as_deref(), Some("modes"));
+    // With test objects of one's own it is the table of distances that counts.
+    let test_set = dir.path().join("tests.txt");
+    std::fs::write(&test_set, "0".repeat(120)).unwrap();
+    let spec = |n_modes| HammingSpec { n_modes, test_set: test_set.clone(), ..Default::default() };
+    assert!(refused(spec(2000)).is_none());
+    assert!(refused(spec(20_000)).unwrap().message.contains("distances"));
 }
 
 /// The papers' modes, and the distances of 7,200 test strings.

@@ -8,6 +8,7 @@ pub mod mlp;
 pub mod network;
 pub mod transformer;
 
+use gfn_core::KeyError;
 use gfn_core::registry::Entry;
 
 use network::ModelAxis;
@@ -15,3 +16,22 @@ use network::ModelAxis;
 /// Every network.
 pub const MODELS: &[Entry<ModelAxis>] =
     &[Entry::of::<mlp::MlpSpec>(), Entry::of::<transformer::TransformerSpec>()];
+
+/// Beyond this, parameters and optimiser states do not fit into the memory of a workstation.
+const MAX_WEIGHTS: f64 = 1e9;
+/// Beyond this, layers take minutes to set up, however narrow they are.
+const MAX_LAYERS: usize = 1024;
+
+/// Refuses networks that nobody can train; `width` is the key that sets the size of a layer.
+fn check_size(layers: usize, width: &str, weights: f64) -> Result<(), KeyError> {
+    if layers > MAX_LAYERS {
+        let message = format!("must lie in 1..={MAX_LAYERS}, not {layers}");
+        return Err(KeyError::new("layers", message));
+    }
+    if weights > MAX_WEIGHTS {
+        let message = format!("the network would have {weights:.1e} weights");
+        return Err(KeyError::new(width, message)
+            .help(format!("keep it below {MAX_WEIGHTS:.0e}: fewer layers, or narrower ones")));
+    }
+    Ok(())
+}

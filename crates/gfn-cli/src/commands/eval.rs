@@ -6,18 +6,17 @@ use super::open::OpenRun;
 use super::print;
 use crate::Registry;
 use crate::args::Eval;
-use crate::error::{DATA, Failure};
+use crate::error::Failure;
 use crate::run::metrics;
 use crate::run::table::{append_merging, line};
 
 pub fn run(registry: &Registry, args: &Eval) -> Result<(), Failure> {
     let OpenRun { spec, mut experiment, index } =
         OpenRun::open(registry, &args.run, &args.set, &args.checkpoint)?;
-    let values =
-        experiment.trainer.evaluate().map_err(|error| Failure::new(DATA, error.to_string()))?;
+    let values = experiment.trainer.evaluate()?;
     let header = metrics::header(&experiment.columns);
-    let wall_s = metrics::wall_s(&args.run, index.counters.step);
-    let row = metrics::row(&spec, &index.counters, wall_s, &values);
+    let clocks = metrics::clocks(&args.run, index.counters.step);
+    let row = metrics::row(&spec, &index.counters, clocks, &values);
     let text = if args.json {
         let metrics = metrics::named(&experiment.columns, &values);
         let object = json!({

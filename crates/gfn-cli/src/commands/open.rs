@@ -66,13 +66,9 @@ impl OpenRun {
                 )
         };
         let Checkpoint { snapshot, index } = checkpoint::read(&folder).map_err(unusable)?;
-        // With the metrics of the run, what they have gathered in training is restored too.
-        if experiment.trainer.restore(&snapshot).is_err() {
-            experiment
-                .trainer
-                .restore_model(&snapshot)
-                .map_err(|error| unusable(error.to_string()))?;
-        }
+        // What metrics of the run have gathered in training is restored, too; others have gathered
+        // nothing, and those that would have do not apply.
+        experiment.trainer.restore(&snapshot).map_err(|error| unusable(error.to_string()))?;
         Ok(Self { spec, experiment, index })
     }
 }

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use gfn_core::RewardError;
-use gfn_core::learn::{Report, TrainError};
+use gfn_core::learn::{Report, Snapshot, TrainError};
+use gfn_core::metric::MetricError;
 use serde_json::json;
 
 use super::{load_spec, print};
@@ -15,7 +16,7 @@ use crate::progress::Progress;
 use crate::run::checkpoint::{self, Checkpoint};
 use crate::run::directory::{RunDirectory, differences, move_aside};
 use crate::run::manifest::Manifest;
-use crate::run::metrics;
+use crate::run::metrics::{self, Clocks};
 use crate::run::table::{Table, cell, cut_back};
 use crate::signals::Stop;
 use crate::spec::Spec;
@@ -61,16 +62,17 @@ fn data_hashes(experiment: &Experiment) -> BTreeMap<String, String> {
 /// measured at a given iteration.
 fn may_change(key: &str, spec: &Spec, old: &str, new: &str) -> bool {
     match key {
-        "checkpoint.every" | "checkpoint.keep" | "train.log_every" | "reward.path"
-        | "reward.source" | "reward.sha256" | "reward.command" | "reward.timeout_s"
-        | "reward.restarts" | "reward.workers" | "reward.cache" => true,
+        "checkpoint.every" | "checkpoint.keep" | "train.log_every" => true,
         // More of the same, unless a schedule depends on how much.
         "train.trajectories" => {
             let number = |text: &str| text.parse::<u64>().unwrap_or(0);
             let whole = number(old).is_multiple_of(spec.train.batch as u64);
             number(new) > number(old) && whole && !spec.train.depends_on_horizon()
         }
-        _ => false,
+        _ => {
+            let part = key.split_once('.');
+            part.is_some_and(|(table, key)| spec.neutral_keys(table).contains(&key))
+        }
     }
 }
 
@@ -121,9 +123,11 @@ struct Session<'a> {
     manifest: Manifest,
     metrics: Table,
     log: Table,
-    /// Seconds of training in earlier sessions.
-    earlier_s: f64,
+    /// Seconds of earlier sessions.
+    earlier: Clocks,
     start: Instant,
+    /// Seconds of this session in iterations.
+    training_s: f64,
     /// Score of the last evaluation, lower is better.
     score: Option<f64>,
     last_row: BTreeMap<String, f64>,
@@ -139,8 +143,9 @@ impl<'a> Session<'a> {
         data: BTreeMap<String, String>,
         args: &'a Train,
     ) -> Result<Self, Failure> {
+        checkpoint::recover(&directory.checkpoints())?;
         let resumed = latest(&directory)?;
-        let mut earlier_s = 0.0;
+        let mut earlier = Clocks::default();
         let mut step = None;
         if let Some(Checkpoint { snapshot, index }) = &resumed {
             if index.data != data {
@@ -158,12 +163,18 @@ impl<'a> Session<'a> {
                 ))
                 .help("start anew with --fresh")
             })?;
-            earlier_s = metrics::wall_s(directory.path(), snapshot.counters.step);
+            earlier = metrics::clocks(directory.path(), snapshot.counters.step);
             step = Some(snapshot.counters.step);
         }
-        for name in ["metrics.csv", "train.csv"] {
+        let tables = [("metrics.csv", spec.eval.every), ("train.csv", spec.train.log_every)];
+        for (name, every) in tables {
             match step {
-                Some(step) => cut_back(&directory.file(name), step)?,
+                Some(step) => {
+                    // The end of a run that is now trained for longer has a row that a longer run
+                    // does not have.
+                    let due = step.is_multiple_of(every) || step == experiment.trainer.n_steps();
+                    cut_back(&directory.file(name), if due { step } else { step - 1 })?;
+                }
                 None => directory.remove(name),
             }
         }
@@ -185,8 +196,9 @@ impl<'a> Session<'a> {
             manifest,
             metrics,
             log,
-            earlier_s,
+            earlier,
             start: Instant::now(),
+            training_s: 0.0,
             score,
             last_row,
             fresh: step.is_none(),
@@ -202,8 +214,11 @@ impl<'a> Session<'a> {
         self.directory.file("DONE").exists() && step >= self.experiment.trainer.n_steps()
     }
 
-    fn wall_s(&self) -> f64 {
-        self.earlier_s + self.start.elapsed().as_secs_f64()
+    fn clocks(&self) -> Clocks {
+        Clocks {
+            wall_s: self.earlier.wall_s + self.start.elapsed().as_secs_f64(),
+            train_s: self.earlier.train_s + self.training_s,
+        }
     }
 
     fn train(&mut self) -> Result<(), Failure> {
@@ -250,12 +265,14 @@ impl<'a> Session<'a> {
                     format!("interrupted at iteration {step}; run the same command to resume"),
                 ));
             }
+            let begun = Instant::now();
             let report = self.experiment.trainer.step().map_err(|error| self.failed(error))?;
+            self.training_s += begun.elapsed().as_secs_f64();
             progress.step(&report);
             let step = report.step + 1;
             if step.is_multiple_of(self.spec.train.log_every) || step == total {
                 let log_z = self.experiment.trainer.log_z();
-                self.log.row(&log_row(&report, log_z, self.wall_s()))?;
+                self.log.row(&log_row(&report, log_z, self.clocks()))?;
             }
             if step.is_multiple_of(self.spec.eval.every) || step == total {
                 self.evaluate(&mut progress, Some(&report))?;
@@ -270,17 +287,15 @@ impl<'a> Session<'a> {
         self.directory.write("DONE", &summary)
     }
 
-    fn failed(&self, error: TrainError) -> Failure {
+    fn failed(&mut self, error: TrainError) -> Failure {
         match error {
-            TrainError::Diverged { .. } => {
-                diverged(&self.directory.checkpoints(), &error.to_string())
-            }
+            TrainError::Diverged { .. } => self.diverged(&error.to_string()),
             TrainError::Reward(error) => self.without_reward(&error),
         }
     }
 
     /// Exit 3, with everything that was computed before the reward failed saved.
-    fn without_reward(&self, error: &RewardError) -> Failure {
+    fn without_reward(&mut self, error: &RewardError) -> Failure {
         let failure = Failure::new(DATA, error.to_string());
         let step = self.experiment.trainer.counters().step;
         match self.save() {
@@ -298,10 +313,14 @@ impl<'a> Session<'a> {
     ) -> Result<(), Failure> {
         let values = match self.experiment.trainer.evaluate() {
             Ok(values) => values,
-            Err(error) => return Err(self.without_reward(&error)),
+            Err(MetricError::Reward(error)) => return Err(self.without_reward(&error)),
+            Err(error) => return Err(error.into()),
         };
+        if let Some(what) = self.broken(&values) {
+            return Err(self.diverged(&what));
+        }
         let counters = self.experiment.trainer.counters();
-        let row = metrics::row(self.spec, &counters, self.wall_s(), &values);
+        let row = metrics::row(self.spec, &counters, self.clocks(), &values);
         self.metrics.row(&row)?;
         self.last_row = metrics::named(&self.experiment.columns, &values);
         let headlines = metrics::headlines(&self.experiment.columns, &values);
@@ -311,7 +330,7 @@ impl<'a> Session<'a> {
     }
 
     /// Writes a checkpoint and removes those that are no longer kept.
-    fn save(&self) -> Result<(), Failure> {
+    fn save(&mut self) -> Result<(), Failure> {
         let dir = self.directory.checkpoints();
         let step = self.experiment.trainer.counters().step;
         // A score belongs to the iteration that was evaluated.
@@ -320,11 +339,60 @@ impl<'a> Session<'a> {
         let score = self.score.filter(|_| evaluated);
         let snapshot = self.experiment.trainer.snapshot();
         if let Some(name) = snapshot.non_finite() {
-            return Err(diverged(&dir, &format!("`{name}` is not finite at iteration {step}")));
+            return Err(self.diverged(&format!("`{name}` is not finite at iteration {step}")));
+        }
+        // Parameters may be finite and so large that the network is not.
+        if let Some(what) = self.broken(&[]) {
+            return Err(self.diverged(&what));
         }
         checkpoint::write(&dir, &snapshot, score, &self.data)?;
         checkpoint::prune(&dir, self.spec.checkpoint.keep);
         Ok(())
+    }
+
+    /// What shows that training has diverged: a metric that is NaN, or a policy that is not finite.
+    fn broken(&self, values: &[Option<f64>]) -> Option<String> {
+        let step = self.experiment.trainer.counters().step;
+        let mut named = self.experiment.columns.iter().zip(values);
+        if let Some((column, _)) = named.find(|(_, value)| value.is_some_and(f64::is_nan)) {
+            return Some(format!("`{}` is NaN at iteration {step}", column.name));
+        }
+        let finite = self.experiment.policy_is_finite();
+        (!finite).then(|| format!("P_F or P_B is not finite at iteration {step}"))
+    }
+
+    /// Exit 4, with what is left to go on from.
+    fn diverged(&mut self, what: &str) -> Failure {
+        let failure = Failure::new(DIVERGED, format!("training diverged: {what}"));
+        let left = match self.last_good() {
+            Some(step) => format!("the last good checkpoint is that of iteration {step}"),
+            None => "there is no good checkpoint".to_owned(),
+        };
+        failure
+            .help(left)
+            .help("try a lower train.lr, train.clip_norm, or objective.penalty = \"huber\"")
+    }
+
+    /// The last checkpoint that can be evaluated: one may have been saved after the step that broke
+    /// the policy and before anybody could tell. The trainer stays where it is.
+    fn last_good(&mut self) -> Option<u64> {
+        let now = self.experiment.trainer.snapshot();
+        let dir = self.directory.checkpoints();
+        let good = checkpoint::list(&dir).into_iter().rev().find(|step| {
+            let read = checkpoint::read(&dir.join(step.to_string()));
+            read.is_ok_and(|checkpoint| self.is_good(&checkpoint.snapshot))
+        });
+        let back = self.experiment.trainer.restore(&now);
+        good.filter(|_| back.is_ok())
+    }
+
+    fn is_good(&mut self, snapshot: &Snapshot) -> bool {
+        let trainer = &mut self.experiment.trainer;
+        let values = match trainer.restore(snapshot) {
+            Ok(()) => trainer.evaluate().ok(),
+            Err(_) => None,
+        };
+        values.is_some_and(|values| self.broken(&values).is_none())
     }
 
     /// Fresh samples of the final policy, in samples.csv.
@@ -342,22 +410,17 @@ impl<'a> Session<'a> {
             .iter()
             .map(|column| (column.name.clone(), json!(self.last_row.get(&column.name))))
             .collect();
+        let clocks = self.clocks();
+        let milliseconds = |seconds: f64| (seconds * 1e3).round() / 1e3;
         json!({
             "run": self.directory.path().display().to_string(),
             "step": counters.step,
             "trajectories": counters.trajectories,
-            "wall_s": (self.wall_s() * 1e3).round() / 1e3,
+            "wall_s": milliseconds(clocks.wall_s),
+            "train_s": milliseconds(clocks.train_s),
             "metrics": metrics,
         })
     }
-}
-
-/// Exit 4, with what is left to go on from.
-fn diverged(checkpoints: &Path, what: &str) -> Failure {
-    let kept = checkpoint::list(checkpoints).last().map_or("none".to_owned(), u64::to_string);
-    Failure::new(DIVERGED, format!("training diverged: {what}"))
-        .help(format!("the last good checkpoint is that of iteration {kept}"))
-        .help("try a lower train.lr, train.clip_norm, or objective.penalty = \"huber\"")
 }
 
 /// The newest checkpoint that can be read. Damaged ones are skipped with a warning: training
@@ -392,11 +455,12 @@ fn log_header() -> Vec<String> {
         "backward_lr",
         "epsilon",
         "seconds",
+        "train_s",
     ];
     names.map(str::to_owned).to_vec()
 }
 
-fn log_row(report: &Report, log_z: Option<f64>, seconds: f64) -> Vec<String> {
+fn log_row(report: &Report, log_z: Option<f64>, clocks: Clocks) -> Vec<String> {
     vec![
         (report.step + 1).to_string(),
         cell(report.loss),
@@ -406,7 +470,8 @@ fn log_row(report: &Report, log_z: Option<f64>, seconds: f64) -> Vec<String> {
         cell(Some(report.lr)),
         cell(report.backward_lr),
         cell(Some(report.epsilon)),
-        format!("{seconds:.3}"),
+        format!("{:.3}", clocks.wall_s),
+        format!("{:.3}", clocks.train_s),
     ]
 }
 

@@ -21,6 +21,8 @@ use crate::error::Failure;
 const FILES: [&str; 4] =
     ["model.safetensors", "copies.safetensors", "optimizer.safetensors", "state.bin"];
 const INDEX: &str = "checkpoint.json";
+/// Before the step, the name of a checkpoint that is being replaced.
+const ASIDE: &str = ".replaced-";
 /// Raised when older checkpoints can no longer be read.
 const FORMAT: u32 = 2;
 
@@ -78,19 +80,53 @@ pub fn write(
     let index =
         Index { format: FORMAT, counters: snapshot.counters, score, data: data.clone(), sha256 };
     let json = serde_json::to_vec_pretty(&index).expect("an index is JSON");
-    let finished =
-        written.and_then(|()| write_synced(&partial.join(INDEX), &json)).and_then(|()| {
-            if target.exists() {
-                std::fs::remove_dir_all(&target)?;
-            }
-            std::fs::rename(&partial, &target)?;
-            sync_directory(dir)
-        });
+    let finished = written
+        .and_then(|()| write_synced(&partial.join(INDEX), &json))
+        .and_then(|()| replace(&partial, &target, &dir.join(format!("{ASIDE}{step}"))))
+        .and_then(|()| sync_directory(dir));
     if let Err(error) = finished {
         let _ = std::fs::remove_dir_all(&partial);
         return Err(Failure::write(&target, &error));
     }
     Ok(target)
+}
+
+/// Moves a complete folder to its name. An older one of that name is moved aside first and deleted
+/// last: at every moment one of the two is there, under a name that [`recover`] knows.
+fn replace(new: &Path, target: &Path, aside: &Path) -> std::io::Result<()> {
+    if !target.exists() {
+        return std::fs::rename(new, target);
+    }
+    // A leftover, beside a checkpoint that is complete.
+    let _ = std::fs::remove_dir_all(aside);
+    std::fs::rename(target, aside)?;
+    if let Err(error) = std::fs::rename(new, target) {
+        std::fs::rename(aside, target)?;
+        return Err(error);
+    }
+    // Deleted at the next start, if not now.
+    let _ = std::fs::remove_dir_all(aside);
+    Ok(())
+}
+
+/// Sets right what a kill while a checkpoint was replaced has left: the old one comes back if the
+/// new one is not in its place, else it is deleted.
+///
+/// # Errors
+/// When a checkpoint cannot be moved back.
+pub fn recover(dir: &Path) -> Result<(), Failure> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
+    for aside in entries.map(|entry| entry.path()) {
+        let name = aside.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let Some(step) = name.strip_prefix(ASIDE) else { continue };
+        let target = dir.join(step);
+        if target.exists() {
+            let _ = std::fs::remove_dir_all(&aside);
+        } else {
+            std::fs::rename(&aside, &target).map_err(|error| Failure::write(&target, &error))?;
+        }
+    }
+    Ok(())
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
@@ -248,6 +284,51 @@ mod tests {
         assert!(read(&path).err().unwrap().contains("model.safetensors is damaged"));
         std::fs::remove_file(&model).unwrap();
         assert!(read(&path).err().unwrap().contains("cannot be read"));
+    }
+
+    /// Wherever a kill stops the replacement of a checkpoint, one of the two is there afterwards.
+    #[test]
+    fn replacing_never_leaves_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |score| write(dir.path(), &snapshot(), Some(score), &BTreeMap::new()).unwrap();
+        let score = || {
+            recover(dir.path()).unwrap();
+            assert_eq!(list(dir.path()), [7]);
+            let names = std::fs::read_dir(dir.path()).unwrap().count();
+            read(&dir.path().join("7"))
+                .unwrap_or_else(|_| panic!("intact"))
+                .index
+                .score
+                .map(|s| (s, names))
+        };
+        put(0.5);
+        assert_eq!(score(), Some((0.5, 1)));
+        put(0.25);
+        assert_eq!(score(), Some((0.25, 1)));
+        // Killed between the two renames.
+        let aside = dir.path().join(format!("{ASIDE}7"));
+        std::fs::rename(dir.path().join("7"), &aside).unwrap();
+        assert_eq!(score(), Some((0.25, 1)));
+        // Killed before the old one was deleted.
+        std::fs::rename(dir.path().join("7"), &aside).unwrap();
+        put(0.125);
+        assert!(aside.exists());
+        assert_eq!(score(), Some((0.125, 1)));
+        // A second kill there does not bring the oldest back.
+        std::fs::create_dir(&aside).unwrap();
+        put(1.0);
+        assert_eq!(score(), Some((1.0, 1)));
+    }
+
+    /// The new folder cannot be moved in: the old checkpoint stays.
+    #[test]
+    fn a_failed_replacement_keeps_the_old_checkpoint() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = write(dir.path(), &snapshot(), Some(0.5), &BTreeMap::new()).unwrap();
+        let aside = dir.path().join(format!("{ASIDE}7"));
+        assert!(replace(&dir.path().join("no such folder"), &path, &aside).is_err());
+        assert_eq!(list(dir.path()), [7]);
+        assert!(read(&path).is_ok());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::table::{cell, last_value};
 use crate::spec::Spec;
 
 /// Names, units and definitions of the columns before the metrics.
-const LEADING: [(&str, &str, &str); 13] = [
+const LEADING: [(&str, &str, &str); 14] = [
     ("name", "", "name of the run"),
     ("env", "", "kind of the environment"),
     ("objective", "", "kind of the objective"),
@@ -25,6 +25,12 @@ const LEADING: [(&str, &str, &str); 13] = [
     ("env_steps", "steps", "environment steps of training"),
     ("grad_steps", "steps", "optimiser steps"),
     ("wall_s", "s", "seconds of training, evaluation and saving, over all sessions"),
+    (
+        "train_s",
+        "s",
+        "seconds of training alone (sampling, rewards and updates; no evaluation, no saving), over \
+         all sessions",
+    ),
 ];
 
 /// The header line.
@@ -33,8 +39,22 @@ pub fn header(columns: &[Column]) -> Vec<String> {
     leading.chain(columns.iter().map(|column| column.name.clone())).collect()
 }
 
+/// Seconds that a run has taken, over all sessions.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Clocks {
+    /// In all.
+    pub wall_s: f64,
+    /// In iterations: no evaluation, no saving.
+    pub train_s: f64,
+}
+
 /// One row; `values` are those of the metrics.
-pub fn row(spec: &Spec, counters: &Counters, wall_s: f64, values: &[Option<f64>]) -> Vec<String> {
+pub fn row(
+    spec: &Spec,
+    counters: &Counters,
+    clocks: Clocks,
+    values: &[Option<f64>],
+) -> Vec<String> {
     let mut row: Vec<String> = [
         spec.name.as_str(),
         spec.env.name(),
@@ -54,7 +74,7 @@ pub fn row(spec: &Spec, counters: &Counters, wall_s: f64, values: &[Option<f64>]
         counters.grad_steps,
     ];
     row.extend(numbers.map(|number| number.to_string()));
-    row.push(format!("{wall_s:.3}"));
+    row.extend([clocks.wall_s, clocks.train_s].map(|seconds| format!("{seconds:.3}")));
     row.extend(values.iter().map(|&value| cell(value)));
     row
 }
@@ -64,11 +84,14 @@ pub fn has_row(table: &Path, step: u64) -> bool {
     last_value(table, "step", step) == Some(step as f64)
 }
 
-/// Seconds that a run had taken at an iteration, over all sessions, by its tables.
-pub fn wall_s(run: &Path, step: u64) -> f64 {
-    let evaluated = last_value(&run.join("metrics.csv"), "wall_s", step);
-    let logged = last_value(&run.join("train.csv"), "seconds", step);
-    evaluated.unwrap_or(0.0).max(logged.unwrap_or(0.0))
+/// Seconds that a run had taken at an iteration, by its tables.
+pub fn clocks(run: &Path, step: u64) -> Clocks {
+    let last = |evaluated: &str, logged: &str| {
+        let evaluated = last_value(&run.join("metrics.csv"), evaluated, step);
+        let logged = last_value(&run.join("train.csv"), logged, step);
+        evaluated.unwrap_or(0.0).max(logged.unwrap_or(0.0))
+    };
+    Clocks { wall_s: last("wall_s", "seconds"), train_s: last("train_s", "train_s") }
 }
 
 /// metrics.schema.json.

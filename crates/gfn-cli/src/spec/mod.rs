@@ -35,9 +35,9 @@ pub struct EvalSettings {
     pub samples: usize,
     /// Training samples that the empirical distribution remembers.
     pub window: usize,
-    /// How many of the best distinct samples `top_k_reward` averages.
+    /// How many of the best distinct samples `top_k_reward` averages; with fewer it is empty.
     pub top_k: usize,
-    /// Of the reward's test objects, how many are used, evenly spaced.
+    /// Of the reward's test objects, how many are used, spread evenly over them.
     pub test_objects: usize,
     /// Backward trajectories per test object.
     pub backward_trajectories: usize,
@@ -47,7 +47,8 @@ pub struct EvalSettings {
     /// evaluation, in 8 bytes per state (counted with states that only fit the cells) and 8 per
     /// object; 0 for never. Exact, but slow: meant for `gfn eval`.
     pub max_streamed_states: usize,
-    /// Seed of evaluation; independent of the training seed.
+    /// Seed of evaluation; independent of the training seed. Evaluations draw the same numbers for
+    /// all training seeds, so the spread over these contains no noise of the evaluation itself.
     pub seed: u64,
 }
 
@@ -254,6 +255,18 @@ impl Spec {
         put("eval", table(toml::Table::try_from(&self.eval)));
         put("checkpoint", table(toml::Table::try_from(&self.checkpoint)));
         out
+    }
+
+    /// The keys of a table whose kind says that they do not change results.
+    pub fn neutral_keys(&self, table: &str) -> &'static [&'static str] {
+        match table {
+            "env" => self.env.entry().neutral_keys,
+            "reward" => self.reward.entry().neutral_keys,
+            "model" => self.model.entry().neutral_keys,
+            "objective" => self.objective.entry().neutral_keys,
+            "backward" => self.backward.entry().neutral_keys,
+            _ => &[],
+        }
     }
 
     /// A failure about a key of a table, with its place in the source.

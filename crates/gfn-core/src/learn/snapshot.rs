@@ -1,6 +1,6 @@
 //! Everything that a run needs to go on as if it had never stopped.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
@@ -45,7 +45,8 @@ struct State {
     counters: Counters,
     history: VecDeque<Trajectories>,
     buffers: Vec<Option<Buffer>>,
-    metrics: Vec<Vec<u8>>,
+    /// What metrics have gathered, by their names.
+    metrics: BTreeMap<String, Vec<u8>>,
 }
 
 /// Tensors under a prefix.
@@ -89,11 +90,14 @@ impl Trainer {
             let name = planned.update.name;
             under(name, self.engine.save_optimizer(name))
         });
+        let gathered = self.parts.metrics.iter();
+        let gathered =
+            gathered.filter_map(|metric| Some((metric.name().to_owned(), metric.save()?)));
         let state = State {
             counters: self.counters,
             history: self.history.clone(),
             buffers: self.buffers.clone(),
-            metrics: self.parts.metrics.iter().map(|metric| metric.save()).collect(),
+            metrics: gathered.collect(),
         };
         Snapshot {
             counters: self.counters,
@@ -104,7 +108,7 @@ impl Trainer {
         }
     }
 
-    /// Goes back to a snapshot.
+    /// Goes back to a snapshot. Metrics that the snapshot knows nothing of do not apply any more.
     ///
     /// # Errors
     /// When the snapshot is of a different experiment.
@@ -116,13 +120,11 @@ impl Trainer {
         }
         let state: State = postcard::from_bytes(&snapshot.state)
             .map_err(|error| SnapshotError(format!("the state cannot be read: {error}")))?;
-        if state.metrics.len() != self.parts.metrics.len() {
-            return Err(SnapshotError("it was made with other metrics".to_owned()));
-        }
-        for (metric, bytes) in self.parts.metrics.iter_mut().zip(&state.metrics) {
-            metric
-                .load(bytes)
-                .map_err(|error| SnapshotError(format!("a metric cannot be read: {error}")))?;
+        for metric in &mut self.parts.metrics {
+            let name = metric.name();
+            metric.load(state.metrics.get(name).map(Vec::as_slice)).map_err(|error| {
+                SnapshotError(format!("what the metric `{name}` gathered cannot be read: {error}"))
+            })?;
         }
         self.counters = state.counters;
         self.history = state.history;

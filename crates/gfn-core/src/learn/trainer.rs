@@ -16,7 +16,7 @@ use super::settings::TrainSettings;
 use super::update::{Data, Follows};
 use super::view::{BatchView, Computed, Record, parameter};
 use crate::backward::BackwardStrategy;
-use crate::metric::{EvalContext, Metric, MetricContext, Observed};
+use crate::metric::{EvalContext, Metric, MetricContext, MetricError, Observed};
 use crate::objective::{LogZ, Objective};
 use crate::rng::{Purpose, Streams};
 use crate::sampler::{Draw, Exploration, Rollout, Sampler};
@@ -451,8 +451,8 @@ impl Trainer {
     /// Evaluates every metric under the current policy; one value per declared column.
     ///
     /// # Errors
-    /// When a reward cannot be computed.
-    pub fn evaluate(&mut self) -> Result<Vec<Option<f64>>, RewardError> {
+    /// When a reward cannot be computed, or the environment is not what a metric needs.
+    pub fn evaluate(&mut self) -> Result<Vec<Option<f64>>, MetricError> {
         let log_z = self.log_z();
         let mut metrics = std::mem::take(&mut self.parts.metrics);
         let policy = self.policy();

@@ -5,18 +5,46 @@ use crate::States;
 use crate::rng::Purpose;
 use crate::sampler::{Draw, Sampler};
 
-/// Estimates of log P_T(x), one per object.
+/// An estimate of log P_T(x) from importance weights w = P_F(τ) / P_B(τ|x) of τ ∼ P_B(·|x).
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LogProbEstimate {
-    /// log of the mean of P_F(τ) / P_B(τ|x) over τ ∼ P_B(·|x). The mean is unbiased for P_T(x);
-    /// its logarithm falls short by about half its squared standard error.
-    pub log_prob: Vec<f64>,
-    /// Standard error of that logarithm, by the delta method.
-    pub standard_error: Vec<f64>,
+    /// log of the mean weight. The mean is unbiased for P_T(x); its logarithm falls short, by about
+    /// half the squared standard error where that is small, and by more than the standard error
+    /// tells where a few weights make up the sum.
+    pub log_prob: f64,
+    /// Standard error of that logarithm, by the delta method; none for a single weight. It cannot
+    /// exceed 1, so it says nothing where [`effective`](Self::effective) is small.
+    pub standard_error: Option<f64>,
+    /// The effective number of weights, (Σ w)² / Σ w²: from 1, where one weight is the sum, to all of
+    /// them, where they are equal.
+    pub effective: f64,
 }
 
-/// Estimates log P_T of each row of `objects` from `n` backward trajectories each.
-pub fn estimate_log_probs(eval: &EvalContext<'_>, objects: &States, n: usize) -> LogProbEstimate {
+impl LogProbEstimate {
+    /// From log-weights, at least one.
+    pub fn of(log_weights: &[f64]) -> Self {
+        let n = log_weights.len() as f64;
+        let max = log_weights.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let relative: Vec<f64> = log_weights.iter().map(|w| (w - max).exp()).collect();
+        let sum = relative.iter().sum::<f64>();
+        let mean = sum / n;
+        let deviations = relative.iter().map(|w| (w - mean) * (w - mean)).sum::<f64>();
+        Self {
+            log_prob: max + mean.ln(),
+            standard_error: (n > 1.0).then(|| (deviations / (n - 1.0) / n).sqrt() / mean),
+            effective: sum * sum / relative.iter().map(|w| w * w).sum::<f64>(),
+        }
+    }
+}
+
+/// Estimates log P_T of each row of `objects` from `n` backward trajectories each, at least 1.
+pub fn estimate_log_probs(
+    eval: &EvalContext<'_>,
+    objects: &States,
+    n: usize,
+) -> Vec<LogProbEstimate> {
     let env = &*eval.fixed.env;
+    let n = n.max(1);
     let mut repeated = States::with_capacity(objects.width(), objects.len() * n);
     for row in objects.rows() {
         for _ in 0..n {
@@ -28,16 +56,40 @@ pub fn estimate_log_probs(eval: &EvalContext<'_>, objects: &States, n: usize) ->
     let trajectories = Sampler::default().backward(env, eval.policy, draw, &repeated);
     let (log_pf, log_pb) = eval.log_probs_of(&trajectories);
     let log_weights: Vec<f64> = log_pf.iter().zip(&log_pb).map(|(pf, pb)| pf - pb).collect();
-    let (mut log_prob, mut standard_error) = (Vec::new(), Vec::new());
-    for weights in log_weights.chunks_exact(n.max(1)) {
-        let max = weights.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let relative: Vec<f64> = weights.iter().map(|w| (w - max).exp()).collect();
-        let count = n as f64;
-        let mean = relative.iter().sum::<f64>() / count;
-        let squares = relative.iter().map(|w| (w - mean) * (w - mean)).sum::<f64>();
-        let variance = squares / (count - 1.0).max(1.0);
-        log_prob.push(max + mean.ln());
-        standard_error.push((variance / count).sqrt() / mean);
+    log_weights.chunks_exact(n).map(LogProbEstimate::of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn estimates_from_hand_numbers() {
+        // Weights 1 and 3: mean 2, variance 2 of a weight, 1 of the mean; (1 + 3)^2 / (1 + 9).
+        let estimate = LogProbEstimate::of(&[1f64.ln(), 3f64.ln()]);
+        assert!((estimate.log_prob - 2f64.ln()).abs() < 1e-15);
+        assert!((estimate.standard_error.unwrap() - 0.5).abs() < 1e-15);
+        assert!((estimate.effective - 1.6).abs() < 1e-15);
+        // Equal weights leave nothing to estimate, at any scale.
+        let estimate = LogProbEstimate::of(&[-2000.0; 10]);
+        assert!((estimate.log_prob + 2000.0).abs() < 1e-12);
+        assert_eq!((estimate.standard_error, estimate.effective), (Some(0.0), 10.0));
     }
-    LogProbEstimate { log_prob, standard_error }
+
+    /// One trajectory has no spread, and one weight that outweighs all others shows in the effective
+    /// number alone: the standard error stops at 1.
+    #[test]
+    fn little_evidence_shows() {
+        let estimate = LogProbEstimate::of(&[-3.0]);
+        assert_eq!((estimate.log_prob, estimate.standard_error), (-3.0, None));
+        assert_eq!(estimate.effective, 1.0);
+        for gap in [50.0, 500.0] {
+            let mut log_weights = [-gap; 10];
+            log_weights[4] = 0.0;
+            let estimate = LogProbEstimate::of(&log_weights);
+            assert!((estimate.standard_error.unwrap() - 1.0).abs() < 1e-12);
+            assert!((estimate.effective - 1.0).abs() < 1e-12);
+        }
+        assert!(LogProbEstimate::of(&[f64::NAN, 0.0]).log_prob.is_nan());
+    }
 }

@@ -3,9 +3,10 @@
 use rayon::prelude::*;
 
 use super::{
-    Better, Column, EvalContext, Metric, MetricContext, MetricEntry, TestSet, estimate_log_probs,
+    Better, Column, EvalContext, LogProbEstimate, Metric, MetricContext, MetricEntry, MetricError,
+    TestSet, estimate_log_probs,
 };
-use crate::{RewardError, States};
+use crate::States;
 
 pub(super) const ENTRY: MetricEntry = MetricEntry {
     name: "correlation",
@@ -45,7 +46,7 @@ impl Correlation {
         &mut self,
         eval: &EvalContext<'_>,
         test: &States,
-    ) -> Result<Vec<Option<f64>>, RewardError> {
+    ) -> Result<Vec<Option<f64>>, MetricError> {
         let log_r = match &mut self.log_reward {
             Some(known) => known,
             unknown => {
@@ -55,7 +56,7 @@ impl Correlation {
             }
         };
         if let Some(exact) = &eval.fixed.exact {
-            let of_all = exact.graph.log_terminal_probs(eval.log_pf(exact));
+            let of_all = eval.log_prob(exact);
             // What is no object of the environment is never sampled.
             let log_p = |row| {
                 exact.graph.find_object(row).map_or(f64::NEG_INFINITY, |object| of_all[object])
@@ -64,23 +65,38 @@ impl Correlation {
             return Ok(correlations(log_r, &log_p, None));
         }
         let n = self.context.backward_trajectories;
-        let estimate = estimate_log_probs(eval, test, n);
-        let error = estimate.standard_error.iter().sum::<f64>() / test.len() as f64;
-        Ok(correlations(log_r, &estimate.log_prob, Some((n, error))))
+        let estimates = estimate_log_probs(eval, test, n);
+        let log_p: Vec<f64> = estimates.iter().map(|estimate| estimate.log_prob).collect();
+        Ok(correlations(log_r, &log_p, Some((n, &estimates))))
     }
 }
 
-/// One value per column; `estimated` says from how many trajectories, and the standard error.
-fn correlations(log_r: &[f64], log_p: &[f64], estimated: Option<(usize, f64)>) -> Vec<Option<f64>> {
+/// One value per column; `estimated` says from how many trajectories each P_T, and what from.
+fn correlations(
+    log_r: &[f64],
+    log_p: &[f64],
+    estimated: Option<(usize, &[LogProbEstimate])>,
+) -> Vec<Option<f64>> {
+    let mean = |of: fn(&LogProbEstimate) -> Option<f64>| {
+        let (_, estimates) = estimated?;
+        let sum = estimates.iter().map(of).sum::<Option<f64>>()?;
+        (!estimates.is_empty()).then(|| sum / estimates.len() as f64)
+    };
     vec![
         pearson(log_r, log_p),
         spearman(log_r, log_p),
+        spearman_max(log_r),
         estimated.map(|(n, _)| n as f64),
-        estimated.map(|(_, error)| error),
+        mean(|estimate| estimate.standard_error),
+        mean(|estimate| Some(estimate.effective)),
     ]
 }
 
 impl Metric for Correlation {
+    fn name(&self) -> &'static str {
+        ENTRY.name
+    }
+
     fn columns(&self) -> Vec<Column> {
         let over = self.definition();
         let column = |name, unit, better, what: &str| {
@@ -97,7 +113,16 @@ impl Metric for Correlation {
                 "spearman",
                 "1",
                 Better::Higher,
-                "Spearman rank correlation (ties averaged) of log R(x) with log P_T(x)",
+                "Spearman rank correlation (ties averaged) of log R(x) with log P_T(x), at most \
+                 spearman_max where P_T has no ties,",
+            ),
+            column(
+                "spearman_max",
+                "1",
+                Better::Neither,
+                "the largest spearman that a P_T without ties can have, given the ties of log R: \
+                 sqrt(1 - sum (t^3 - t) / (n^3 - n)) with t the sizes of the groups of equal log R \
+                 and n the number of objects,",
             ),
             Column::new(
                 "n_backward",
@@ -110,21 +135,31 @@ impl Metric for Correlation {
                 "log_p_error",
                 "nats",
                 Better::Neither,
-                "mean standard error of these estimates of log P_T(x); empty if they are exact",
+                "mean over test objects of the standard error of these estimates of log P_T(x), by \
+                 the delta method: at most 1, and too small where log_p_ess is a few; empty if P_T \
+                 is exact, and for one trajectory per object",
+            ),
+            Column::new(
+                "log_p_ess",
+                "trajectories",
+                Better::Higher,
+                "mean over test objects of the effective sample size (sum w)^2 / sum w^2 of the \
+                 weights w = P_F(tau)/P_B(tau|x): of n_backward trajectories, how many count; empty \
+                 if P_T is exact",
             ),
         ]
     }
 
-    fn evaluate(&mut self, eval: &EvalContext<'_>) -> Result<Vec<Option<f64>>, RewardError> {
+    fn evaluate(&mut self, eval: &EvalContext<'_>) -> Result<Vec<Option<f64>>, MetricError> {
         if let Some(test) = self.context.test.clone() {
             return self.on_test(eval, &test.objects);
         }
         // In log space where the graph is at hand: exact also where P_T underflows.
         if let Some(exact) = &eval.fixed.exact {
-            let log_p = exact.graph.log_terminal_probs(eval.log_pf(exact));
-            return Ok(correlations(&exact.target.log_reward, &log_p, None));
+            let log_p = eval.log_prob(exact);
+            return Ok(correlations(&exact.target.log_reward, log_p, None));
         }
-        let Some(objects) = eval.objects()? else { return Ok(vec![None; 4]) };
+        let Some(objects) = eval.objects()? else { return Ok(vec![None; 6]) };
         let log_p: Vec<f64> = objects.prob.iter().map(|p| p.ln()).collect();
         Ok(correlations(objects.log_reward, &log_p, None))
     }
@@ -144,9 +179,26 @@ pub fn pearson(xs: &[f64], ys: &[f64]) -> Option<f64> {
     r.is_finite().then(|| r.clamp(-1.0, 1.0))
 }
 
-/// Spearman's rank correlation coefficient, with the average rank for ties.
+/// Spearman's rank correlation coefficient, with the average rank for ties; none if a value is NaN
+/// or all values of one side are equal.
 pub fn spearman(xs: &[f64], ys: &[f64]) -> Option<f64> {
+    if xs.iter().chain(ys).any(|value| value.is_nan()) {
+        return None;
+    }
     pearson(&ranks(xs), &ranks(ys))
+}
+
+/// The largest [`spearman`] of `xs` with values that are all different; none if there is none.
+///
+/// It is reached where groups of equal `xs` stay together, in their order. The covariance of the
+/// ranks then is the variance of the averaged ones, which ties of t values reduce by (t³ − t) / 12.
+pub fn spearman_max(xs: &[f64]) -> Option<f64> {
+    let mut sorted = xs.to_vec();
+    sorted.par_sort_unstable_by(f64::total_cmp);
+    let cube = |t: usize| (t as f64).powi(3) - t as f64;
+    let ties: f64 = sorted.chunk_by(|a, b| a == b).map(|group| cube(group.len())).sum();
+    let share = ties / cube(xs.len());
+    (share < 1.0).then(|| (1.0 - share).sqrt())
 }
 
 fn ranks(xs: &[f64]) -> Vec<f64> {
@@ -185,5 +237,55 @@ mod tests {
     #[test]
     fn ties_get_the_average_rank() {
         assert_eq!(ranks(&[5.0, 1.0, 5.0, 2.0]), [2.5, 0.0, 2.5, 1.0]);
+    }
+
+    /// The closed form against the best order among all that keep values apart, by trying them all.
+    #[test]
+    fn the_largest_spearman_under_ties() {
+        fn orders(n: usize) -> Vec<Vec<f64>> {
+            let mut all = vec![vec![]];
+            for i in 0..n {
+                let insert = |order: &Vec<f64>| {
+                    let order = order.clone();
+                    (0..=i).map(move |at| {
+                        let mut longer = order.clone();
+                        longer.insert(at, i as f64);
+                        longer
+                    })
+                };
+                all = all.iter().flat_map(insert).collect();
+            }
+            all
+        }
+        for xs in [&[1.0, 1.0, 1.0, 2.0, 2.0, 7.0][..], &[3.0, 1.0, 3.0, 3.0], &[1.0, 2.0, 3.0]] {
+            let values = orders(xs.len()).into_iter().map(|ys| spearman(xs, &ys).unwrap());
+            let best = values.fold(-1.0, f64::max);
+            assert!((spearman_max(xs).unwrap() - best).abs() < 1e-12, "{xs:?}");
+        }
+        assert_eq!(spearman_max(&[1.0, 2.0, 3.0]), Some(1.0));
+        assert_eq!(spearman_max(&[1.0; 3]), None);
+        assert_eq!(spearman_max(&[]), None);
+    }
+
+    /// The papers' grid of 20^4 cells: 10 coordinates of 20 are on the plateau and 4 on the peaks, so
+    /// log R takes three values, and no P_T without ties reaches more than 0.4193.
+    #[test]
+    fn the_largest_spearman_of_the_papers_grid() {
+        let counts = [(0.0, 160_000 - 10_000), (1.0, 10_000 - 256), (2.0, 256)];
+        let log_r: Vec<f64> =
+            counts.iter().flat_map(|&(value, n)| std::iter::repeat_n(value, n)).collect();
+        let increasing: Vec<f64> = (0..log_r.len()).map(|i| i as f64).collect();
+        let max = spearman_max(&log_r).unwrap();
+        assert!((max - 0.419_284_533_5).abs() < 1e-9, "{max}");
+        assert!((max - spearman(&log_r, &increasing).unwrap()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn what_is_not_a_number_has_no_rank() {
+        assert_eq!(spearman(&[1.0, 2.0, 3.0], &[f64::NAN; 3]), None);
+        assert_eq!(spearman(&[1.0, 2.0, 3.0], &[1.0, f64::NAN, 2.0]), None);
+        assert_eq!(pearson(&[1.0, 2.0, 3.0], &[1.0, f64::NAN, 2.0]), None);
+        let lowest = spearman(&[1.0, 2.0, 3.0], &[f64::NEG_INFINITY, 0.0, 1.0]);
+        assert!((lowest.unwrap() - 1.0).abs() < 1e-15);
     }
 }

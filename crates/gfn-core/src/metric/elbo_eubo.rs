@@ -1,7 +1,6 @@
 //! Evidence bounds on log Z.
 
-use super::{Better, Column, EvalContext, Metric, MetricContext, MetricEntry};
-use crate::RewardError;
+use super::{Better, Column, EvalContext, Metric, MetricContext, MetricEntry, MetricError};
 
 pub(super) const ENTRY: MetricEntry = MetricEntry {
     name: "elbo_eubo",
@@ -12,6 +11,10 @@ pub(super) const ENTRY: MetricEntry = MetricEntry {
 struct ElboEubo;
 
 impl Metric for ElboEubo {
+    fn name(&self) -> &'static str {
+        ENTRY.name
+    }
+
     fn columns(&self) -> Vec<Column> {
         vec![
             Column::new(
@@ -23,6 +26,12 @@ impl Metric for ElboEubo {
             )
             .headline(1),
             Column::new(
+                "elbo_error",
+                "nats",
+                Better::Neither,
+                "standard error of that mean; empty where elbo is exact, and for a single trajectory",
+            ),
+            Column::new(
                 "eubo",
                 "nats",
                 Better::Lower,
@@ -32,17 +41,41 @@ impl Metric for ElboEubo {
         ]
     }
 
-    fn evaluate(&mut self, eval: &EvalContext<'_>) -> Result<Vec<Option<f64>>, RewardError> {
+    fn evaluate(&mut self, eval: &EvalContext<'_>) -> Result<Vec<Option<f64>>, MetricError> {
         if let Some(exact) = &eval.fixed.exact {
             let (log_pf, log_pb) = (eval.log_pf(exact), eval.log_pb(exact));
             let (elbo, eubo) = exact.graph.bounds(&exact.target, log_pf, log_pb);
-            return Ok(vec![Some(elbo), Some(eubo)]);
+            return Ok(vec![Some(elbo), None, Some(eubo)]);
         }
         let samples = eval.samples()?;
         let (log_pf, log_pb) = eval.log_probs_of(samples);
-        let n = samples.len() as f64;
-        let sum: f64 =
-            (0..samples.len()).map(|i| samples.log_reward[i] + log_pb[i] - log_pf[i]).sum();
-        Ok(vec![(n > 0.0).then(|| sum / n), None])
+        let terms: Vec<f64> =
+            (0..samples.len()).map(|i| samples.log_reward[i] + log_pb[i] - log_pf[i]).collect();
+        let (mean, error) = mean_and_error(&terms);
+        Ok(vec![mean, error, None])
+    }
+}
+
+/// The mean, and its standard error; none without enough terms.
+fn mean_and_error(terms: &[f64]) -> (Option<f64>, Option<f64>) {
+    let n = terms.len() as f64;
+    let mean = terms.iter().sum::<f64>() / n;
+    let squares = terms.iter().map(|term| (term - mean) * (term - mean)).sum::<f64>();
+    let error = (squares / (n - 1.0) / n).sqrt();
+    ((n > 0.0).then_some(mean), (n > 1.0).then_some(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_means_of_hand_numbers() {
+        // Squares 9 + 1 + 1 + 9, variance 20 / 3 of the terms, 20 / 12 of their mean.
+        let (mean, error) = mean_and_error(&[1.0, 3.0, 5.0, 7.0]);
+        assert_eq!(mean, Some(4.0));
+        assert!((error.unwrap() - (20.0f64 / 12.0).sqrt()).abs() < 1e-14);
+        assert_eq!(mean_and_error(&[2.0]), (Some(2.0), None));
+        assert_eq!(mean_and_error(&[]), (None, None));
     }
 }

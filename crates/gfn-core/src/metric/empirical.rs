@@ -3,8 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Better, Column, EvalContext, Metric, MetricContext, MetricEntry, Observed};
-use crate::RewardError;
+use super::{
+    Better, Column, EvalContext, Metric, MetricContext, MetricEntry, MetricError, Observed,
+};
 use crate::special::binomial_mean_deviation;
 
 pub(super) const ENTRY: MetricEntry = MetricEntry {
@@ -36,11 +37,25 @@ impl Window {
             self.next = (self.next + 1) % capacity;
         }
     }
+
+    /// Forgets all but the last `capacity` objects.
+    fn shrink(&mut self, capacity: usize) {
+        if self.objects.len() > capacity {
+            self.objects.rotate_left(self.next);
+            self.objects.drain(..self.objects.len() - capacity);
+            self.next = 0;
+        }
+    }
 }
 
 impl Metric for Empirical {
+    fn name(&self) -> &'static str {
+        ENTRY.name
+    }
+
     fn columns(&self) -> Vec<Column> {
         let window = self.context.window;
+        let where_empty = "; empty if the environment is not enumerated";
         vec![
             Column::new(
                 "l1_empirical",
@@ -48,21 +63,24 @@ impl Metric for Empirical {
                 Better::Lower,
                 format!(
                     "sum_x |p(x) - P*(x)| with p the histogram of the last {window} objects \
-                     sampled in training (all of them so far if fewer)"
+                     sampled in training (fewer if the run has not sampled, or not remembered, as \
+                     many){where_empty}"
                 ),
             ),
             Column::new(
                 "n_empirical",
                 "samples",
                 Better::Neither,
-                "number of samples in that histogram",
+                format!("number of samples in that histogram{where_empty}"),
             ),
             Column::new(
                 "l1_floor",
                 "1",
                 Better::Neither,
-                "expected l1_empirical of a perfect sampler with n_empirical samples \
-                 (exact binomial mean deviation, summed over objects)",
+                format!(
+                    "expected l1_empirical of a perfect sampler with n_empirical samples \
+                     (exact binomial mean deviation, summed over objects){where_empty}"
+                ),
             ),
         ]
     }
@@ -76,7 +94,7 @@ impl Metric for Empirical {
         }
     }
 
-    fn evaluate(&mut self, _: &EvalContext<'_>) -> Result<Vec<Option<f64>>, RewardError> {
+    fn evaluate(&mut self, _: &EvalContext<'_>) -> Result<Vec<Option<f64>>, MetricError> {
         let n = self.window.objects.len();
         let Some(exact) = self.context.exact.as_ref().filter(|_| n > 0) else {
             return Ok(vec![None; 3]);
@@ -91,12 +109,13 @@ impl Metric for Empirical {
         Ok(vec![Some(l1), Some(n as f64), Some(floor)])
     }
 
-    fn save(&self) -> Vec<u8> {
-        postcard::to_stdvec(&self.window).expect("a window serialises")
+    fn save(&self) -> Option<Vec<u8>> {
+        Some(postcard::to_stdvec(&self.window).expect("a window serialises"))
     }
 
-    fn load(&mut self, bytes: &[u8]) -> Result<(), postcard::Error> {
-        self.window = postcard::from_bytes(bytes)?;
+    fn load(&mut self, gathered: Option<&[u8]>) -> Result<(), postcard::Error> {
+        self.window = gathered.map_or(Ok(Window::default()), postcard::from_bytes)?;
+        self.window.shrink(self.context.window.max(1));
         Ok(())
     }
 }
@@ -114,5 +133,14 @@ mod tests {
         let mut kept = window.objects.clone();
         kept.sort_unstable();
         assert_eq!(kept, [4, 5, 6]);
+        window.shrink(3);
+        assert_eq!(window.objects.len(), 3);
+        window.shrink(2);
+        assert_eq!(window.objects, [5, 6]);
+        window.push(7, 2);
+        window.push(8, 2);
+        window.push(9, 2);
+        window.shrink(1);
+        assert_eq!(window.objects, [9]);
     }
 }

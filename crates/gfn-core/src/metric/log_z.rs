@@ -1,7 +1,6 @@
 //! The learned log Z against the true one.
 
-use super::{Better, Column, EvalContext, Metric, MetricContext, MetricEntry};
-use crate::RewardError;
+use super::{Better, Column, EvalContext, Metric, MetricContext, MetricEntry, MetricError};
 
 pub(super) const ENTRY: MetricEntry = MetricEntry {
     name: "log_z",
@@ -12,6 +11,10 @@ pub(super) const ENTRY: MetricEntry = MetricEntry {
 struct LogZ;
 
 impl Metric for LogZ {
+    fn name(&self) -> &'static str {
+        ENTRY.name
+    }
+
     fn columns(&self) -> Vec<Column> {
         vec![
             Column::new(
@@ -32,7 +35,7 @@ impl Metric for LogZ {
         ]
     }
 
-    fn evaluate(&mut self, eval: &EvalContext<'_>) -> Result<Vec<Option<f64>>, RewardError> {
+    fn evaluate(&mut self, eval: &EvalContext<'_>) -> Result<Vec<Option<f64>>, MetricError> {
         let exact = match (eval.fixed.reward.log_partition(), &eval.fixed.exact) {
             (Some(closed), _) => Some(closed),
             (None, Some(exact)) => Some(exact.target.log_z),

@@ -4,12 +4,12 @@
 //! evaluated on a shared [`EvalContext`] whose expensive parts (fresh samples, exact
 //! distributions) are computed once and only if some metric asks for them.
 
+mod accuracy;
 mod backward_estimate;
 mod correlation;
 mod distribution;
 mod elbo_eubo;
 mod empirical;
-mod expected_reward;
 mod log_z;
 mod modes;
 mod samples;
@@ -25,10 +25,21 @@ use crate::graph::{StateGraph, Target};
 use crate::policy::{Direction, Policy};
 use crate::rng::Purpose;
 use crate::sampler::{Draw, Exploration, Sampler};
-use crate::{Environment, Layers, Reward, RewardError, States, Streams, Trajectories};
+use crate::{BrokenLaw, Environment, Layers, Reward, RewardError, States, Streams, Trajectories};
 
 pub use backward_estimate::{LogProbEstimate, estimate_log_probs};
-pub use correlation::{pearson, spearman};
+pub use correlation::{pearson, spearman, spearman_max};
+
+/// Why something could not be measured.
+#[derive(Debug, thiserror::Error)]
+pub enum MetricError {
+    /// A reward could not be computed.
+    #[error(transparent)]
+    Reward(#[from] RewardError),
+    /// The environment is not what exact metrics need.
+    #[error(transparent)]
+    Broken(#[from] BrokenLaw),
+}
 
 /// Which way a metric improves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -100,7 +111,7 @@ pub struct MetricContext {
     pub samples: usize,
     /// Training samples that empirical distributions remember.
     pub window: usize,
-    /// How many of the best distinct samples `top_k_reward` averages.
+    /// How many of the best distinct samples `top_k_reward` averages; with fewer it is empty.
     pub top_k: usize,
     /// Objects to measure correlations on, if not on all of them.
     pub test: Option<TestSet>,
@@ -164,6 +175,7 @@ pub struct EvalContext<'a> {
     log_pf: OnceCell<Vec<f64>>,
     log_pb: OnceCell<Vec<f64>>,
     prob: OnceCell<Vec<f64>>,
+    log_prob: OnceCell<Vec<f64>>,
     samples: OnceCell<Trajectories>,
 }
 
@@ -188,6 +200,7 @@ impl<'a> EvalContext<'a> {
             log_pf: OnceCell::new(),
             log_pb: OnceCell::new(),
             prob: OnceCell::new(),
+            log_prob: OnceCell::new(),
             samples: OnceCell::new(),
         }
     }
@@ -206,11 +219,28 @@ impl<'a> EvalContext<'a> {
         exact.graph.log_probs(&*self.fixed.env, self.policy, direction, BLOCK)
     }
 
+    /// log P_T of every object of the exact graph, in its order.
+    pub fn log_prob(&self, exact: &Exact) -> &[f64] {
+        self.log_prob.get_or_init(|| exact.graph.log_terminal_probs(self.log_pf(exact)))
+    }
+
+    /// Whether P_F and P_B are finite along a few trajectories. A policy whose logits have
+    /// overflowed or are NaN is not, whatever is measured.
+    pub fn policy_is_finite(&self) -> bool {
+        const TRAJECTORIES: usize = 16;
+        let draw = Draw { streams: self.streams, purpose: Purpose::Evaluation, step: self.step };
+        let env = &*self.fixed.env;
+        let (policy, none) = (self.policy, Exploration::NONE);
+        let trajectories = Sampler::default().forward(env, policy, none, draw, TRAJECTORIES);
+        let (log_pf, log_pb) = self.log_probs_of(&trajectories);
+        log_pf.iter().chain(&log_pb).all(|log_prob| log_prob.is_finite())
+    }
+
     /// The exact distribution over objects, where it can be computed.
     ///
     /// # Errors
-    /// When the reward of some object is not known.
-    pub fn objects(&self) -> Result<Option<ObjectDistribution<'_>>, RewardError> {
+    /// When the reward of some object is not known, or the environment cannot be walked.
+    pub fn objects(&self) -> Result<Option<ObjectDistribution<'_>>, MetricError> {
         let fixed = self.fixed;
         if let Some(exact) = &fixed.exact {
             let prob = self.prob.get_or_init(|| exact.graph.terminal_probs(self.log_pf(exact)));
@@ -309,8 +339,12 @@ pub struct Observed<'a> {
     pub log_reward: &'a [f64],
 }
 
-/// A metric. `None` stands for "does not apply" and becomes an empty cell.
+/// A metric. `None` stands for "does not apply" and becomes an empty cell; NaN for a policy that is
+/// broken, never for a good one.
 pub trait Metric: Send {
+    /// The name in `eval.metrics`, under which checkpoints hold what it has gathered.
+    fn name(&self) -> &'static str;
+
     /// The columns, in the order of [`evaluate`](Self::evaluate).
     fn columns(&self) -> Vec<Column>;
 
@@ -320,19 +354,20 @@ pub trait Metric: Send {
     /// Measures; one value per column.
     ///
     /// # Errors
-    /// When the reward of some object is not known.
-    fn evaluate(&mut self, eval: &EvalContext<'_>) -> Result<Vec<Option<f64>>, RewardError>;
+    /// When the reward of some object is not known, or the environment is not what the metric needs.
+    fn evaluate(&mut self, eval: &EvalContext<'_>) -> Result<Vec<Option<f64>>, MetricError>;
 
-    /// What [`observe`](Self::observe) has gathered, for a checkpoint.
-    fn save(&self) -> Vec<u8> {
-        Vec::new()
+    /// What [`observe`](Self::observe) has gathered, for a checkpoint; none if nothing is.
+    fn save(&self) -> Option<Vec<u8>> {
+        None
     }
 
-    /// Restores what [`save`](Self::save) returned.
+    /// Restores what [`save`](Self::save) returned. None if the checkpoint is of a run that did not
+    /// gather it: the metric then does not apply.
     ///
     /// # Errors
     /// When the bytes are not of this metric.
-    fn load(&mut self, _bytes: &[u8]) -> Result<(), postcard::Error> {
+    fn load(&mut self, _gathered: Option<&[u8]>) -> Result<(), postcard::Error> {
         Ok(())
     }
 }
@@ -357,6 +392,6 @@ pub const METRICS: &[MetricEntry] = &[
     modes::ENTRY,
     samples::ENTRY,
     correlation::ENTRY,
-    expected_reward::ENTRY,
+    accuracy::ENTRY,
     target::ENTRY,
 ];

@@ -2,23 +2,29 @@
 
 use std::collections::BTreeSet;
 
-use super::{Better, Column, EvalContext, Metric, MetricContext, MetricEntry, Observed};
-use crate::RewardError;
+use super::{
+    Better, Column, EvalContext, Metric, MetricContext, MetricEntry, MetricError, Observed,
+};
 
 pub(super) const ENTRY: MetricEntry = MetricEntry {
     name: "modes",
     summary: "distinct modes found so far by training samples",
     build: |context: &MetricContext| {
-        Box::new(ModesFound { context: context.clone(), found: BTreeSet::new() })
+        Box::new(ModesFound { context: context.clone(), found: Some(BTreeSet::new()) })
     },
 };
 
 struct ModesFound {
     context: MetricContext,
-    found: BTreeSet<u64>,
+    /// None if the checkpoint is of a run that did not look for them.
+    found: Option<BTreeSet<u64>>,
 }
 
 impl Metric for ModesFound {
+    fn name(&self) -> &'static str {
+        ENTRY.name
+    }
+
     fn columns(&self) -> Vec<Column> {
         let definition = match self.context.reward.modes() {
             Some(modes) => {
@@ -35,22 +41,26 @@ impl Metric for ModesFound {
     }
 
     fn observe(&mut self, batch: &Observed<'_>) {
-        let Some(modes) = self.context.reward.modes() else { return };
+        let (Some(modes), Some(found)) = (self.context.reward.modes(), &mut self.found) else {
+            return;
+        };
         for (row, &log_reward) in batch.terminals.rows().zip(batch.log_reward) {
-            self.found.extend(modes.modes_of(row, log_reward));
+            found.extend(modes.modes_of(row, log_reward));
         }
     }
 
-    fn evaluate(&mut self, _: &EvalContext<'_>) -> Result<Vec<Option<f64>>, RewardError> {
-        Ok(vec![self.context.reward.modes().map(|_| self.found.len() as f64)])
+    fn evaluate(&mut self, _: &EvalContext<'_>) -> Result<Vec<Option<f64>>, MetricError> {
+        let found = self.context.reward.modes().and(self.found.as_ref());
+        Ok(vec![found.map(|found| found.len() as f64)])
     }
 
-    fn save(&self) -> Vec<u8> {
-        postcard::to_stdvec(&self.found).expect("a set serialises")
+    fn save(&self) -> Option<Vec<u8>> {
+        let found = self.found.as_ref()?;
+        Some(postcard::to_stdvec(found).expect("a set serialises"))
     }
 
-    fn load(&mut self, bytes: &[u8]) -> Result<(), postcard::Error> {
-        self.found = postcard::from_bytes(bytes)?;
+    fn load(&mut self, gathered: Option<&[u8]>) -> Result<(), postcard::Error> {
+        self.found = gathered.map(postcard::from_bytes).transpose()?;
         Ok(())
     }
 }

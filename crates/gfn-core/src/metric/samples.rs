@@ -2,8 +2,7 @@
 
 use rustc_hash::FxHashSet;
 
-use super::{Better, Column, EvalContext, Metric, MetricContext, MetricEntry};
-use crate::RewardError;
+use super::{Better, Column, EvalContext, Metric, MetricContext, MetricEntry, MetricError};
 
 pub(super) const ENTRY: MetricEntry = MetricEntry {
     name: "samples",
@@ -16,6 +15,10 @@ struct Samples {
 }
 
 impl Metric for Samples {
+    fn name(&self) -> &'static str {
+        ENTRY.name
+    }
+
     fn columns(&self) -> Vec<Column> {
         let (n, k) = (self.context.samples, self.context.top_k);
         vec![
@@ -35,7 +38,10 @@ impl Metric for Samples {
                 "top_k_reward",
                 "reward",
                 Better::Higher,
-                format!("mean R(x) of the {k} best distinct objects among {n} fresh samples"),
+                format!(
+                    "mean R(x) of the {k} best distinct objects among {n} fresh samples; empty if \
+                     n_distinct is below {k}"
+                ),
             ),
             Column::new(
                 "diversity",
@@ -43,30 +49,41 @@ impl Metric for Samples {
                 Better::Higher,
                 format!(
                     "mean over pairs of these {k} objects of the number of cells (coordinates, \
-                     symbols) in which they differ"
+                     symbols) in which they differ; empty if n_distinct is below {k}"
                 ),
+            ),
+            Column::new(
+                "n_distinct",
+                "objects",
+                Better::Neither,
+                format!("distinct objects among {n} fresh samples"),
             ),
         ]
     }
 
-    fn evaluate(&mut self, eval: &EvalContext<'_>) -> Result<Vec<Option<f64>>, RewardError> {
+    fn evaluate(&mut self, eval: &EvalContext<'_>) -> Result<Vec<Option<f64>>, MetricError> {
         let samples = eval.samples()?;
         let n = samples.len() as f64;
         if samples.is_empty() {
-            return Ok(vec![None; 4]);
+            return Ok(vec![None; 5]);
         }
         let mut seen = FxHashSet::default();
         let mut best: Vec<usize> =
             (0..samples.len()).filter(|&i| seen.insert(samples.terminal(i))).collect();
         // Equal rewards stay in the order of the samples.
         best.sort_by(|&a, &b| samples.log_reward[b].total_cmp(&samples.log_reward[a]));
-        best.truncate(self.context.top_k.max(1));
-        let top =
-            best.iter().map(|&i| samples.log_reward[i].exp()).sum::<f64>() / best.len() as f64;
+        let (n_distinct, k) = (best.len(), self.context.top_k.max(1));
+        best.truncate(k);
+        let top = best.iter().map(|&i| samples.log_reward[i].exp()).sum::<f64>() / k as f64;
         let best: Vec<&[i32]> = best.into_iter().map(|i| samples.terminal(i)).collect();
         let mean = samples.log_reward.iter().map(|log_r| log_r.exp()).sum::<f64>() / n;
         let mean_log = samples.log_reward.iter().sum::<f64>() / n;
-        Ok(vec![Some(mean), Some(mean_log), Some(top), diversity(&best)])
+        // Over fewer objects the mean would reward a policy that has collapsed.
+        let (top, diversity) = match n_distinct < k {
+            true => (None, None),
+            false => (Some(top), diversity(&best)),
+        };
+        Ok(vec![Some(mean), Some(mean_log), top, diversity, Some(n_distinct as f64)])
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the target itself looks like: the values that a perfect sampler would show.
 
-use super::{Better, Column, EvalContext, Metric, MetricContext, MetricEntry};
-use crate::{RewardError, TargetEstimate};
+use super::{Better, Column, EvalContext, Metric, MetricContext, MetricEntry, MetricError};
+use crate::TargetEstimate;
 
 pub(super) const ENTRY: MetricEntry = MetricEntry {
     name: "target",
@@ -14,6 +14,10 @@ struct TargetMoments {
 }
 
 impl Metric for TargetMoments {
+    fn name(&self) -> &'static str {
+        ENTRY.name
+    }
+
     fn columns(&self) -> Vec<Column> {
         let how = "by enumeration where that is possible, else estimated by the reward itself \
                    (importance sampling); empty if it cannot";
@@ -31,7 +35,7 @@ impl Metric for TargetMoments {
         ]
     }
 
-    fn evaluate(&mut self, eval: &EvalContext<'_>) -> Result<Vec<Option<f64>>, RewardError> {
+    fn evaluate(&mut self, eval: &EvalContext<'_>) -> Result<Vec<Option<f64>>, MetricError> {
         if self.known.is_none() {
             self.known = match eval.objects()? {
                 Some(objects) => {

@@ -80,6 +80,8 @@ impl Default for CommandSpec {
 impl Kind<RewardAxis> for CommandSpec {
     const NAME: &'static str = "command";
     const SUMMARY: &'static str = "a program of your own, asked over a pipe";
+    const NEUTRAL_KEYS: &'static [&'static str] =
+        &["command", "timeout_s", "restarts", "workers", "cache"];
 
     fn build(&self, context: RewardContext<'_>) -> Result<Box<dyn Reward>, KeyError> {
         if self.command.first().is_none_or(String::is_empty) {

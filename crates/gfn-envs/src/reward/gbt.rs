@@ -35,6 +35,7 @@ impl Kind<RewardAxis> for GbtSpec {
     const NAME: &'static str = "gbt";
     const SUMMARY: &'static str = "gradient-boosted trees over the symbols of a string";
     const PAPER: Option<&'static str> = Some("arXiv:2305.07170");
+    const NEUTRAL_KEYS: &'static [&'static str] = &["path"];
 
     fn build(&self, context: RewardContext<'_>) -> Result<Box<dyn Reward>, KeyError> {
         let sequence = context

@@ -70,8 +70,17 @@ impl Kind<RewardAxis> for HammingSpec {
                 .help("rename env.symbols, or choose another reward"));
         }
         let texts = match self.modes.as_os_str().is_empty() {
-            true => self.draw(sequence)?,
-            false => read("modes", &self.modes, context)?,
+            true => {
+                let bits = self.blocks.iter().all(|block| is_bits(block));
+                self.check_sizes(sequence, "n_modes", self.n_modes, bits)?;
+                self.draw(sequence)?
+            }
+            false => {
+                let texts = read("modes", &self.modes, context)?;
+                let bits = texts.iter().all(|(mode, _)| is_bits(mode));
+                self.check_sizes(sequence, "modes", texts.len(), bits)?;
+                texts
+            }
         };
         let key = if self.modes.as_os_str().is_empty() { "blocks" } else { "modes" };
         let modes = parse(key, sequence, &texts)?;
@@ -124,11 +133,21 @@ fn parse(
     strings.iter().map(parse).collect()
 }
 
+/// Test objects that are drawn, one for each character of each mode.
+const MAX_TESTS: u64 = 200_000;
+/// Entries of the table of distances, two bytes each.
+const MAX_DISTANCES: u64 = 50_000_000;
+
+/// Whether a string is of 0s and 1s.
+fn is_bits(text: &str) -> bool {
+    text.chars().all(|c| c == '0' || c == '1')
+}
+
 impl HammingSpec {
     /// Test objects of the papers, for bits: every mode, and for every 0 < c < n one string that
     /// differs from it in c random bits.
     fn draw_tests(&self, modes: &[(String, String)]) -> Vec<(String, String)> {
-        if !modes.iter().all(|(mode, _)| mode.chars().all(|c| c == '0' || c == '1')) {
+        if !modes.iter().all(|(mode, _)| is_bits(mode)) {
             return Vec::new();
         }
         let streams = Streams::new(self.mode_seed);
@@ -149,11 +168,38 @@ impl HammingSpec {
         tests
     }
 
-    fn draw(&self, sequence: &Sequence) -> Result<Vec<(String, String)>, KeyError> {
-        if self.n_modes == 0 || self.n_modes > 1 << 20 {
-            let message = format!("must lie in 1..=2^20, not {}", self.n_modes);
-            return Err(KeyError::new("n_modes", message));
+    /// Refuses more modes, `n` as `key` says, than anybody wants to wait for: every object is compared
+    /// with all of them, and test objects are drawn from each if they are of `bits`.
+    fn check_sizes(
+        &self,
+        sequence: &Sequence,
+        key: &str,
+        n: usize,
+        bits: bool,
+    ) -> Result<(), KeyError> {
+        if n == 0 {
+            return Err(KeyError::new(key, "there must be at least 1 mode"));
         }
+        let n = n as u64;
+        let (width, k) = (sequence.layout().width as u64, sequence.symbols().len() as u64);
+        let characters = width * sequence.symbol_chars().unwrap_or(1) as u64;
+        let draws_tests = bits && self.test_set.as_os_str().is_empty();
+        let limits = [
+            (if draws_tests { characters } else { 0 }, MAX_TESTS, "test objects"),
+            (width * k, MAX_DISTANCES, "distances of symbols from modes"),
+        ];
+        for (per_mode, limit, what) in limits {
+            if n.saturating_mul(per_mode) > limit {
+                let total = n as f64 * per_mode as f64;
+                let message = format!("{n} modes make {total:.1e} {what}, more than {limit:.0e}");
+                return Err(KeyError::new(key, message)
+                    .help(format!("at most {} modes here; the papers use 60", limit / per_mode)));
+            }
+        }
+        Ok(())
+    }
+
+    fn draw(&self, sequence: &Sequence) -> Result<Vec<(String, String)>, KeyError> {
         let block = self.blocks.first().map_or(0, |block| block.chars().count());
         if block == 0 || self.blocks.iter().any(|other| other.chars().count() != block) {
             return Err(KeyError::new("blocks", "blocks must be of one length, at least 1"));

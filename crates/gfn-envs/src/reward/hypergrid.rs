@@ -195,11 +195,21 @@ impl Modes for HypergridReward {
     }
 
     fn modes_of(&self, row: &[i32], _log_reward: f64) -> Vec<u64> {
-        // Mixed radix; wraps (as a hash) where there are more than 2^64 modes.
+        // Mixed radix where all modes fit; else a hash: two of a million modes share a number with
+        // a probability of 3e-8.
+        let fits = self.count().is_some();
         let mode = row[..self.dim].iter().try_fold(0u64, |id, &s| {
             let run = self.run[s as usize]?;
-            Some(id.wrapping_mul(self.n_runs.max(2) | 1).wrapping_add(run))
+            Some(if fits { id * self.n_runs + run } else { mix(id ^ mix(run)) })
         });
         mode.into_iter().collect()
     }
+}
+
+/// The next number of SplitMix64: one to one, and every bit depends on all bits.
+fn mix(x: u64) -> u64 {
+    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
 }

@@ -48,6 +48,7 @@ pub struct TableSpec {
 impl Kind<RewardAxis> for TableSpec {
     const NAME: &'static str = "table";
     const SUMMARY: &'static str = "values from a CSV or NPY file, transformed";
+    const NEUTRAL_KEYS: &'static [&'static str] = &["path", "source", "sha256"];
 
     fn build(&self, context: RewardContext<'_>) -> Result<Box<dyn Reward>, KeyError> {
         if is_empty(&self.path) {

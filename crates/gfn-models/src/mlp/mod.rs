@@ -13,6 +13,7 @@ use rand::rngs::ChaCha8Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::check_size;
 use crate::dropout::Dropout;
 use crate::engine::native::NativeNetwork;
 use crate::network::{ModelAxis, Network, NetworkContext, ParamInit, Tokens, check_layout};
@@ -50,12 +51,9 @@ impl Kind<ModelAxis> for MlpSpec {
         }
         let trunks = if self.shared { 1.0 } else { context.heads.len() as f64 };
         let (hidden, inputs) = (self.hidden as f64, context.layout.n_tokens as f64);
-        let weights = trunks * hidden * (inputs + hidden * (self.layers - 1) as f64);
-        if weights > MAX_WEIGHTS {
-            let message = format!("the network would have {weights:.1e} weights");
-            return Err(KeyError::new("hidden", message)
-                .help(format!("keep it below {MAX_WEIGHTS:.0e}: fewer layers, or narrower ones")));
-        }
+        let heads = hidden * context.width() as f64;
+        let weights = trunks * hidden * (inputs + hidden * (self.layers - 1) as f64) + heads;
+        check_size(self.layers, "hidden", weights)?;
         Ok(Box::new(Mlp { spec: self.clone(), context }))
     }
 }
@@ -71,9 +69,6 @@ pub struct Mlp {
     spec: MlpSpec,
     context: NetworkContext,
 }
-
-/// Beyond this, parameters and optimiser states do not fit into the memory of a workstation.
-const MAX_WEIGHTS: f64 = 1e9;
 
 impl Mlp {
     /// The hidden layers from `params`, starting with the sparse first one.

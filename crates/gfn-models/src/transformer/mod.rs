@@ -15,6 +15,7 @@ use rand::rngs::ChaCha8Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::check_size;
 use crate::dropout::Dropout;
 use crate::engine::native::NativeNetwork;
 use crate::network::{ModelAxis, Network, NetworkContext, ParamInit, Tokens, check_layout};
@@ -103,6 +104,10 @@ impl Kind<ModelAxis> for TransformerSpec {
             let message = format!("{} tokens per state are too many", layout.n_active);
             return Err(KeyError::new("kind", message).help("use `mlp`"));
         }
+        let [width, hidden] = [self.width, self.feed_forward].map(|size| size as f64);
+        let per_layer = width * (4.0 * width + 2.0 * hidden);
+        let ends = layout.n_tokens + context.width();
+        check_size(self.layers, "width", self.layers as f64 * per_layer + width * ends as f64)?;
         Ok(Box::new(Transformer { spec: self.clone(), context }))
     }
 }

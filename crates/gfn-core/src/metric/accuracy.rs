@@ -1,8 +1,7 @@
-//! The expected reward of the policy relative to that of the target: the accuracy of
+//! Accuracy: the expected reward of the policy relative to that of the target: the accuracy of
 //! arXiv:2408.05885.
 
-use super::{Better, Column, EvalContext, Metric, MetricContext, MetricEntry};
-use crate::RewardError;
+use super::{Better, Column, EvalContext, Metric, MetricContext, MetricEntry, MetricError};
 
 pub(super) const ENTRY: MetricEntry = MetricEntry {
     name: "accuracy",
@@ -13,6 +12,10 @@ pub(super) const ENTRY: MetricEntry = MetricEntry {
 struct Accuracy;
 
 impl Metric for Accuracy {
+    fn name(&self) -> &'static str {
+        ENTRY.name
+    }
+
     fn columns(&self) -> Vec<Column> {
         vec![
             Column::new(
@@ -32,7 +35,7 @@ impl Metric for Accuracy {
         ]
     }
 
-    fn evaluate(&mut self, eval: &EvalContext<'_>) -> Result<Vec<Option<f64>>, RewardError> {
+    fn evaluate(&mut self, eval: &EvalContext<'_>) -> Result<Vec<Option<f64>>, MetricError> {
         let Some(objects) = eval.objects()? else { return Ok(vec![None; 2]) };
         // Relative to the largest reward: R itself may overflow.
         let max = objects.log_reward.iter().copied().fold(f64::NEG_INFINITY, f64::max);
