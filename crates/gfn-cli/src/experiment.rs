@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gfn_core::backward::BackwardContext;
+use gfn_core::exact::Exact;
 use gfn_core::graph::ExploreError;
-use gfn_core::learn::{Parts, Plan, Trainer};
-use gfn_core::metric::{Column, EvalContext, Exact, MetricContext, TestSet};
+use gfn_core::learn::{Components, Plan, Trainer};
+use gfn_core::metric::{Column, EvalContext, MetricContext, TestSet};
 use gfn_core::registry::{Files, RewardContext};
 use gfn_core::{Environment, Layers, Purpose, Reward, StateGraph, States, Streams};
 use gfn_models::network::NetworkContext;
@@ -162,7 +163,7 @@ impl Experiment {
         let mut rng = Streams::new(spec.seed).get(Purpose::Init, 0);
         let engine =
             gfn_models::engine::new(network, context, &plan.heads, &spec.train, &device, &mut rng);
-        let parts = Parts { objective, backward, plan, metrics, context: metric_context };
+        let parts = Components { objective, backward, plan, metrics, context: metric_context };
         let trainer = Trainer::new(engine, parts, spec.train.clone(), spec.seed, spec.eval.seed);
         Ok(Self { trainer, columns, env, reward, exact, data: files.into_read() })
     }

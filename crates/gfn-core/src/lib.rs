@@ -9,29 +9,24 @@
 //! outside through [`registry::Entry`].
 
 pub mod backward;
-pub mod environment;
-pub mod graph;
-pub mod layers;
+pub mod exact;
 pub mod learn;
 pub mod metric;
 pub mod objective;
-pub mod policy;
 pub mod registry;
-pub mod reward;
-pub mod rng;
-pub mod sampler;
-pub mod schedule;
-pub mod special;
-pub mod states;
-pub mod trajectories;
+pub mod sample;
 pub mod vector;
+pub mod world;
 
-pub use environment::{BrokenLaw, Environment, Layout, NO_TOKEN};
-pub use graph::StateGraph;
-pub use layers::Layers;
-pub use policy::{Direction, Policy};
+pub use exact::graph::StateGraph;
+pub use exact::layers::Layers;
+pub use exact::{graph, layers, special};
 pub use registry::{Entry, KeyError};
-pub use reward::{Modes, Reward, RewardError, TargetEstimate};
-pub use rng::{Purpose, Streams};
-pub use states::States;
-pub use trajectories::{RowPlan, Trajectories};
+pub use sample::policy::{Direction, Policy};
+pub use sample::rng::{Purpose, Streams};
+pub use sample::{policy, rng, sampler};
+pub use world::environment::{BrokenLaw, Environment, Layout, NO_TOKEN};
+pub use world::reward::{Modes, Reward, RewardError, TargetEstimate};
+pub use world::states::States;
+pub use world::trajectories::{RowPlan, Trajectories};
+pub use world::{environment, reward, row_index, states, trajectories};

@@ -9,7 +9,7 @@ use std::ops::Range;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use gfn_core::learn::head::{Head, HeadSize, TRUNK};
 use gfn_core::registry::Axis;
-use gfn_core::{Direction, KeyError, Layout, NO_TOKEN};
+use gfn_core::{KeyError, Layout, NO_TOKEN};
 use rand::rngs::ChaCha8Rng;
 
 use crate::dropout::Dropout;
@@ -34,8 +34,7 @@ impl NetworkContext {
     /// Numbers that a head gives for each state.
     pub fn size(&self, head: Head) -> usize {
         match head.size {
-            HeadSize::Actions(Direction::Forward) => self.layout.n_actions,
-            HeadSize::Actions(Direction::Backward) => self.layout.n_back_actions,
+            HeadSize::Actions(direction) => self.layout.n_actions_in(direction),
             HeadSize::Scalar => 1,
             HeadSize::Parameter => 0,
         }

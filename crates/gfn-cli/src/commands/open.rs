@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::train::existing_run;
 use crate::error::Failure;
 use crate::run::checkpoint::{self, Checkpoint, Index};
+use crate::run::directory::spec_of_run;
 use crate::spec::Spec;
 use crate::{Experiment, Registry};
 
@@ -29,7 +29,7 @@ impl OpenRun {
         overrides: &[String],
         which: &str,
     ) -> Result<Self, Failure> {
-        let file = existing_run(path)?;
+        let file = spec_of_run(path)?;
         for argument in overrides {
             if !argument.trim_start().starts_with("eval.") {
                 return Err(Failure::usage(format!(

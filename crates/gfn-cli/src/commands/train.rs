@@ -17,6 +17,7 @@ use crate::run::checkpoint::{self, Checkpoint};
 use crate::run::directory::{RunDirectory, differences, move_aside};
 use crate::run::manifest::Manifest;
 use crate::run::metrics::{self, Clocks};
+use crate::run::samples::sample_csv;
 use crate::run::table::{Table, cell, cut_back};
 use crate::signals::Stop;
 use crate::spec::Spec;
@@ -398,7 +399,7 @@ impl<'a> Session<'a> {
     /// Fresh samples of the final policy, in samples.csv.
     fn write_samples(&self) -> Result<(), Failure> {
         let n = self.spec.eval.samples;
-        let text = super::sample::sample_csv(&self.experiment, n, self.spec.eval.seed)?;
+        let text = sample_csv(&self.experiment, n, self.spec.eval.seed)?;
         self.directory.write("samples.csv", text.as_bytes())
     }
 
@@ -473,14 +474,4 @@ fn log_row(report: &Report, log_z: Option<f64>, clocks: Clocks) -> Vec<String> {
         format!("{:.3}", clocks.wall_s),
         format!("{:.3}", clocks.train_s),
     ]
-}
-
-/// The run directory as `eval` and `sample` are given it.
-pub(super) fn existing_run(path: &Path) -> Result<std::path::PathBuf, Failure> {
-    let spec = path.join("spec.toml");
-    if spec.is_file() {
-        return Ok(spec);
-    }
-    Err(Failure::usage(format!("`{}` is not a run directory: it has no spec.toml", path.display()))
-        .help("give the directory that `gfn train` printed, for example results/quickstart/s0"))
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ureq::http::{Response, StatusCode, Uri, header};
 use ureq::{Agent, Body};
 
-use super::part::{Part, Resume};
+use super::partial_file::{PartialFile, Resume};
 use super::{
     DataError, DataErrorKind, DataFile, LARGEST, Outcome, create, differ, install, installed,
     sha256,
@@ -103,7 +103,7 @@ fn attempt(
     options: &mut FetchOptions<'_>,
 ) -> Result<Outcome, Trouble> {
     let target = dir.join(entry.file);
-    let mut part = Part::open(&target)?;
+    let mut part = PartialFile::open(&target)?;
     if let Err(trouble) = download(&mut part, url, options) {
         // A refusal leaves nothing behind, except the part of an earlier download.
         if part.len() == 0 {
@@ -140,7 +140,11 @@ fn checked(entry: &DataFile, source: &[u8]) -> Result<Vec<u8>, String> {
 }
 
 /// Completes the part from that address.
-fn download(part: &mut Part, url: &str, options: &mut FetchOptions<'_>) -> Result<(), Trouble> {
+fn download(
+    part: &mut PartialFile,
+    url: &str,
+    options: &mut FetchOptions<'_>,
+) -> Result<(), Trouble> {
     let agent = agent(url, options.stall);
     let mut resume = part.resume(url);
     loop {
@@ -231,7 +235,7 @@ fn is_same(response: &Response<Body>, at: &Resume) -> bool {
 
 /// Appends the body of an answer to the part.
 fn receive(
-    part: &mut Part,
+    part: &mut PartialFile,
     url: &str,
     response: Response<Body>,
     options: &mut FetchOptions<'_>,

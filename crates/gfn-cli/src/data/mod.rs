@@ -9,7 +9,7 @@ mod convert;
 mod directory;
 mod fetch;
 mod import;
-mod part;
+mod partial_file;
 mod pickle;
 
 use std::fs::File;

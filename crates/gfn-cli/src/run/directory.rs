@@ -162,3 +162,16 @@ fn flatten(table: &toml::Table) -> std::collections::BTreeMap<String, String> {
     }
     out
 }
+
+/// The spec of the run in `path`.
+///
+/// # Errors
+/// When there is no run.
+pub fn spec_of_run(path: &Path) -> Result<PathBuf, Failure> {
+    let spec = path.join("spec.toml");
+    if spec.is_file() {
+        return Ok(spec);
+    }
+    Err(Failure::usage(format!("`{}` is not a run directory: it has no spec.toml", path.display()))
+        .help("give the directory that `gfn train` printed, for example results/quickstart/s0"))
+}

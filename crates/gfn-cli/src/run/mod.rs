@@ -4,4 +4,5 @@ pub mod checkpoint;
 pub mod directory;
 pub mod manifest;
 pub mod metrics;
+pub mod samples;
 pub mod table;

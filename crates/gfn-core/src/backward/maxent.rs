@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{BackwardAxis, BackwardContext, BackwardStrategy, PbSource};
-use crate::metric::Exact;
+use crate::exact::Exact;
 use crate::registry::Kind;
 use crate::{Environment, KeyError};
 

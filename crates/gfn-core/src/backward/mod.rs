@@ -16,11 +16,11 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::exact::Exact;
 use crate::learn::engine::Values;
 use crate::learn::expr::Var;
 use crate::learn::update::{Follows, Rate, Update, ValueCopy};
 use crate::learn::view::{BatchView, Loss, PbSource};
-use crate::metric::Exact;
 use crate::registry::{Axis, Entry};
 use crate::{Environment, KeyError};
 

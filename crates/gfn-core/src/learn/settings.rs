@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::KeyError;
-use crate::schedule::{Schedule, Shape};
+use crate::learn::schedule::{Schedule, Shape};
 
 /// What computes the network's passes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -76,7 +76,7 @@ pub struct Counters {
 }
 
 /// The parts that an experiment is made of, besides its model.
-pub struct Parts {
+pub struct Components {
     /// The objective.
     pub objective: Box<dyn Objective>,
     /// The backward strategy.
@@ -89,7 +89,7 @@ pub struct Parts {
     pub context: MetricContext,
 }
 
-impl Parts {
+impl Components {
     /// The environment.
     pub fn env(&self) -> &dyn Environment {
         &*self.context.env
@@ -108,7 +108,7 @@ impl Parts {
 /// Trains a GFlowNet: every iteration samples trajectories with P_F, computes their rewards, and
 /// makes the updates of the [`Plan`]. Each touches the parameters alone that its loss reads.
 pub struct Trainer {
-    pub(super) parts: Parts,
+    pub(super) parts: Components,
     settings: TrainSettings,
     pub(super) engine: Box<dyn Engine>,
     pub(super) history: VecDeque<Trajectories>,
@@ -124,7 +124,7 @@ impl Trainer {
     /// A trainer of a model that has the heads of the plan.
     pub fn new(
         mut engine: Box<dyn Engine>,
-        parts: Parts,
+        parts: Components,
         settings: TrainSettings,
         seed: u64,
         eval_seed: u64,
@@ -161,7 +161,7 @@ impl Trainer {
     }
 
     /// The parts of the experiment.
-    pub fn parts(&self) -> &Parts {
+    pub fn parts(&self) -> &Components {
         &self.parts
     }
 

@@ -2,7 +2,7 @@
 
 use super::head::Head;
 use super::view::Loss;
-use crate::schedule::Schedule;
+use crate::learn::schedule::Schedule;
 
 /// What an update computes its loss on.
 #[derive(Clone, Debug, PartialEq)]

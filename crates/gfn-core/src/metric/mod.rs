@@ -21,7 +21,7 @@ use std::sync::Arc;
 use rand::RngExt;
 use serde::Serialize;
 
-use crate::graph::{StateGraph, Target};
+use crate::exact::Exact;
 use crate::policy::{Direction, Policy};
 use crate::rng::Purpose;
 use crate::sampler::{Draw, Exploration, Sampler};
@@ -85,15 +85,6 @@ impl Column {
     fn headline(self, place: u8) -> Self {
         Self { headline: Some(place), ..self }
     }
-}
-
-/// The enumerated graph of an environment and its target distribution.
-#[derive(Debug)]
-pub struct Exact {
-    /// All states and edges.
-    pub graph: StateGraph,
-    /// P* and log Z by enumeration.
-    pub target: Target,
 }
 
 /// What metrics are built from; fixed for a run.
@@ -286,9 +277,10 @@ impl<'a> EvalContext<'a> {
         let env = &*self.fixed.env;
         let layout = env.layout();
         let sum = |direction: Direction| {
-            let (n_actions, actions) = match direction {
-                Direction::Forward => (layout.n_actions, &trajectories.actions),
-                Direction::Backward => (layout.n_back_actions, &trajectories.back_actions),
+            let n_actions = layout.n_actions_in(direction);
+            let actions = match direction {
+                Direction::Forward => &trajectories.actions,
+                Direction::Backward => &trajectories.back_actions,
             };
             let mut mask = vec![false; n_actions];
             let mut log_probs = vec![0.0; n_actions];
@@ -314,10 +306,7 @@ impl<'a> EvalContext<'a> {
                 for i in first..end {
                     let log_prob = |transition: usize| {
                         let (row, logits) = rows.next().expect("a row per transition");
-                        match direction {
-                            Direction::Forward => env.legal(row, &mut mask),
-                            Direction::Backward => env.legal_back(row, &mut mask),
-                        }
+                        env.legal_in(direction, row, &mut mask);
                         crate::policy::log_softmax(logits, &mask, &mut log_probs);
                         log_probs[actions[transition] as usize]
                     };

@@ -1,85 +1,59 @@
 //! Sets of objects: where each has its values, and lists of them in files.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 
 use gfn_core::registry::RewardContext;
+use gfn_core::row_index::{Digits, RowIndex};
 use gfn_core::{KeyError, States};
 
-/// The place of every object in a list, without hashing where the objects fill a box: then an
-/// object is a number with one digit per cell.
+/// The place of every object in a list.
 #[derive(Debug)]
-pub struct ObjectIndex {
-    digits: Vec<Range<i32>>,
-    places: Places,
+pub enum ObjectIndex {
+    /// The list has all rows of a box, in the order of their numbers.
+    Box(Digits),
+    /// It has these.
+    Listed(States, RowIndex),
 }
-
-#[derive(Debug)]
-enum Places {
-    /// The list is in the order of the numbers and has no gaps.
-    Number,
-    /// Place of every number; [`NONE`] where there is none.
-    Table(Vec<u32>),
-    Hashed(HashMap<Vec<i32>, u32>),
-}
-
-const NONE: u32 = u32::MAX;
 
 impl ObjectIndex {
     /// The index of all objects of a box, in the order of their numbers.
-    pub fn of_box(digits: Vec<Range<i32>>) -> Self {
-        Self { digits, places: Places::Number }
+    ///
+    /// # Panics
+    /// When there are more than can be counted.
+    pub fn of_box(cells: Vec<Range<i32>>) -> Self {
+        Self::Box(Digits::new(cells, usize::MAX).expect("a list of them is at hand"))
     }
 
     /// The index of listed objects, and the places (first, again) of those listed twice.
     pub fn new(objects: &States) -> (Self, Vec<(usize, usize)>) {
         let first = objects.rows().next().unwrap_or_default();
-        let mut digits: Vec<Range<i32>> = first.iter().map(|&cell| cell..cell + 1).collect();
+        let mut cells: Vec<Range<i32>> = first.iter().map(|&cell| cell..cell + 1).collect();
         for row in objects.rows() {
-            for (range, &cell) in digits.iter_mut().zip(row) {
+            for (range, &cell) in cells.iter_mut().zip(row) {
                 *range = range.start.min(cell)..range.end.max(cell + 1);
             }
         }
-        let size = digits.iter().try_fold(1usize, |size, range| size.checked_mul(range.len()));
-        let dense = size.filter(|&size| size <= 4 * objects.len() + 1024);
-        let mut index = match dense {
-            Some(size) => Self { digits, places: Places::Table(vec![NONE; size]) },
-            None => Self { digits, places: Places::Hashed(HashMap::new()) },
-        };
+        let mut index = RowIndex::new(Digits::new(cells, 4 * objects.len() + 1024));
+        let mut known = States::with_capacity(objects.width(), objects.len());
         let mut twice = Vec::new();
         for (i, row) in objects.rows().enumerate() {
-            if let Some(first) = index.place(row) {
-                twice.push((first, i));
-                continue;
+            if let Some(first) = index.get(&known, row) {
+                twice.push((first as usize, i));
             }
-            let number = index.number(row);
-            match &mut index.places {
-                Places::Table(places) => places[number] = i as u32,
-                Places::Hashed(places) => drop(places.insert(row.to_vec(), i as u32)),
-                Places::Number => {}
+            known.push(row);
+            if twice.last().is_none_or(|&(_, again)| again != i) {
+                index.insert_last(&known);
             }
         }
-        (index, twice)
-    }
-
-    fn number(&self, row: &[i32]) -> usize {
-        let digits = row.iter().zip(&self.digits);
-        digits.fold(0, |n, (&cell, range)| n * range.len() + (cell - range.start) as usize)
+        (Self::Listed(known, index), twice)
     }
 
     /// The place of an object in the list.
     pub fn place(&self, row: &[i32]) -> Option<usize> {
-        if let Places::Hashed(places) = &self.places {
-            return places.get(row).map(|&place| place as usize);
-        }
-        if !row.iter().zip(&self.digits).all(|(cell, range)| range.contains(cell)) {
-            return None;
-        }
-        let number = self.number(row);
-        match &self.places {
-            Places::Table(places) => Some(places[number] as usize).filter(|&p| p != NONE as usize),
-            _ => Some(number),
+        match self {
+            Self::Box(digits) => digits.number(row),
+            Self::Listed(known, index) => index.get(known, row).map(|place| place as usize),
         }
     }
 }

@@ -8,12 +8,12 @@ use rayon::prelude::*;
 
 use super::Mlp;
 use crate::engine::native::{
-    Finish, Mat, NativeNetwork, Panels, Tape, Weights, add_bias_relu, grow, largest_first, matmul,
-    scatter_rows, sum_into_bias, sum_rows,
+    Finish, Mat, NativeNetwork, Panels, Tape, Weights, add_bias_relu, buffer_for, largest_first,
+    matmul, scatter_rows, sum_into_bias, sum_rows,
 };
 
 /// A trunk with the output layers that stand on it.
-struct Part {
+struct TrunkAndHeads {
     /// Index of the trunk's first parameter (weight, bias, weight, bias, …).
     trunk: usize,
     /// Index of the first output layer's weight.
@@ -29,7 +29,7 @@ pub(super) struct NativeMlp {
     layers: usize,
     n_active: usize,
     width: usize,
-    parts: Vec<Part>,
+    parts: Vec<TrunkAndHeads>,
 }
 
 impl NativeMlp {
@@ -39,14 +39,19 @@ impl NativeMlp {
         let width = context.width();
         let per_trunk = 2 * mlp.spec.layers;
         let parts = if mlp.spec.shared {
-            vec![Part { trunk: 0, heads: per_trunk, columns: 0..width, sizes }]
+            vec![TrunkAndHeads { trunk: 0, heads: per_trunk, columns: 0..width, sizes }]
         } else {
             let heads = sizes.len() * per_trunk;
             let mut start = 0;
             let part = |(h, &size): (usize, &usize)| {
                 let columns = start..start + size;
                 start += size;
-                Part { trunk: h * per_trunk, heads: heads + 2 * h, columns, sizes: vec![size] }
+                TrunkAndHeads {
+                    trunk: h * per_trunk,
+                    heads: heads + 2 * h,
+                    columns,
+                    sizes: vec![size],
+                }
             };
             sizes.iter().enumerate().map(part).collect()
         };
@@ -60,7 +65,7 @@ impl NativeMlp {
     }
 
     /// The weights of a part's heads side by side, `[hidden, columns]`, then their biases.
-    fn merge(&self, part: &Part, params: &[Vec<f32>], merged: &mut Vec<f32>) {
+    fn merge(&self, part: &TrunkAndHeads, params: &[Vec<f32>], merged: &mut Vec<f32>) {
         merged.clear();
         for row in 0..self.hidden {
             for (h, &size) in part.sizes.iter().enumerate() {
@@ -104,7 +109,7 @@ impl NativeNetwork for NativeMlp {
         tape.ids.extend_from_slice(ids);
         tape.kept.resize_with(self.parts.len() * layers, Vec::new);
         let asked: Vec<bool> = self.parts.iter().map(|part| tape.asks_for(&part.columns)).collect();
-        let output = grow(&mut tape.output, start, n, self.width);
+        let output = buffer_for(&mut tape.output, start, n, self.width);
         for (p, part) in self.parts.iter().enumerate() {
             // A trunk of its own need not run for what nobody asks for.
             if !asked[p] {
@@ -115,7 +120,7 @@ impl NativeNetwork for NativeMlp {
                 let index = part.trunk + 2 * layer;
                 let bias = &weights.values[index + 1];
                 let (before, rest) = tape.kept.split_at_mut(p * layers + layer);
-                let out = grow(&mut rest[0], start, n, hidden);
+                let out = buffer_for(&mut rest[0], start, n, hidden);
                 if layer == 0 {
                     sum_rows(out, &weights.values[index], ids, self.n_active, hidden);
                     add_bias_relu(out, bias);
@@ -266,7 +271,7 @@ impl NativeMlp {
                     Some(above) => Mat::new(above, n, hidden),
                 };
                 let gate = Finish::Gate(&tape.kept[p * self.layers + layer]);
-                let gradient = grow(&mut below[layer], 0, n, hidden);
+                let gradient = buffer_for(&mut below[layer], 0, n, hidden);
                 self.panels(weights, p)[2 * layer + 1].product(gradient, hidden, dy, gate);
             }
         }
@@ -309,7 +314,7 @@ impl NativeMlp {
     fn head_gradients(
         &self,
         passed: &[Passed<'_>],
-        part: &Part,
+        part: &TrunkAndHeads,
         first: usize,
         keep: bool,
         mut heads: Vec<&mut [f32]>,
@@ -347,7 +352,7 @@ impl NativeMlp {
     fn bias_gradients<'a>(
         &self,
         passed: &[Passed<'_>],
-        part: &Part,
+        part: &TrunkAndHeads,
         keep: bool,
         mut trunk: Vec<&'a mut [f32]>,
         mut heads: Vec<&'a mut [f32]>,

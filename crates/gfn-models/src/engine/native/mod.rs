@@ -35,7 +35,7 @@ pub use kernels::{
 pub use largest_first::largest_first;
 pub use panels::{Finish, Panels};
 pub(in crate::engine) use tape::PER_THREAD;
-pub use tape::{NativeNetwork, Tape, Weights, backward_by_tape, grow};
+pub use tape::{NativeNetwork, Tape, Weights, backward_by_tape, buffer_for};
 pub use transpose::transpose;
 
 /// A network whose values are host arrays.

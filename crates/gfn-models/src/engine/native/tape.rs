@@ -76,7 +76,7 @@ impl Tape {
 
 /// The part of a buffer that holds `n` new units of `size` after `start` old ones. Its content is to
 /// be overwritten: buffers that are long enough are not cleared.
-pub fn grow(buffer: &mut Vec<f32>, start: usize, n: usize, size: usize) -> &mut [f32] {
+pub fn buffer_for(buffer: &mut Vec<f32>, start: usize, n: usize, size: usize) -> &mut [f32] {
     let (start, end) = (start * size, (start + n) * size);
     if buffer.len() < end {
         buffer.resize(end, 0.0);

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::engine::native::{Mat, add, matmul, relu_gradient, scatter_rows};
-use crate::engine::native::{Tape, Weights, grow};
+use crate::engine::native::{Tape, Weights, buffer_for};
 
 use super::super::{
     ATTENTION_IN, ATTENTION_OUT, CONTRACT, DROPPED_EMBEDDING, EXPAND, NORM_1, NORM_2, NormPlace,
@@ -51,7 +51,7 @@ struct Pass<'a> {
 
 /// The part of a buffer for so many rows of `size` numbers, to be overwritten.
 fn room(buffer: &mut Vec<f32>, rows: usize, size: usize) -> &mut [f32] {
-    grow(buffer, 0, rows, size)
+    buffer_for(buffer, 0, rows, size)
 }
 
 /// The same, zero.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::engine::native::{Mat, add, add_bias, add_bias_relu, add_rows, matmul};
-use crate::engine::native::{Tape, Weights, grow};
+use crate::engine::native::{Tape, Weights, buffer_for};
 
 use super::super::attention::Queries;
 use super::super::{
@@ -15,7 +15,7 @@ use super::{Dropping, FIRST_QKV, KEPT, NativeTransformer, TOP, at, gather, linea
 
 /// A buffer's part for the rows of a range, which are new.
 fn new_rows<'a>(buffer: &'a mut Vec<f32>, range: &Range<usize>, size: usize) -> &'a mut [f32] {
-    grow(buffer, range.start, range.len(), size)
+    buffer_for(buffer, range.start, range.len(), size)
 }
 
 impl NativeTransformer {
@@ -38,7 +38,7 @@ impl NativeTransformer {
             self.layer(weights, &rows, &added, layer, dropping, &mut tape.kept, &mut tape.scratch);
         }
         self.finish(weights, &added.read, &mut tape.kept);
-        let output = grow(&mut tape.output, start, n, self.output_width());
+        let output = buffer_for(&mut tape.output, start, n, self.output_width());
         self.heads(weights, ids, &added.read, &tape.kept, output, &mut tape.scratch);
     }
 
@@ -125,7 +125,7 @@ impl NativeTransformer {
             done = end;
         }
 
-        let sum = grow(sum, 0, n, width);
+        let sum = buffer_for(sum, 0, n, width);
         linear(sum, mixed, params, first + ATTENTION_OUT, n);
         add_bias(sum, param(ATTENTION_OUT + 1));
         let dropped = |place: usize, size: usize, values: &mut [f32]| {
@@ -217,11 +217,11 @@ impl NativeTransformer {
             add_bias(output, bias);
             return;
         }
-        let on_first = grow(on_first, 0, n, columns);
+        let on_first = buffer_for(on_first, 0, n, columns);
         matmul(on_first, false, first_rows, weight);
         add_bias(on_first, bias);
         let empty = slot_rows.len() / width;
-        let on_slots = grow(on_slots, 0, empty, symbols);
+        let on_slots = buffer_for(on_slots, 0, empty, symbols);
         linear(on_slots, slot_rows, &weights.values, self.symbol_head(), empty);
         add_bias(on_slots, &weights.values[self.symbol_head() + 1]);
         let mut of_slots = on_slots.chunks_exact(symbols);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::{DataError, DataErrorKind};
 
 /// `<file>.part`, locked, and `<file>.part.etag`, which says what it is a part of.
-pub struct Part {
+pub struct PartialFile {
     path: PathBuf,
     origin: PathBuf,
     file: File,
@@ -22,7 +22,7 @@ pub struct Resume {
     pub etag: String,
 }
 
-impl Part {
+impl PartialFile {
     /// Opens the part of that file, which may be empty.
     ///
     /// # Errors

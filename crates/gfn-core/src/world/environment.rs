@@ -16,6 +16,15 @@ pub struct BrokenLaw {
 /// An observation slot that holds no token.
 pub const NO_TOKEN: i32 = -1;
 
+/// Which way along the edges of the state graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// From s0 towards objects: P_F.
+    Forward,
+    /// From objects back to s0: P_B.
+    Backward,
+}
+
 /// The fixed sizes of an environment, from which buffers and networks are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
@@ -35,6 +44,16 @@ pub struct Layout {
     /// `slot k + symbol` over all `n_active` slots: k. Networks may then give each empty slot its own
     /// logits. Else 0.
     pub symbols_per_slot: usize,
+}
+
+impl Layout {
+    /// Actions of a direction, legal or not.
+    pub fn n_actions_in(&self, direction: Direction) -> usize {
+        match direction {
+            Direction::Forward => self.n_actions,
+            Direction::Backward => self.n_back_actions,
+        }
+    }
 }
 
 /// A directed acyclic graph of states, walked one action at a time.
@@ -63,6 +82,14 @@ pub trait Environment: Any + Send + Sync {
     /// Which backward actions are legal; none of them exactly in the initial state.
     /// `mask` has `n_back_actions` entries and is overwritten.
     fn legal_back(&self, row: &[i32], mask: &mut [bool]);
+
+    /// Which actions of a direction are legal.
+    fn legal_in(&self, direction: Direction, row: &[i32], mask: &mut [bool]) {
+        match direction {
+            Direction::Forward => self.legal(row, mask),
+            Direction::Backward => self.legal_back(row, mask),
+        }
+    }
 
     /// Takes a legal forward action in place and returns the backward action that undoes it.
     fn step(&self, row: &mut [i32], action: usize) -> usize;
@@ -105,13 +132,6 @@ pub trait Environment: Any + Send + Sync {
     /// instead of hashing it.
     fn cell_ranges(&self) -> Option<Vec<Range<i32>>> {
         None
-    }
-
-    /// Whether no forward action is legal in `row`.
-    fn is_terminal(&self, row: &[i32]) -> bool {
-        let mut mask = vec![false; self.layout().n_actions];
-        self.legal(row, &mut mask);
-        !mask.contains(&true)
     }
 }
 

@@ -2,14 +2,7 @@
 
 use crate::{Environment, States};
 
-/// Which way along the edges of the state graph.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Direction {
-    /// From s0 towards objects: P_F.
-    Forward,
-    /// From objects back to s0: P_B.
-    Backward,
-}
+pub use crate::environment::Direction;
 
 /// Unnormalised log-probabilities over actions.
 pub trait Policy {

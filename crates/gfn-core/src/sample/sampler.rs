@@ -58,12 +58,12 @@ pub struct Rollout {
 /// Draws trajectories; keeps its buffers from batch to batch.
 #[derive(Debug, Default)]
 pub struct Sampler {
-    parts: Vec<Part>,
+    parts: Vec<Walkers>,
 }
 
 /// Trajectories that walk in lockstep.
 #[derive(Debug, Default)]
-struct Part {
+struct Walkers {
     walks: Vec<Walk>,
     active: Vec<usize>,
     batch: States,
@@ -107,7 +107,7 @@ impl Sampler {
         n: usize,
     ) -> Trajectories {
         let walking = Walking { env, direction: Direction::Forward, exploration, draw };
-        self.parts.resize_with(self.parts.len().max(1), Part::default);
+        self.parts.resize_with(self.parts.len().max(1), Walkers::default);
         self.parts[0].walk(walking, policy, &initial_states(env, n), 0, false);
         self.collect(walking, 1)
     }
@@ -127,7 +127,7 @@ impl Sampler {
     ) -> Rollout {
         let walking = Walking { env, direction: Direction::Forward, exploration, draw };
         let (n_parts, starts) = (policies.len(), initial_states(env, n));
-        self.parts.resize_with(self.parts.len().max(n_parts), Part::default);
+        self.parts.resize_with(self.parts.len().max(n_parts), Walkers::default);
         self.parts[..n_parts].par_iter_mut().zip(policies).enumerate().for_each(
             |(i, (part, policy))| {
                 let range = n * i / n_parts..n * (i + 1) / n_parts;
@@ -156,7 +156,7 @@ impl Sampler {
     ) -> Trajectories {
         let exploration = Exploration::NONE;
         let walking = Walking { env, direction: Direction::Backward, exploration, draw };
-        self.parts.resize_with(self.parts.len().max(1), Part::default);
+        self.parts.resize_with(self.parts.len().max(1), Walkers::default);
         self.parts[0].walk(walking, policy, terminals, 0, false);
         self.collect(walking, 1)
     }
@@ -216,7 +216,7 @@ fn initial_states(env: &dyn Environment, n: usize) -> States {
     starts
 }
 
-impl Part {
+impl Walkers {
     /// Walks from every row of `starts` until no action is legal. `first` is the number of the
     /// first trajectory in its batch. With `terminals` the policy is asked for terminal states with a
     /// choice backwards as well.
@@ -231,10 +231,7 @@ impl Part {
         let Walking { env, direction, exploration, draw } = walking;
         let layout = env.layout();
         let (n, width) = (starts.len(), layout.width);
-        let n_actions = match direction {
-            Direction::Forward => layout.n_actions,
-            Direction::Backward => layout.n_back_actions,
-        };
+        let n_actions = layout.n_actions_in(direction);
         self.walks.resize_with(n, Walk::default);
         for (i, (walk, start)) in self.walks.iter_mut().zip(starts.rows()).enumerate() {
             walk.rows.clear();
@@ -253,10 +250,7 @@ impl Part {
             let (row, start) = (&walk.rows[walk.rows.len() - width..], walk.legal.len());
             walk.legal.resize(start + n_actions, false);
             let mask = &mut walk.legal[start..];
-            match direction {
-                Direction::Forward => env.legal(row, mask),
-                Direction::Backward => env.legal_back(row, mask),
-            }
+            env.legal_in(direction, row, mask);
             let any = mask.contains(&true);
             if !any {
                 walk.legal.truncate(start);

@@ -5,11 +5,9 @@
 //! in a fixed order, so results do not depend on the number of threads.
 
 use rayon::prelude::*;
-use rustc_hash::FxHasher;
-use std::hash::Hasher;
-use std::ops::Range;
 
 use crate::policy::{Direction, Policy, log_softmax};
+use crate::row_index::{Digits, RowIndex};
 use crate::special::log_sum_exp;
 use crate::{BrokenLaw, Environment, Reward, RewardError, States};
 
@@ -51,82 +49,8 @@ pub struct StateGraph {
     index: RowIndex,
 }
 
-/// A map from rows to their index in a [`States`], without copying rows. Where the cells of an
-/// environment have few values ([`Environment::cell_ranges`]) a row is its own slot, as a number
-/// with one digit per cell; else rows are hashed, with open addressing.
-#[derive(Debug)]
-struct RowIndex {
-    slots: Vec<u32>,
-    len: usize,
-    digits: Option<Vec<Range<i32>>>,
-}
-
-const EMPTY: u32 = u32::MAX;
-
-fn hash(row: &[i32]) -> u64 {
-    let mut hasher = FxHasher::default();
-    for &cell in row {
-        hasher.write_i32(cell);
-    }
-    hasher.finish()
-}
-
-impl RowIndex {
-    /// An empty map for at most `limit` states.
-    fn new(env: &dyn Environment, limit: usize) -> Self {
-        let digits = env.cell_ranges().filter(|ranges| {
-            // Up to twice the slots that hashing would take.
-            let sizes = ranges.iter().map(|range| range.len() as u64);
-            let product = sizes.fold(1u64, |product, size| product.saturating_mul(size));
-            product <= (limit as u64).saturating_mul(4).min(u64::from(EMPTY))
-        });
-        let slots = match &digits {
-            Some(digits) => digits.iter().map(Range::len).product(),
-            None => 1024,
-        };
-        Self { slots: vec![EMPTY; slots], len: 0, digits }
-    }
-
-    fn slot(&self, states: &States, row: &[i32]) -> usize {
-        if let Some(digits) = &self.digits {
-            let number = |number: usize, (&cell, range): (&i32, &Range<i32>)| {
-                number * range.len() + (cell - range.start) as usize
-            };
-            return row.iter().zip(digits).fold(0, number);
-        }
-        let mask = self.slots.len() - 1;
-        let mut slot = (hash(row) >> 20) as usize & mask;
-        while self.slots[slot] != EMPTY && states.row(self.slots[slot] as usize) != row {
-            slot = (slot + 1) & mask;
-        }
-        slot
-    }
-
-    fn get(&self, states: &States, row: &[i32]) -> Option<u32> {
-        if let Some(digits) = &self.digits
-            && !row.iter().zip(digits).all(|(cell, range)| range.contains(cell))
-        {
-            return None;
-        }
-        match self.slots[self.slot(states, row)] {
-            EMPTY => None,
-            index => Some(index),
-        }
-    }
-
-    fn insert(&mut self, states: &States, slot: usize, index: u32) {
-        self.slots[slot] = index;
-        self.len += 1;
-        if self.digits.is_none() && self.len * 2 > self.slots.len() {
-            let larger = vec![EMPTY; self.slots.len() * 2];
-            let old = std::mem::replace(&mut self.slots, larger);
-            for index in old.into_iter().filter(|&index| index != EMPTY) {
-                let slot = self.slot(states, states.row(index as usize));
-                self.slots[slot] = index;
-            }
-        }
-    }
-}
+/// Where states are numbered: no place is left for more.
+const MOST_STATES: usize = u32::MAX as usize;
 
 impl StateGraph {
     /// Enumerates every reachable state, breadth first.
@@ -136,13 +60,14 @@ impl StateGraph {
     pub fn explore(env: &dyn Environment, limit: usize) -> Result<Self, ExploreError> {
         let layout = env.layout();
         let mut states = States::new(layout.width);
-        let mut index = RowIndex::new(env, limit);
+        // Up to twice the places that hashing would take.
+        let most = limit.saturating_mul(4).min(MOST_STATES);
+        let mut index = RowIndex::new(env.cell_ranges().and_then(|cells| Digits::new(cells, most)));
         let mut row = vec![0; layout.width];
         let mut mask = vec![false; layout.n_actions];
         env.reset(&mut row);
-        let slot = index.slot(&states, &row);
         states.push(&row);
-        index.insert(&states, slot, 0);
+        index.insert_last(&states);
 
         let (mut first_edge, mut edges) = (vec![0u32], Vec::new());
         let mut next = 0;
@@ -151,18 +76,16 @@ impl StateGraph {
             for action in (0..layout.n_actions).filter(|&action| mask[action]) {
                 row.copy_from_slice(states.row(next));
                 let back_action = env.step(&mut row, action) as u32;
-                let slot = index.slot(&states, &row);
-                let child = match index.slots[slot] {
-                    EMPTY => {
-                        if states.len() >= limit.min(EMPTY as usize) {
-                            return Err(ExploreError::TooLarge { limit });
-                        }
-                        let child = states.len() as u32;
-                        states.push(&row);
-                        index.insert(&states, slot, child);
-                        child
+                let child = match index.get(&states, &row) {
+                    Some(child) => child,
+                    None if states.len() >= limit.min(MOST_STATES) => {
+                        return Err(ExploreError::TooLarge { limit });
                     }
-                    child => child,
+                    None => {
+                        states.push(&row);
+                        index.insert_last(&states);
+                        states.len() as u32 - 1
+                    }
                 };
                 edges.push(Edge { child, action: action as u32, back_action });
             }
@@ -217,11 +140,8 @@ impl StateGraph {
             first_edge: Vec::with_capacity(n + 1),
             edges: Vec::with_capacity(edges.len()),
             terminals: Vec::new(),
-            // The slots stay where they are; what they hold is renumbered.
             index: {
-                for slot in index.slots.iter_mut().filter(|slot| **slot != EMPTY) {
-                    *slot = new[*slot as usize];
-                }
+                index.renumber(|old| new[old as usize]);
                 index
             },
         };
@@ -332,19 +252,11 @@ impl StateGraph {
         direction: Direction,
         block: usize,
     ) -> Vec<f64> {
-        let layout = env.layout();
-        let n_actions = match direction {
-            Direction::Forward => layout.n_actions,
-            Direction::Backward => layout.n_back_actions,
-        };
-        let legal = |row: &[i32], mask: &mut [bool]| match direction {
-            Direction::Forward => env.legal(row, mask),
-            Direction::Backward => env.legal_back(row, mask),
-        };
+        let n_actions = env.layout().n_actions_in(direction);
         // A state with a single legal action takes it for certain, and one without (half of a
         // grid, most of short strings) takes none: the policy is asked for the others alone.
         let undecided = |mask: &mut Vec<bool>, i: u32| {
-            legal(self.states.row(i as usize), mask);
+            env.legal_in(direction, self.states.row(i as usize), mask);
             (mask.iter().filter(|&&legal| legal).nth(1).is_some()).then_some(i)
         };
         let all = (0..self.states.len() as u32).into_par_iter();
@@ -367,7 +279,7 @@ impl StateGraph {
                 .for_each_init(
                     || vec![false; n_actions],
                     |mask, (i, (out, logits))| {
-                        legal(rows.row(i), mask);
+                        env.legal_in(direction, rows.row(i), mask);
                         log_softmax(logits, mask, out);
                     },
                 );

@@ -5,13 +5,13 @@
 //! per object for the rewards. Every state must be reached by paths of one length only, which is
 //! checked.
 
-use std::ops::Range;
 use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
 use crate::metric::MetricError;
 use crate::policy::{Direction, Policy, log_softmax};
+use crate::row_index::Digits;
 use crate::special::log_sum_exp;
 use crate::{BrokenLaw, Environment, Reward, RewardError, States};
 
@@ -23,8 +23,7 @@ const CHUNK: usize = 64;
 /// The numbering of an environment's states, and the target over its objects once it is known.
 #[derive(Debug)]
 pub struct Layers {
-    digits: Vec<Range<i32>>,
-    size: usize,
+    digits: Digits,
     target: OnceLock<LayeredTarget>,
 }
 
@@ -72,24 +71,12 @@ impl Bits {
 impl Layers {
     /// A numbering, if the environment's cells have few enough values: at most `limit` numbers.
     pub fn new(env: &dyn Environment, limit: usize) -> Option<Self> {
-        let digits = env.cell_ranges()?;
-        let mut sizes = digits.iter().map(Range::len);
-        let size = sizes.try_fold(1usize, |size, n| size.checked_mul(n))?;
-        let fits = size <= limit.min(u32::MAX as usize);
-        fits.then(|| Self { digits, size, target: OnceLock::new() })
+        let digits = Digits::new(env.cell_ranges()?, limit.min(u32::MAX as usize))?;
+        Some(Self { digits, target: OnceLock::new() })
     }
 
     fn number(&self, row: &[i32]) -> usize {
-        let digits = row.iter().zip(&self.digits);
-        digits.fold(0, |n, (&cell, range)| n * range.len() + (cell - range.start) as usize)
-    }
-
-    fn write_row(&self, number: usize, row: &mut [i32]) {
-        let mut rest = number;
-        for (cell, range) in row.iter_mut().zip(&self.digits).rev() {
-            *cell = range.start + (rest % range.len()) as i32;
-            rest /= range.len();
-        }
+        self.digits.number(row).expect("cells stay within their ranges")
     }
 
     /// P_T(x) of every object, by their numbers, under a policy; and the target.
@@ -103,11 +90,11 @@ impl Layers {
         policy: &dyn Policy,
         reward: &dyn Reward,
     ) -> Result<(Vec<f64>, &LayeredTarget), MetricError> {
-        let width = self.digits.len();
-        let mut visits = vec![0.0; self.size];
-        let mut objects = Bits::new(self.size);
-        let mut expanded = Bits::new(self.size);
-        let mut layer = Bits::new(self.size);
+        let width = self.digits.width();
+        let mut visits = vec![0.0; self.digits.size()];
+        let mut objects = Bits::new(self.digits.size());
+        let mut expanded = Bits::new(self.digits.size());
+        let mut layer = Bits::new(self.digits.size());
         let mut row = vec![0; width];
         env.reset(&mut row);
         visits[self.number(&row)] = 1.0;
@@ -116,13 +103,13 @@ impl Layers {
         let (mut rows, mut numbers) = (States::new(width), Vec::with_capacity(BLOCK));
         let (mut logits, mut edges) = (Vec::new(), Vec::new());
         while !layer.is_empty() {
-            let mut next = Bits::new(self.size);
+            let mut next = Bits::new(self.digits.size());
             let mut of_layer = layer.iter().peekable();
             while of_layer.peek().is_some() {
                 rows.clear();
                 numbers.clear();
                 for number in of_layer.by_ref() {
-                    self.write_row(number, &mut row);
+                    self.digits.write_row(number, &mut row);
                     env.legal(&row, &mut mask);
                     if !mask.contains(&true) {
                         objects.insert(number);
@@ -146,7 +133,7 @@ impl Layers {
                 }
             }
             if let Some(again) = next.first_in(&expanded).or_else(|| next.first_in(&objects)) {
-                self.write_row(again, &mut row);
+                self.digits.write_row(again, &mut row);
                 let law = "all paths from s0 to a state have one length, as walking layer by layer \
                            (eval.max_streamed_states) needs";
                 return Err(BrokenLaw { law, row }.into());
@@ -214,14 +201,14 @@ impl Layers {
         if let Some(target) = self.target.get() {
             return Ok(target);
         }
-        let mut rows = States::new(self.digits.len());
-        let mut row = vec![0; self.digits.len()];
+        let mut rows = States::new(self.digits.width());
+        let mut row = vec![0; self.digits.width()];
         let mut log_reward = Vec::with_capacity(n);
         let mut numbers = objects.iter().peekable();
         while numbers.peek().is_some() {
             rows.clear();
             for number in numbers.by_ref().take(8 * BLOCK) {
-                self.write_row(number, &mut row);
+                self.digits.write_row(number, &mut row);
                 rows.push(&row);
             }
             let start = log_reward.len();
