@@ -35,10 +35,6 @@ fn strings(dir: &std::path::Path) -> String {
 
 /// After some iterations: copies differ from the values that are trained.
 fn trained(world: &str, model: &str, objective: &str, backward: &str, train: &str) -> Experiment {
-    let backward = match backward.contains("kind") {
-        true => backward.to_owned(),
-        false => format!("kind = '{backward}'"),
-    };
     let text = format!(
         "{world}[model]\n{model}\n[objective]\n{objective}\n[backward]\n{backward}\n\
          [train]\nlr = 0.005\nbatch = 8\n{train}\n[eval]\nmetrics = []\n"
@@ -58,9 +54,8 @@ fn sample(experiment: &Experiment, n: usize) -> Trajectories {
     let exploration = Exploration { epsilon: 0.3, temperature: 1.0 };
     let policy = experiment.trainer.policy();
     let mut drawn = Sampler::default().forward(&*experiment.env, &policy, exploration, draw, n);
-    let mut log_reward = vec![0.0; n];
-    experiment.reward.log_reward(&drawn.terminals(), &mut log_reward).unwrap();
-    drawn.log_reward = log_reward;
+    drawn.log_reward = vec![0.0; n];
+    experiment.reward.log_reward(&drawn.terminals(), &mut drawn.log_reward).unwrap();
     drawn
 }
 
@@ -190,11 +185,8 @@ const TARGET: Values = Values::Copy("target");
 
 fn facts(e: &mut Experiment, backward: &str, drawn: &Trajectories) -> Facts {
     let paths = Head::scalar("log_paths");
-    let has_target =
-        e.trainer.parts().plan.updates.iter().any(|planned| {
-            planned.update.copy.is_some_and(|copy| TARGET == Values::Copy(copy.name))
-        });
-    let source = e.trainer.parts().backward.source();
+    let (plan, source) = (&e.trainer.parts().plan, e.trainer.parts().backward.source());
+    let has_target = plan.updates[plan.main].update.copy.is_some();
     let mut trajectories = Vec::new();
     for i in 0..drawn.len() {
         let rows = drawn.rows(i);
@@ -203,22 +195,20 @@ fn facts(e: &mut Experiment, backward: &str, drawn: &Trajectories) -> Facts {
             let (from, to) = (drawn.states.row(at), drawn.states.row(at + 1));
             let (action, back) = (drawn.actions[t], drawn.back_actions[t]);
             let pb = |values| log_prob(e, Head::BACKWARD, values, to, back);
-            let (network, n_parents) =
-                (source != PbSource::Fixed, mask(&*e.env, Head::BACKWARD, to));
-            let n_parents = n_parents.iter().filter(|&&legal| legal).count() as f64;
+            let legal_back = mask(&*e.env, Head::BACKWARD, to);
+            let n_parents = legal_back.iter().filter(|&&legal| legal).count() as f64;
             let log_pb = match source {
                 PbSource::Trained => pb(Values::Current),
                 PbSource::Frozen(values) => pb(values),
-                PbSource::Fixed if backward == "uniform" => -n_parents.ln(),
+                PbSource::Fixed if backward.contains("uniform") => -n_parents.ln(),
                 PbSource::Fixed => (n_paths(&*e.env, from) / n_paths(&*e.env, to)).ln(),
             };
-            let own_log_pb = if network { pb(Values::Current) } else { f64::NAN };
-            let log_pb_at_parent = if network {
+            let (mut own_log_pb, mut log_pb_at_parent) = (f64::NAN, f64::NAN);
+            if source != PbSource::Fixed {
+                own_log_pb = pb(Values::Current);
                 let at_parent = logits(e, Head::BACKWARD, Values::Current, from);
-                at_parent[back as usize] - log_norm(&at_parent, &mask(&*e.env, Head::BACKWARD, to))
-            } else {
-                f64::NAN
-            };
+                log_pb_at_parent = at_parent[back as usize] - log_norm(&at_parent, &legal_back);
+            }
             let is_last = at + 2 == rows.end;
             let (mut target_log_pf, mut target_next) = (f64::NAN, f64::NAN);
             if has_target {
@@ -226,7 +216,6 @@ fn facts(e: &mut Experiment, backward: &str, drawn: &Trajectories) -> Facts {
                 let legal = mask(&*e.env, Head::FORWARD, to);
                 target_next = log_norm(&logits(e, Head::FORWARD, TARGET, to), &legal);
             }
-            let has_flow = e.trainer.parts().plan.heads.contains(&Head::FLOW);
             // s0 has one path; so have objects with one parent as many as that has.
             let of_from = if at == rows.start { 0.0 } else { scalar(e, paths, from) };
             let of_to = if is_last && n_parents == 1.0 { of_from } else { scalar(e, paths, to) };
@@ -237,7 +226,7 @@ fn facts(e: &mut Experiment, backward: &str, drawn: &Trajectories) -> Facts {
                 log_pb_at_parent,
                 flow: scalar(e, Head::FLOW, from),
                 next_flow: if is_last { f64::NAN } else { scalar(e, Head::FLOW, to) },
-                inflow: if has_flow { inflow(e, to) } else { f64::NAN },
+                inflow: inflow(e, to),
                 paths: [of_from, of_to],
                 logit: logits(e, Head::FORWARD, Values::Current, from)[action as usize],
                 target_log_pf,
@@ -268,13 +257,12 @@ fn huber(knee: f64, residual: f64) -> f64 {
     }
 }
 
-const PENALTIES: [(&str, fn(f64) -> f64); 7] = [
+const PENALTIES: [(&str, fn(f64) -> f64); 6] = [
     ("'squared'", |r| r * r),
     ("'huber'", |r| huber(1.0, r)),
     ("{ huber = 0.5 }", |r| huber(0.5, r)),
     ("'linex'", |r| linex(1.0, r)),
     ("{ linex = -1.5 }", |r| linex(-1.5, r)),
-    ("{ linex = 0.5 }", |r| linex(0.5, r)),
     ("'cosh'", |r| bounded(r) + bounded(-r) - 2.0),
 ];
 
@@ -355,13 +343,9 @@ fn vargrad() -> Vec<(String, Law)> {
         }
         at(low)
     });
-    let named = |penalty: &str, law| (format!("kind = 'vargrad'\npenalty = {penalty}"), law);
-    vec![
-        named("'squared'", variance),
-        named("{ linex = 0.5 }", linex),
-        named("'cosh'", cosh),
-        named("{ huber = 0.5 }", huber),
-    ]
+    let penalties = ["'squared'", "{ linex = 0.5 }", "'cosh'", "{ huber = 0.5 }"];
+    let texts = penalties.map(|penalty| format!("kind = 'vargrad'\npenalty = {penalty}"));
+    texts.into_iter().zip([variance, linex, cosh, huber]).collect()
 }
 
 fn laws() -> Vec<(String, Law)> {
@@ -404,19 +388,17 @@ fn assert_close(value: f64, expected: f64, what: &str) {
 fn objectives_equal_their_equations() {
     let dir = tempfile::tempdir().unwrap();
     for world in [GRID, &strings(dir.path())] {
-        for (model, engine) in [
-            (MODELS[0], "native"),
-            (MODELS[1], "native"),
-            (MODELS[2], "native"),
-            (MODELS[0], "burn"),
-        ] {
+        for (which, engine) in [(0, "native"), (1, "native"), (2, "native"), (0, "burn")] {
+            let model = MODELS[which];
             for (i, (objective, law)) in laws().iter().enumerate() {
                 // All strategies in turn: a loss knows no more of them than where log P_B is read.
                 let all = ["naive", "tlm", "uniform", "maxent", "learned_maxent", "pessimistic"];
                 for backward in [all[i % 2], all[2 + i % 4]] {
                     let has_no_pb = objective.contains("'fm'") && backward == "naive";
                     let backward = if has_no_pb { "uniform" } else { backward };
-                    let train = format!("engine = '{engine}'");
+                    let backward = &format!("kind = '{backward}'");
+                    // Residuals far below 0: exponentials go on as lines.
+                    let train = format!("engine = '{engine}'\nlog_z_init = -12");
                     let mut e = trained(world, model, objective, backward, &train);
                     let drawn = sample(&e, 16);
                     let facts = facts(&mut e, backward, &drawn);
@@ -439,7 +421,8 @@ fn losses_of_single_transitions_equal_their_equations() {
     };
     for world in [GRID, &strings(dir.path())] {
         for (objective, law) in laws().iter().filter(|(objective, _)| of_transitions(objective)) {
-            let backward = if objective.contains("'fm'") { "uniform" } else { "naive" };
+            let fm = objective.contains("'fm'");
+            let backward = if fm { "kind = 'uniform'" } else { "kind = 'naive'" };
             let mut e = trained(world, MODELS[0], objective, backward, "");
             let drawn = sample(&e, 16);
             let facts = facts(&mut e, backward, &drawn);
@@ -484,10 +467,9 @@ fn losses_of_p_b_equal_their_equations() {
                 let mut e = trained(world, model, "kind = 'tb'", backward, "");
                 let drawn = sample(&e, 16);
                 let facts = facts(&mut e, backward, &drawn);
-                let apart =
-                    facts.steps().map(|s| (s.own_log_pb - s.log_pb).abs()).fold(0.0, f64::max);
+                let moved = facts.steps().any(|s| (s.own_log_pb - s.log_pb).abs() > 1e-3);
                 let what = format!("{world}{model}\n{backward}");
-                assert!(apart > 1e-3, "{what}: the copy is another than what is trained: {apart}");
+                assert!(moved, "{what}: the copy is another than what is trained");
                 let batch = e.trainer.batch_of(&drawn);
                 let (value, _) = e.trainer.gradients(BACKWARD, &batch);
                 assert_close(value, law(&facts), &what);
@@ -502,9 +484,9 @@ fn p_b_is_read_at_the_child() {
     let dir = tempfile::tempdir().unwrap();
     for world in [GRID, &strings(dir.path())] {
         for model in MODELS {
-            let mut e = trained(world, model, "kind = 'tb'", "naive", "");
+            let mut e = trained(world, model, "kind = 'tb'", "kind = 'naive'", "");
             let drawn = sample(&e, 16);
-            let mut facts = facts(&mut e, "naive", &drawn);
+            let mut facts = facts(&mut e, "kind = 'naive'", &drawn);
             let law = &balance(|r| r * r, f64::NEG_INFINITY)[0].1;
             let batch = e.trainer.batch_of(&drawn);
             let (value, _) = e.trainer.gradients(OBJECTIVE, &batch);
@@ -512,8 +494,7 @@ fn p_b_is_read_at_the_child() {
             let apart = facts.steps().map(|s| (s.log_pb - s.log_pb_at_parent).abs());
             assert!(apart.fold(0.0, f64::max) > 1e-2, "{model}");
             facts.trajectories.iter_mut().flatten().for_each(|s| s.log_pb = s.log_pb_at_parent);
-            let at_parent = law(&facts);
-            assert!((value - at_parent).abs() > 1e-4 * value, "{model}: {value} {at_parent}");
+            assert!((value - law(&facts)).abs() > 1e-4 * value, "{model}: {value}");
         }
     }
 }
