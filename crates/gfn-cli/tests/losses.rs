@@ -41,8 +41,7 @@ fn trained(world: &str, model: &str, objective: &str, backward: &str, train: &st
     );
     let registry = Registry::builtin();
     let spec = Spec::parse(&registry, "spec.toml", text, "test", &[]).unwrap();
-    let built = Experiment::build(&registry, &spec);
-    let mut experiment = built.unwrap_or_else(|failure| panic!("{}", failure.render()));
+    let mut experiment = Experiment::build(&registry, &spec).unwrap();
     for _ in 0..4 {
         experiment.trainer.step().unwrap();
     }
@@ -181,8 +180,6 @@ fn inflow(e: &mut Experiment, child: &[i32]) -> f64 {
     log_sum_exp(terms.into_iter())
 }
 
-const TARGET: Values = Values::Copy("target");
-
 fn facts(e: &mut Experiment, backward: &str, drawn: &Trajectories) -> Facts {
     let paths = Head::scalar("log_paths");
     let (plan, source) = (&e.trainer.parts().plan, e.trainer.parts().backward.source());
@@ -212,9 +209,10 @@ fn facts(e: &mut Experiment, backward: &str, drawn: &Trajectories) -> Facts {
             let is_last = at + 2 == rows.end;
             let (mut target_log_pf, mut target_next) = (f64::NAN, f64::NAN);
             if has_target {
-                target_log_pf = log_prob(e, Head::FORWARD, TARGET, from, action);
+                let target = Values::Copy("target");
+                target_log_pf = log_prob(e, Head::FORWARD, target, from, action);
                 let legal = mask(&*e.env, Head::FORWARD, to);
-                target_next = log_norm(&logits(e, Head::FORWARD, TARGET, to), &legal);
+                target_next = log_norm(&logits(e, Head::FORWARD, target, to), &legal);
             }
             // s0 has one path; so have objects with one parent as many as that has.
             let of_from = if at == rows.start { 0.0 } else { scalar(e, paths, from) };
@@ -257,7 +255,8 @@ fn huber(knee: f64, residual: f64) -> f64 {
     }
 }
 
-const PENALTIES: [(&str, fn(f64) -> f64); 6] = [
+type Penalty = fn(f64) -> f64;
+const PENALTIES: [(&str, Penalty); 6] = [
     ("'squared'", |r| r * r),
     ("'huber'", |r| huber(1.0, r)),
     ("{ huber = 0.5 }", |r| huber(0.5, r)),
@@ -268,7 +267,7 @@ const PENALTIES: [(&str, fn(f64) -> f64); 6] = [
 
 type Law = Box<dyn Fn(&Facts) -> f64>;
 
-fn balance(penalty: fn(f64) -> f64, min: f64) -> [(&'static str, Law); 3] {
+fn balance(penalty: Penalty, min: f64) -> [(&'static str, Law); 3] {
     // log F(s'), which at objects is log R, raised to the clip.
     let after = move |s: &Step| s.end.map_or(s.next_flow, |end| end.max(min));
     let tb = move |f: &Facts| f.mean_of_ratios(min, |ratio| penalty(f.log_z + ratio));
@@ -304,7 +303,7 @@ fn subtb(facts: &Facts, lambda: f64, weighting: &str) -> f64 {
     }
 }
 
-fn soft_dqn(f: &Facts, alpha: f64, l0: f64, leaf: f64, penalty: fn(f64) -> f64) -> f64 {
+fn soft_dqn(f: &Facts, alpha: f64, l0: f64, leaf: f64, penalty: Penalty) -> f64 {
     let tau = 1.0 / (1.0 - alpha);
     let moved = f.steps().any(|s| (s.target_log_pf - s.log_pf).abs() > 1e-3);
     assert!(moved, "the target is another than the online values");

@@ -157,8 +157,11 @@ fn all_trajectories(env: &dyn Environment) -> Trajectories {
     all
 }
 
-/// P_F(τ), and loss and gradient of the batch that is τ alone, for every trajectory.
-fn one_by_one(e: &mut Experiment, all: &Trajectories) -> Vec<(f64, f64, Vec<Option<Vec<f32>>>)> {
+/// P_F(τ), and loss and gradient of the batch that is τ alone.
+type Alone = (f64, f64, Vec<Option<Vec<f32>>>);
+
+/// Every trajectory alone.
+fn one_by_one(e: &mut Experiment, all: &Trajectories) -> Vec<Alone> {
     let one = |i: usize| {
         let mut one = Trajectories::new(all.states.width());
         one.push_of(all, i);
@@ -184,7 +187,7 @@ fn one_by_one(e: &mut Experiment, all: &Trajectories) -> Vec<(f64, f64, Vec<Opti
 }
 
 /// E over P_F(τ) of the gradient of parameter `i`.
-fn expected(of: &[(f64, f64, Vec<Option<Vec<f32>>>)], i: usize) -> Vec<f64> {
+fn expected(of: &[Alone], i: usize) -> Vec<f64> {
     let mut sum = vec![0.0; of[0].2[i].as_ref().unwrap().len()];
     for (prob, _, gradients) in of {
         for (sum, g) in sum.iter_mut().zip(gradients[i].as_ref().unwrap()) {
