@@ -151,6 +151,7 @@ impl Experiment {
             top_k: spec.eval.top_k,
             test: test_set(&*env, &*reward, exact.is_some(), &spec.eval),
             backward_trajectories: spec.eval.backward_trajectories,
+            settings: spec.eval.settings.clone(),
         };
         let metrics: Vec<_> = spec
             .eval
@@ -158,7 +159,8 @@ impl Experiment {
             .iter()
             .filter_map(|name| registry.metrics.iter().find(|entry| entry.name == name))
             .map(|entry| (entry.build)(&metric_context))
-            .collect();
+            .collect::<Result<_, _>>()
+            .map_err(at("eval"))?;
         let columns = metrics.iter().flat_map(|metric| metric.columns()).collect();
         let mut rng = Streams::new(spec.seed).get(Purpose::Init, 0);
         let engine =

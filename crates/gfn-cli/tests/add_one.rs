@@ -8,10 +8,10 @@ use gfn_core::learn::expr::Var;
 use gfn_core::learn::head::Head;
 use gfn_core::learn::update::Update;
 use gfn_core::learn::view::{BatchView, Loss, PbSource};
-use gfn_core::metric::{Better, Column, EvalContext, Metric, MetricEntry};
+use gfn_core::metric::{Better, Column, EvalContext, Metric, MetricEntry, MetricError};
 use gfn_core::objective::{LogZ, OBJECTIVE, Objective, ObjectiveAxis};
 use gfn_core::registry::{Entry, Kind};
-use gfn_core::{Environment, KeyError, RewardError};
+use gfn_core::{Environment, KeyError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -91,26 +91,40 @@ impl BackwardStrategy for FirstMore {
     }
 }
 
-/// The probabilities that P_F passes through (0, 1) and through (1, 0).
-struct Passes;
+/// The probabilities that P_F passes through two cells: (0, 1) and (1, 0) unless told otherwise.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Passes {
+    cells: [[i32; 2]; 2],
+}
+
+impl Default for Passes {
+    fn default() -> Self {
+        Self { cells: [[0, 1], [1, 0]] }
+    }
+}
 
 const PASSES: MetricEntry = MetricEntry {
     name: "passes",
     summary: "states that are passed through",
-    build: |_| Box::new(Passes),
+    build: |context| Ok(Box::new(context.settings_of::<Passes>("passes")?)),
 };
 
 impl Metric for Passes {
+    fn name(&self) -> &'static str {
+        PASSES.name
+    }
+
     fn columns(&self) -> Vec<Column> {
         let column = |name: &str| Column::new(name, "1", Better::Neither, "a probability");
         vec![column("through_0_1"), column("through_1_0")]
     }
 
-    fn evaluate(&mut self, eval: &EvalContext<'_>) -> Result<Vec<Option<f64>>, RewardError> {
+    fn evaluate(&mut self, eval: &EvalContext<'_>) -> Result<Vec<Option<f64>>, MetricError> {
         let Some(exact) = &eval.fixed.exact else { return Ok(vec![None; 2]) };
         let visits = exact.graph.visits(eval.log_pf(exact));
-        let through = |row: [i32; 3]| exact.graph.find(&row).map(|i| visits[i]);
-        Ok(vec![through([0, 1, 0]), through([1, 0, 0])])
+        let through = |[x, y]: [i32; 2]| exact.graph.find(&[x, y, 0]).map(|i| visits[i]);
+        Ok(self.cells.map(through).to_vec())
     }
 }
 
@@ -173,6 +187,38 @@ fn one_more_of_everything_trains_and_measures() {
         assert!((found - expected).abs() < 0.02, "{found} {expected}");
     }
     assert!((mass[0][1] - mass[1][0]).abs() > 0.1, "P_B is not that of a symmetric strategy");
+}
+
+/// A metric reads its settings from the spec, and refuses what it does not know.
+#[test]
+fn metrics_have_settings_of_their_own() {
+    let registry = registry();
+    let build = |settings: &str| {
+        let spec = spec(&registry, 2);
+        let text = toml::to_string(&spec.resolved()).unwrap() + settings;
+        let spec = Spec::parse(&registry, "spec.toml", text, "test", &[])?;
+        // What is resolved says it again.
+        assert_eq!(spec.resolved()["eval"].get("settings").is_some(), !settings.is_empty());
+        Experiment::build(&registry, &spec)
+    };
+    let column = |settings: &str| {
+        let mut experiment = build(settings).unwrap_or_else(|f| panic!("{}", f.render()));
+        let at = experiment.columns.iter().position(|c| c.name == "through_0_1").unwrap();
+        experiment.trainer.evaluate().unwrap()[at].unwrap()
+    };
+    // Every trajectory passes through s0.
+    assert!((column("[eval.settings.passes]\ncells = [[0, 0], [1, 0]]\n") - 1.0).abs() < 1e-12);
+    assert!(column("") < 0.9);
+    for (settings, part) in [
+        ("[eval.settings.passes]\ncell = 1\n", "unknown field `cell`"),
+        ("[eval.settings.passes]\ncells = 'x'\n", "passes"),
+        ("[eval.settings.log_z]\n", "not among eval.metrics"),
+    ] {
+        let failure = build(settings).err().expect("refused");
+        let text = failure.render();
+        assert_eq!(failure.exit_code(), 2);
+        assert!(text.contains(part) && text.contains("spec.toml"), "{text}");
+    }
 }
 
 /// Errors of parts from outside name the key, as those of shipped parts do.

@@ -38,6 +38,7 @@ fn backward_estimates_agree_with_dynamic_programming() {
             top_k: 1,
             test: None,
             backward_trajectories: 1,
+            settings: Default::default(),
         };
         let eval = EvalContext::new(&fixed, &policy, None, Streams::new(5), 0);
         let expected = exact.graph.log_terminal_probs(eval.log_pf(&exact));

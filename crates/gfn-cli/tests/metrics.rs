@@ -75,8 +75,11 @@ impl Metric for Recorder {
     }
 }
 
-const RECORDER: MetricEntry =
-    MetricEntry { name: "recorder", summary: "", build: |_: &MetricContext| Box::new(Recorder) };
+const RECORDER: MetricEntry = MetricEntry {
+    name: "recorder",
+    summary: "",
+    build: |_: &MetricContext| Ok(Box::new(Recorder)),
+};
 
 fn cell(row: &[i32]) -> (usize, usize) {
     (row[0] as usize, row[1] as usize)
@@ -408,7 +411,7 @@ fn broken_policies_are_never_measured_as_good() {
             let eval = EvalContext::new(fixed, policy, Some(0.0), Streams::new(0), 0);
             let mut row = Vec::new();
             for entry in METRICS {
-                let mut metric = (entry.build)(fixed);
+                let mut metric = (entry.build)(fixed).unwrap();
                 let names = metric.columns().into_iter().map(|column| column.name);
                 row.extend(names.zip(metric.evaluate(&eval).unwrap()));
             }

@@ -601,7 +601,7 @@ fn too_many_modes_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("modes.txt");
     std::fs::write(&path, ("0".repeat(120) + "\n").repeat(1667)).unwrap();
-    let error = refused(HammingSpec { modes: path.clone(), ..Default::default() }).unwrap();
+    let error = refused(HammingSpec { modes: path, ..Default::default() }).unwrap();
     assert_eq!(error.key.as_deref(), Some("modes"));
     // With test objects of one's own it is the table of distances that counts.
     let test_set = dir.path().join("tests.txt");

@@ -1,7 +1,6 @@
 //! `gfn train`: create or resume a run, train, measure, save.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Instant;
 
 use gfn_core::RewardError;

@@ -4,6 +4,7 @@
 mod chosen;
 mod source;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use gfn_core::backward::BackwardAxis;
@@ -50,6 +51,10 @@ pub struct EvalSettings {
     /// Seed of evaluation; independent of the training seed. Evaluations draw the same numbers for
     /// all training seeds, so the spread over these contains no noise of the evaluation itself.
     pub seed: u64,
+    /// Settings of single metrics, by their names: `[eval.settings.<metric>]`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "BTreeMap<String, BTreeMap<String, serde_json::Value>>")]
+    pub settings: BTreeMap<String, toml::Table>,
 }
 
 impl Default for EvalSettings {
@@ -67,6 +72,7 @@ impl Default for EvalSettings {
             max_states: 3_000_000,
             max_streamed_states: 0,
             seed: 0,
+            settings: BTreeMap::new(),
         }
     }
 }
@@ -345,6 +351,10 @@ fn check_eval(registry: &Registry, source: &Source, eval: &EvalSettings) -> Resu
         return Err(Failure::usage(message).at(at("backward_trajectories")));
     }
     let names: Vec<&str> = registry.metrics.iter().map(|entry| entry.name).collect();
+    if let Some(other) = eval.settings.keys().find(|name| !eval.metrics.contains(name)) {
+        let message = format!("settings of `{other}`, which is not among eval.metrics");
+        return Err(Failure::usage(message).at(at("settings")));
+    }
     for (i, metric) in eval.metrics.iter().enumerate() {
         if !names.contains(&metric.as_str()) {
             let mut failure =

@@ -398,9 +398,8 @@ impl Trainer {
             dropout,
             passes: Vec::new(),
         });
-        let view = BatchView::new(batch, &tape, &source, &record, self.parts.plan.pb);
-        let loss = update.loss.loss(&view);
-        drop(view);
+        let pb = self.parts.plan.pb;
+        let loss = update.loss.loss(&BatchView::new(batch, &tape, &source, &record, pb));
         let (upstream, parameters) = record.upstream(&tape, loss);
         (loss.number(), self.engine.gradients(upstream, &parameters, groups))
     }

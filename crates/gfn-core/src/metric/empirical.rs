@@ -12,7 +12,7 @@ pub(super) const ENTRY: MetricEntry = MetricEntry {
     name: "empirical",
     summary: "l1 between the last training samples and the target, with its finite-sample floor",
     build: |context: &MetricContext| {
-        Box::new(Empirical { context: context.clone(), window: Window::default() })
+        Ok(Box::new(Empirical { context: context.clone(), window: Window::default() }))
     },
 };
 

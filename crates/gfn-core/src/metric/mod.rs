@@ -16,16 +16,20 @@ mod samples;
 mod target;
 
 use std::cell::OnceCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rand::RngExt;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::exact::Exact;
 use crate::policy::{Direction, Policy};
 use crate::rng::Purpose;
 use crate::sampler::{Draw, Exploration, Sampler};
-use crate::{BrokenLaw, Environment, Layers, Reward, RewardError, States, Streams, Trajectories};
+use crate::{
+    BrokenLaw, Environment, KeyError, Layers, Reward, RewardError, States, Streams, Trajectories,
+};
 
 pub use backward_estimate::{LogProbEstimate, estimate_log_probs};
 pub use correlation::{pearson, spearman, spearman_max};
@@ -108,6 +112,22 @@ pub struct MetricContext {
     pub test: Option<TestSet>,
     /// Backward trajectories per test object.
     pub backward_trajectories: usize,
+    /// Settings of single metrics, by their names.
+    pub settings: BTreeMap<String, toml::Table>,
+}
+
+impl MetricContext {
+    /// The settings of a metric, from `[eval.settings.<name>]`; what is left out is its default.
+    ///
+    /// # Errors
+    /// When a key is unknown, or a value of the wrong type.
+    pub fn settings_of<S: DeserializeOwned>(&self, name: &str) -> Result<S, KeyError> {
+        let table = self.settings.get(name).cloned().unwrap_or_default();
+        table.try_into().map_err(|error: toml::de::Error| {
+            let message = format!("of the metric `{name}`: {}", error.message());
+            KeyError::new("settings", message)
+        })
+    }
 }
 
 /// Objects to measure correlations on.
@@ -368,8 +388,8 @@ pub struct MetricEntry {
     pub name: &'static str,
     /// One line for `gfn list`.
     pub summary: &'static str,
-    /// Builds it for a run.
-    pub build: fn(&MetricContext) -> Box<dyn Metric>,
+    /// Builds it for a run, or says what is wrong with its settings.
+    pub build: fn(&MetricContext) -> Result<Box<dyn Metric>, KeyError>,
 }
 
 /// Every metric.

@@ -10,7 +10,7 @@ pub(super) const ENTRY: MetricEntry = MetricEntry {
     name: "modes",
     summary: "distinct modes found so far by training samples",
     build: |context: &MetricContext| {
-        Box::new(ModesFound { context: context.clone(), found: Some(BTreeSet::new()) })
+        Ok(Box::new(ModesFound { context: context.clone(), found: Some(BTreeSet::new()) }))
     },
 };
 

@@ -206,7 +206,8 @@ pub(crate) mod testing {
         }
 
         fn cell_ranges(&self) -> Option<Vec<Range<i32>>> {
-            Some(vec![0..self.n as i32])
+            let of_cell = 0..self.n as i32;
+            Some(vec![of_cell])
         }
     }
 }

@@ -236,8 +236,8 @@ impl Engine for Burn {
         let mut tracked = surrogate.map(|surrogate| surrogate.backward());
         let in_groups = self.common.in_groups(groups);
         let mut squares = Vec::new();
-        for i in 0..self.values.len() {
-            self.gradients[i] = in_groups[i].then(|| {
+        for (i, in_groups) in in_groups.into_iter().enumerate() {
+            self.gradients[i] = in_groups.then(|| {
                 if self.common.exempt[i] {
                     let group = &self.common.infos[i].group;
                     let by_name = parameters.iter().filter(|(name, _)| name == group);
