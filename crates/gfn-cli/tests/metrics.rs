@@ -495,7 +495,8 @@ impl Environment for Hops {
     }
 
     fn cell_ranges(&self) -> Option<Vec<Range<i32>>> {
-        Some(vec![0..4])
+        let of_cell = 0..4;
+        Some(vec![of_cell])
     }
 }
 
