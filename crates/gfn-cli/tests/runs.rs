@@ -172,15 +172,38 @@ fn assert_same(a: &Path, b: &Path) {
     assert_eq!(log(a), log(b));
 }
 
+/// Soft Q-learning on a buffer that begins to forget within the run.
+const REPLAY: [&str; 10] = [
+    "-s",
+    "objective.kind=soft_dqn",
+    "-s",
+    "objective.replay_capacity=400",
+    "-s",
+    "objective.replay_batch=64",
+    "-s",
+    "objective.start=3",
+    "-s",
+    "objective.updates=2",
+];
+
 #[test]
 fn interrupted_and_killed_runs_end_like_one_that_never_stopped() {
+    ends_like_one_that_never_stopped(&[]);
+}
+
+#[test]
+fn so_do_those_with_a_replay_buffer() {
+    ends_like_one_that_never_stopped(&REPLAY);
+}
+
+fn ends_like_one_that_never_stopped(more: &[&str]) {
     let workspace = Workspace::new();
-    let whole = workspace.train("whole", &[]);
+    let whole = workspace.train("whole", more);
     let broken = workspace.path("broken/run/s3");
 
     // Each signal once, at a different stage.
     for (i, signal) in [libc::SIGINT, libc::SIGTERM, libc::SIGUSR1].into_iter().enumerate() {
-        let child = workspace.start("broken", &[]);
+        let child = workspace.start("broken", more);
         wait_for("rows are written", || rows(&broken) >= 2 + 2 * i);
         unsafe_kill(child.id(), signal);
         let output = child.wait_with_output().unwrap();
@@ -191,13 +214,13 @@ fn interrupted_and_killed_runs_end_like_one_that_never_stopped() {
     // Killed without warning, many times, at any moment.
     let mut kills = 0;
     for delay in [0, 30, 1, 60, 5, 15, 45, 90, 120, 25] {
-        let mut child = workspace.start("broken", &[]);
+        let mut child = workspace.start("broken", more);
         std::thread::sleep(Duration::from_millis(delay));
         let _ = child.kill();
         kills += usize::from(child.wait().unwrap().signal() == Some(libc::SIGKILL));
     }
     assert!(kills > 0, "some run was killed");
-    let resumed = workspace.train("broken", &[]);
+    let resumed = workspace.train("broken", more);
     assert_same(&whole, &resumed);
 }
 
@@ -656,7 +679,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
     };
     let mlp = ["-s", "model.hidden=64"];
     let transformer = ["-s", "model.kind=transformer", "-s", "model.width=16"];
-    for (i, model) in [&mlp[..], &transformer].into_iter().enumerate() {
+    for (i, model) in [&mlp[..], &transformer, &REPLAY].into_iter().enumerate() {
         let one = train(&format!("one{i}"), "1", model);
         assert_same(&one, &train(&format!("four{i}"), "4", model));
     }
