@@ -133,7 +133,11 @@ snapshot!(
 );
 snapshot!(
     scorer_that_answers_nonsense,
-    run("train", SPEC.as_bytes(), &["reward.kind=command", "reward.command=['yes', 'good']"])
+    run(
+        "train",
+        SPEC.as_bytes(),
+        &["reward.kind=command", "reward.command=['sh', '-c', 'read x; yes good']"]
+    )
 );
 snapshot!(
     trees_on_a_grid,

@@ -204,13 +204,16 @@ fn misbehaving_programs_are_named_with_what_they_did() {
         assert!(message.contains("scorer") || message.contains("reward."), "{message:?}");
     };
     fails("sleep 60", "gave no answer within 0.5 s after 0 of 3 numbers, and again");
-    fails("echo 1; echo 2; cat > /dev/null", "gave no answer within 0.5 s after 2 of 3 numbers");
-    fails("echo 1; echo 2", "ended (exit status: 0) after 2 of 3 numbers");
-    fails("exec 1>&-; kill -9 $$", "ended (signal: 9");
-    fails("echo 1; echo nan; echo 3; cat > /dev/null", "gave `nan` for `yy`, not a number");
-    fails("echo 1; echo two; echo 3; cat > /dev/null", "gave `two` for `yy`, not a number");
-    fails("echo 1; echo 0; echo 3; cat > /dev/null", "`yy` has the value 0");
-    fails("sleep 0.1; echo 1; echo -inf; echo 1", "gave `-inf`");
+    fails(
+        "read x; echo 1; echo 2; cat > /dev/null",
+        "gave no answer within 0.5 s after 2 of 3 numbers",
+    );
+    fails("read x; echo 1; echo 2", "ended (exit status: 0) after 2 of 3 numbers");
+    fails("read x; exec 1>&-; kill -9 $$", "ended (signal: 9");
+    fails("read x; echo 1; echo nan; echo 3; cat > /dev/null", "gave `nan` for `yy`, not a number");
+    fails("read x; echo 1; echo two; echo 3; cat > /dev/null", "gave `two` for `yy`, not a number");
+    fails("read x; echo 1; echo 0; echo 3; cat > /dev/null", "`yy` has the value 0");
+    fails("read x; sleep 0.1; echo 1; echo -inf; echo 1", "gave `-inf`");
 
     // Numbers that nobody asked for are found at the next batch.
     let env = strings(2, &["x", "y"]);
