@@ -4,7 +4,7 @@
 use gfn_cli::spec::Spec;
 use gfn_cli::{Experiment, Registry};
 use gfn_core::backward::BACKWARD;
-use gfn_core::learn::batch::{Batch, PbOf, Transitions};
+use gfn_core::learn::batch::{Batch, Transitions};
 use gfn_core::learn::engine::{Ask, Readout, Rows, Values};
 use gfn_core::learn::head::Head;
 use gfn_core::learn::view::PbSource;
@@ -435,8 +435,7 @@ fn losses_of_single_transitions_equal_their_equations() {
             }
             assert!(steps.iter().any(|s| s.end.is_some()) && steps.iter().any(|s| s.end.is_none()));
             let parts = e.trainer.parts();
-            let pb = PbOf { strategy: &*parts.backward, network: parts.plan.network_pb() };
-            let batch = Batch::of_transitions(&*e.env, pb, &some);
+            let batch = Batch::of_transitions(&*e.env, &parts.pb(), &some);
             let (value, _) = e.trainer.gradients(OBJECTIVE, &batch);
             let facts = Facts { trajectories: vec![steps], log_z: f64::NAN };
             assert_close(value, law(&facts), &format!("{world}{objective}"));

@@ -4,8 +4,6 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 
 use super::engine::{ActionsTaken, Recording, Rows};
-use super::view::PbSource;
-use crate::backward::BackwardStrategy;
 use crate::policy::log_softmax;
 use crate::sampler::Rollout;
 use crate::trajectories::RowPlan;
@@ -69,11 +67,13 @@ pub struct Parents {
     pub offsets: Vec<u32>,
 }
 
+/// Writes the logits of a P_B without parameters at a child, over its legal backward actions.
+pub type FixedLogits<'a> = dyn Fn(&dyn Environment, &[i32], &[bool], &mut [f32]) + 'a;
+
 /// How log P_B comes into a batch.
-#[derive(Clone, Copy)]
 pub struct PbOf<'a> {
     /// What fixes it, if it has no parameters.
-    pub strategy: &'a dyn BackwardStrategy,
+    pub fixed: Option<Box<FixedLogits<'a>>>,
     /// Whether some loss reads P_B of a network.
     pub network: bool,
 }
@@ -95,7 +95,7 @@ pub struct Transitions {
 
 impl Batch {
     /// The trajectories of a rollout, with what it knows of them.
-    pub fn of_rollout(env: &dyn Environment, pb: PbOf<'_>, rollout: Rollout) -> Self {
+    pub fn of_rollout(env: &dyn Environment, pb: &PbOf<'_>, rollout: Rollout) -> Self {
         let Rollout { trajectories, rows, legal, recording } = rollout;
         Self::new(env, pb, trajectories, rows, Some(legal), recording)
     }
@@ -103,7 +103,7 @@ impl Batch {
     /// Any trajectories with their rewards.
     pub fn of_trajectories(
         env: &dyn Environment,
-        pb: PbOf<'_>,
+        pb: &PbOf<'_>,
         trajectories: Trajectories,
     ) -> Self {
         let rows = RowPlan::packed(env, &trajectories, pb.network);
@@ -112,7 +112,7 @@ impl Batch {
 
     fn new(
         env: &dyn Environment,
-        pb: PbOf<'_>,
+        pb: &PbOf<'_>,
         trajectories: Trajectories,
         plan: RowPlan,
         legal: Option<Vec<bool>>,
@@ -171,7 +171,7 @@ impl Batch {
     }
 
     /// Transitions that need not belong together.
-    pub fn of_transitions(env: &dyn Environment, pb: PbOf<'_>, transitions: &Transitions) -> Self {
+    pub fn of_transitions(env: &dyn Environment, pb: &PbOf<'_>, transitions: &Transitions) -> Self {
         let layout = env.layout();
         let m = transitions.actions.len();
         let mut forward = ActionsTaken::with_capacity(layout.n_actions, m);
@@ -219,7 +219,7 @@ impl Batch {
     }
 
     /// What log P_B needs: values where it is fixed, else choices at the children.
-    fn read_backward(&mut self, env: &dyn Environment, pb: PbOf<'_>, back_actions: &[u32]) {
+    fn read_backward(&mut self, env: &dyn Environment, pb: &PbOf<'_>, back_actions: &[u32]) {
         let n = env.layout().n_back_actions;
         let mut legal = vec![false; n];
         if pb.network {
@@ -237,12 +237,12 @@ impl Batch {
             }
             self.backward = Arc::new(backward);
         }
-        if pb.strategy.source() == PbSource::Fixed {
+        if let Some(fixed) = &pb.fixed {
             let (mut logits, mut log_probs) = (vec![0.0f32; n], vec![0.0f64; n]);
             let of = |(t, &taken): (usize, &u32)| {
                 let child = self.states.row(self.to[t] as usize);
                 env.legal_back(child, &mut legal);
-                pb.strategy.fixed_logits(env, child, &legal, &mut logits);
+                fixed(env, child, &legal, &mut logits);
                 log_softmax(&logits, &legal, &mut log_probs);
                 log_probs[taken as usize]
             };

@@ -63,12 +63,12 @@ impl Plan {
             Order::ForwardFirst => updates.extend(own),
         }
         let network = pb != PbSource::Fixed;
-        let of = PbOf { strategy: backward, network };
+        let of = pb_of(backward);
         let example = example(env);
         let planned: Vec<_> = updates
             .into_iter()
             .map(|update| {
-                let reads = reads_of(env, of, pb, &update, &example);
+                let reads = reads_of(env, &of, pb, &update, &example);
                 let mut groups: Vec<&str> = Vec::new();
                 for read in reads.iter().filter(|read| read.tracked) {
                     let of_network = (!read.head.is_parameter()).then_some(TRUNK);
@@ -136,6 +136,15 @@ impl Plan {
     }
 }
 
+/// How the log P_B of a strategy comes into batches.
+pub(super) fn pb_of(strategy: &dyn BackwardStrategy) -> PbOf<'_> {
+    let network = strategy.source() != PbSource::Fixed;
+    let fixed = |env: &dyn Environment, child: &[i32], legal: &[bool], logits: &mut [f32]| {
+        strategy.fixed_logits(env, child, legal, logits);
+    };
+    PbOf { fixed: if network { None } else { Some(Box::new(fixed)) }, network }
+}
+
 /// Two trajectories of the uniform policy, with rewards of 1.
 fn example(env: &dyn Environment) -> Trajectories {
     let draw = Draw { streams: Streams::new(0), purpose: Purpose::Test, step: 0 };
@@ -148,7 +157,7 @@ fn example(env: &dyn Environment) -> Trajectories {
 /// What the loss of an update reads of a batch.
 fn reads_of(
     env: &dyn Environment,
-    of: PbOf<'_>,
+    of: &PbOf<'_>,
     pb: PbSource,
     update: &Update,
     example: &Trajectories,

@@ -9,7 +9,7 @@ use super::batch::{Batch, PbOf};
 use super::engine::{Ask, Engine, Rows, Values};
 use super::expr::Tape;
 use super::head::Head;
-use super::plan::{Plan, Planned};
+use super::plan::{Plan, Planned, pb_of};
 use super::policy::EnginePolicy;
 use super::replay::{Buffer, Drawn};
 use super::settings::TrainSettings;
@@ -100,8 +100,9 @@ impl Components {
         &*self.context.reward
     }
 
-    fn pb(&self) -> PbOf<'_> {
-        PbOf { strategy: &*self.backward, network: self.plan.network_pb() }
+    /// How log P_B comes into batches.
+    pub fn pb(&self) -> PbOf<'_> {
+        pb_of(&*self.backward)
     }
 }
 
@@ -230,7 +231,7 @@ impl Trainer {
             .updates
             .iter()
             .any(on_current)
-            .then(|| Batch::of_rollout(self.parts.env(), self.parts.pb(), rollout));
+            .then(|| Batch::of_rollout(self.parts.env(), &self.parts.pb(), rollout));
 
         let mut done = vec![None; self.parts.plan.updates.len()];
         for (which, done) in done.iter_mut().enumerate() {
@@ -344,14 +345,14 @@ impl Trainer {
                 let buffer = self.buffers[which].as_ref().expect("made with the plan");
                 match buffer.draw(env.layout().width, batch, &mut rng) {
                     Drawn::Transitions(drawn) => {
-                        return Some(Batch::of_transitions(env, pb, &drawn));
+                        return Some(Batch::of_transitions(env, &pb, &drawn));
                     }
                     Drawn::Trajectories(trajectories) => trajectories,
                     Drawn::Objects(objects, log_reward) => back_from(&objects, log_reward),
                 }
             }
         };
-        Some(Batch::of_trajectories(env, pb, trajectories))
+        Some(Batch::of_trajectories(env, &pb, trajectories))
     }
 
     /// Makes an update. Returns the loss, and the norm of its gradient.
@@ -444,7 +445,7 @@ impl Trainer {
 
     /// A batch of the given trajectories with their rewards, as losses see it.
     pub fn batch_of(&self, trajectories: &Trajectories) -> Batch {
-        Batch::of_trajectories(self.parts.env(), self.parts.pb(), trajectories.clone())
+        Batch::of_trajectories(self.parts.env(), &self.parts.pb(), trajectories.clone())
     }
 
     /// Evaluates every metric under the current policy; one value per declared column.

@@ -11,7 +11,7 @@ use gfn_core::{Environment, States};
 
 use super::Common;
 use crate::dropout::Dropout;
-use crate::network::{Network, ParamInit, Tokens, upload_ints};
+use crate::network::{Network, Tokens, upload_ints};
 
 /// Fill value for logits of illegal actions. Not -infinity: NaN times zero poisons gradients.
 const ILLEGAL: f32 = -1e9;
@@ -42,15 +42,15 @@ impl Burn {
     pub(super) fn new(
         network: Box<dyn Network>,
         common: Common,
-        inits: Vec<ParamInit>,
+        values: Vec<Vec<f32>>,
         device: &Device,
     ) -> Self {
-        let upload = |init: ParamInit| {
-            tracked(Tensor::from_data(TensorData::new(init.values, init.shape), device))
+        let upload = |(info, value): (&ParamInfo, Vec<f32>)| {
+            tracked(Tensor::from_data(TensorData::new(value, info.shape), device))
         };
         Self {
             network,
-            values: inits.into_iter().map(upload).collect(),
+            values: common.infos.iter().zip(values).map(upload).collect(),
             copies: Vec::new(),
             passes: Vec::new(),
             gradients: vec![None; common.infos.len()],

@@ -51,9 +51,10 @@ pub fn new(
         context,
     };
     let native = settings.engine == EngineKind::Native && *device == Device::flex();
+    let values = inits.into_iter().map(|init| init.values).collect();
     match network.native().filter(|_| native) {
-        Some(native) => Box::new(native::Native::new(native, network.dropout(), common, inits)),
-        None => Box::new(burn::Burn::new(network, common, inits, device)),
+        Some(native) => Box::new(native::Native::new(native, network.dropout(), common, values)),
+        None => Box::new(burn::Burn::new(network, common, values, device)),
     }
 }
 

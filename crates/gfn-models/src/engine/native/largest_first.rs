@@ -4,6 +4,9 @@ use std::sync::Mutex;
 
 use rayon::prelude::*;
 
+/// How many numbers of a parameter or its gradient are worth a thread.
+pub(in crate::engine) const PER_THREAD: usize = 1 << 14;
+
 /// Runs every piece once, on all threads of the pool: the largest first, each next one on the thread
 /// that is free first. `work` gives the size of a piece, in any unit, with it.
 ///

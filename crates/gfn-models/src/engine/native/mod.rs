@@ -26,15 +26,14 @@ use self::awake::Awake;
 use self::tape::sums_of_squares;
 use super::{Common, NativeStep};
 use crate::dropout::Dropout;
-use crate::network::ParamInit;
 
 pub use kernels::{
     AdamStep, Mat, adam, add, add_bias, add_bias_relu, add_rows, lerp, matmul, relu_gradient,
     scatter_rows, sum_into_bias, sum_rows,
 };
+pub(in crate::engine) use largest_first::PER_THREAD;
 pub use largest_first::largest_first;
 pub use panels::{Finish, Panels};
-pub(in crate::engine) use tape::PER_THREAD;
 pub use tape::{NativeNetwork, Tape, Weights, backward_by_tape, buffer_for};
 pub use transpose::transpose;
 
@@ -104,9 +103,8 @@ impl Native {
         network: Box<dyn NativeNetwork>,
         dropout: f32,
         common: Common,
-        inits: Vec<ParamInit>,
+        values: Vec<Vec<f32>>,
     ) -> Self {
-        let values = inits.into_iter().map(|init| init.values).collect();
         let mut weights = Weights { values, ..Weights::default() };
         network.prepare(&mut weights);
         Self {

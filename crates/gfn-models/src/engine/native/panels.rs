@@ -12,7 +12,7 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::kernels::Mat;
-use super::tape::PER_THREAD;
+use super::largest_first::PER_THREAD;
 use super::transpose::transpose;
 
 /// Vector registers per row of a panel.

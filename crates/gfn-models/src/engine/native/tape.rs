@@ -6,6 +6,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::kernels::{add, sum_of_squares};
+use super::largest_first::PER_THREAD;
 use super::panels::Panels;
 use crate::dropout::Dropout;
 
@@ -112,9 +113,6 @@ impl<'a> OutputRows<'a> {
         &rows[(i - first) * self.width..][..self.width]
     }
 }
-
-/// How many numbers of a parameter or its gradient are worth a thread.
-pub(in crate::engine) const PER_THREAD: usize = 1 << 14;
 
 /// The sum of squares of every parameter's gradient. Cut into chunks by size alone: the same sums
 /// for any number of threads.
