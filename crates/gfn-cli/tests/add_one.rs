@@ -213,6 +213,7 @@ fn metrics_have_settings_of_their_own() {
         ("[eval.settings.passes]\ncell = 1\n", "unknown field `cell`"),
         ("[eval.settings.passes]\ncells = 'x'\n", "passes"),
         ("[eval.settings.log_z]\n", "not among eval.metrics"),
+        ("[eval.settings.distribution]\nk = 3\n", "has no settings"),
     ] {
         let failure = build(settings).err().expect("refused");
         let text = failure.render();

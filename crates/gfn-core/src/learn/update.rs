@@ -144,3 +144,22 @@ impl Update {
         Self { copy, ..self }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::learn::schedule::Shape;
+
+    #[test]
+    fn rates_follow_the_schedule_and_decay_besides() {
+        let schedule = |start: Option<f64>| {
+            let start = start.unwrap_or(1e-3);
+            Schedule { start, end: 0.0, steps: 2000, decay: 1.0, shape: Shape::Linear }
+        };
+        let rate = Rate { start: None, decay: 0.999 };
+        // The paper's factor after 1000 iterations, 0.999^1000 = 0.3677, at half the way to 0.
+        assert!((rate.at(schedule, 1000) - 0.5e-3 * 0.367_695).abs() < 1e-9);
+        assert_eq!(Rate::of(Some(2e-3)).at(schedule, 1000), 1e-3);
+        assert_eq!(Rate::NETWORK.at(schedule, 0), 1e-3);
+    }
+}

@@ -6,7 +6,7 @@ use super::{Better, Column, EvalContext, Metric, MetricContext, MetricEntry, Met
 pub(super) const ENTRY: MetricEntry = MetricEntry {
     name: "accuracy",
     summary: "expected reward relative to that under the target, also clipped at 1",
-    build: |_: &MetricContext| Ok(Box::new(Accuracy)),
+    build: |context: &MetricContext| context.without_settings(Accuracy),
 };
 
 struct Accuracy;

@@ -12,7 +12,7 @@ pub(super) const ENTRY: MetricEntry = MetricEntry {
     name: "correlation",
     summary: "Pearson and Spearman correlation of log R with log P_T",
     build: |context: &MetricContext| {
-        Ok(Box::new(Correlation { context: context.clone(), log_reward: None }))
+        context.without_settings(Correlation { context: context.clone(), log_reward: None })
     },
 };
 

@@ -5,7 +5,7 @@ use super::{Better, Column, EvalContext, Metric, MetricContext, MetricEntry, Met
 pub(super) const ENTRY: MetricEntry = MetricEntry {
     name: "distribution",
     summary: "exact tv, l1, jsd and kl between the sampled and the target distribution",
-    build: |_: &MetricContext| Ok(Box::new(Distribution)),
+    build: |context: &MetricContext| context.without_settings(Distribution),
 };
 
 struct Distribution;

@@ -5,7 +5,7 @@ use super::{Better, Column, EvalContext, Metric, MetricContext, MetricEntry, Met
 pub(super) const ENTRY: MetricEntry = MetricEntry {
     name: "elbo_eubo",
     summary: "lower and upper evidence bounds on log Z",
-    build: |_: &MetricContext| Ok(Box::new(ElboEubo)),
+    build: |context: &MetricContext| context.without_settings(ElboEubo),
 };
 
 struct ElboEubo;

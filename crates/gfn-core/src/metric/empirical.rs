@@ -12,7 +12,7 @@ pub(super) const ENTRY: MetricEntry = MetricEntry {
     name: "empirical",
     summary: "l1 between the last training samples and the target, with its finite-sample floor",
     build: |context: &MetricContext| {
-        Ok(Box::new(Empirical { context: context.clone(), window: Window::default() }))
+        context.without_settings(Empirical { context: context.clone(), window: Window::default() })
     },
 };
 

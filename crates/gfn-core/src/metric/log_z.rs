@@ -5,7 +5,7 @@ use super::{Better, Column, EvalContext, Metric, MetricContext, MetricEntry, Met
 pub(super) const ENTRY: MetricEntry = MetricEntry {
     name: "log_z",
     summary: "learned and exact log Z",
-    build: |_: &MetricContext| Ok(Box::new(LogZ)),
+    build: |context: &MetricContext| context.without_settings(LogZ),
 };
 
 struct LogZ;

@@ -128,6 +128,22 @@ impl MetricContext {
             KeyError::new("settings", message)
         })
     }
+
+    /// A metric that has no settings, unless the spec gives it some.
+    ///
+    /// # Errors
+    /// When it does.
+    pub fn without_settings(
+        &self,
+        metric: impl Metric + 'static,
+    ) -> Result<Box<dyn Metric>, KeyError> {
+        if self.settings.contains_key(metric.name()) {
+            let message = format!("the metric `{}` has no settings", metric.name());
+            return Err(KeyError::new("settings", message)
+                .help("what all metrics share stands in [eval] itself: `gfn schema`"));
+        }
+        Ok(Box::new(metric))
+    }
 }
 
 /// Objects to measure correlations on.

@@ -10,7 +10,8 @@ pub(super) const ENTRY: MetricEntry = MetricEntry {
     name: "modes",
     summary: "distinct modes found so far by training samples",
     build: |context: &MetricContext| {
-        Ok(Box::new(ModesFound { context: context.clone(), found: Some(BTreeSet::new()) }))
+        context
+            .without_settings(ModesFound { context: context.clone(), found: Some(BTreeSet::new()) })
     },
 };
 

@@ -7,7 +7,7 @@ use super::{Better, Column, EvalContext, Metric, MetricContext, MetricEntry, Met
 pub(super) const ENTRY: MetricEntry = MetricEntry {
     name: "samples",
     summary: "mean reward, mean log reward, top-k reward and diversity of fresh samples",
-    build: |context: &MetricContext| Ok(Box::new(Samples { context: context.clone() })),
+    build: |context: &MetricContext| context.without_settings(Samples { context: context.clone() }),
 };
 
 struct Samples {

@@ -6,7 +6,7 @@ use crate::TargetEstimate;
 pub(super) const ENTRY: MetricEntry = MetricEntry {
     name: "target",
     summary: "log Z and mean log reward of the target, exact or estimated with standard errors",
-    build: |_: &MetricContext| Ok(Box::new(TargetMoments { known: None })),
+    build: |context: &MetricContext| context.without_settings(TargetMoments { known: None }),
 };
 
 struct TargetMoments {
