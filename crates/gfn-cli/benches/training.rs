@@ -15,7 +15,8 @@ use gfn_core::policy::UniformPolicy;
 use gfn_core::registry::Kind;
 use gfn_core::rng::{Purpose, Streams};
 use gfn_core::sampler::{Draw, Exploration, Sampler};
-use gfn_core::{Environment, Layout, StateGraph, States, Trajectories};
+use gfn_core::space::At;
+use gfn_core::{Block, Environment, Space, StateGraph, States, Trajectories};
 use gfn_models::network::NetworkContext;
 use gfn_models::transformer::TransformerSpec;
 
@@ -139,11 +140,11 @@ fn enumeration(bencher: Bencher<'_, '_>) {
 }
 
 /// States of tokens, all given: nothing but observations of them.
-struct Tokens(Layout);
+struct Tokens(Space);
 
 impl Environment for Tokens {
-    fn layout(&self) -> Layout {
-        self.0
+    fn space(&self) -> &Space {
+        &self.0
     }
     fn reset(&self, row: &mut [i32]) {
         row.fill(0);
@@ -172,17 +173,12 @@ impl Environment for Tokens {
 /// sequences of 15 synthetic tokens.
 #[divan::bench(args = ["native", "burn"], max_time = 5)]
 fn transformer_step(bencher: Bencher<'_, '_>, engine: &str) {
-    let layout = Layout {
-        width: 14,
-        n_actions: 64,
-        n_back_actions: 14,
-        n_tokens: 256,
-        n_active: 14,
-        max_len: 14,
-        symbols_per_slot: 0,
-    };
-    let env = Tokens(layout);
-    let context = NetworkContext::new(layout, &[Head::FORWARD, Head::BACKWARD, Head::FLOW]);
+    let space = Space::new(14, 14)
+        .named_slots(14, &[256])
+        .forward(&[Block::whole("any", 64)])
+        .backward(&[Block::slot("any", At::Any, 1)]);
+    let env = Tokens(space);
+    let context = NetworkContext::new(env.space(), &[Head::FORWARD, Head::BACKWARD, Head::FLOW]);
     let spec = TransformerSpec { feed_forward: 256, ..Default::default() };
     let network = spec.build(context.clone()).expect("legal settings");
     let mut rng = Streams::new(0).get(Purpose::Init, 0);

@@ -131,7 +131,7 @@ impl Experiment {
             );
             return Err(spec.key_failure("train", &gfn_core::KeyError::new("batch", message)));
         }
-        let context = NetworkContext::new(env.layout(), &plan.heads);
+        let context = NetworkContext::new(env.space(), &plan.heads);
         let network = spec.model.build(context.clone()).map_err(at("model"))?;
         let device = gfn_models::device::open(&spec.device)
             .map_err(|error| Failure::usage(error.to_string()).help(error.remedy()))?;

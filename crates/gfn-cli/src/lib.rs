@@ -9,7 +9,7 @@
 //!
 //! let mut registry = Registry::builtin();
 //! // Stands for an environment of your own.
-//! registry.environments.push(Entry::of::<gfn_envs::hypergrid::Hypergrid>());
+//! registry.environments.push(Entry::of::<gfn_envs::hypergrid::HypergridSpec>());
 //! gfn_cli::run(&registry);
 //! ```
 

@@ -116,8 +116,8 @@ fn one(row: &[i32]) -> States {
 }
 
 fn mask(env: &dyn Environment, head: Head, row: &[i32]) -> Vec<bool> {
-    let (layout, backward) = (env.layout(), head == Head::BACKWARD);
-    let mut mask = vec![false; if backward { layout.n_back_actions } else { layout.n_actions }];
+    let (space, backward) = (env.space(), head == Head::BACKWARD);
+    let mut mask = vec![false; if backward { space.n_back_actions } else { space.n_actions }];
     if backward {
         env.legal_back(row, &mut mask)
     } else {
@@ -425,9 +425,9 @@ fn losses_of_single_transitions_equal_their_equations() {
             let mut e = trained(world, MODELS[0], objective, backward, "");
             let drawn = sample(&e, 16);
             let facts = facts(&mut e, backward, &drawn);
-            let mut all = Transitions::new(e.env.layout().width);
+            let mut all = Transitions::new(e.env.space().width);
             all.extend(&drawn);
-            let (mut some, mut steps) = (Transitions::new(e.env.layout().width), Vec::new());
+            let (mut some, mut steps) = (Transitions::new(e.env.space().width), Vec::new());
             for i in [7, 0, 3, 2, 15, 7, 11, 5, 19, 4, 4, 12, 1, 9] {
                 let (action, back) = (all.actions[i], all.back_actions[i]);
                 some.push(all.from.row(i), all.to.row(i), action, back, all.log_reward[i]);

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::LazyLock;
 
 use gfn_cli::error::{Failure, USAGE};
 use gfn_cli::spec::Spec;
@@ -13,7 +14,7 @@ use gfn_core::metric::{
 };
 use gfn_core::policy::{Direction, Policy};
 use gfn_core::registry::{Entry, EnvAxis, Kind, RewardAxis, RewardContext};
-use gfn_core::{Environment, KeyError, Layout, Reward, RewardError, States, Streams};
+use gfn_core::{Block, Environment, KeyError, Reward, RewardError, Space, States, Streams};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -393,8 +394,8 @@ struct Broken {
 
 impl Policy for Broken {
     fn logits(&self, env: &dyn Environment, to: Direction, states: &States, out: &mut [f32]) {
-        let layout = env.layout();
-        let n = if to == Direction::Forward { layout.n_actions } else { layout.n_back_actions };
+        let space = env.space();
+        let n = if to == Direction::Forward { space.n_actions } else { space.n_back_actions };
         for (row, out) in states.rows().zip(out.chunks_exact_mut(n)) {
             let broken = self.everywhere || row[..2] == [1, 1];
             out.fill(if broken { self.logit } else { 0.0 });
@@ -452,16 +453,12 @@ impl Kind<EnvAxis> for Hops {
 }
 
 impl Environment for Hops {
-    fn layout(&self) -> Layout {
-        Layout {
-            width: 1,
-            n_actions: 2,
-            n_back_actions: 2,
-            n_tokens: 4,
-            n_active: 1,
-            max_len: 3,
-            symbols_per_slot: 0,
-        }
+    fn space(&self) -> &Space {
+        static SPACE: LazyLock<Space> = LazyLock::new(|| {
+            let actions = [Block::whole("hop", 2)];
+            Space::new(1, 3).named_slots(1, &[4]).forward(&actions).backward(&actions)
+        });
+        &SPACE
     }
 
     fn reset(&self, row: &mut [i32]) {

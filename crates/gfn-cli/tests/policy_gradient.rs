@@ -135,12 +135,12 @@ fn the_gradient_is_that_of_the_estimator() {
 
 /// Every trajectory of the environment.
 fn all_trajectories(env: &dyn Environment) -> Trajectories {
-    let mut start = vec![0; env.layout().width];
+    let mut start = vec![0; env.space().width];
     env.reset(&mut start);
     let mut all = Trajectories::new(start.len());
     let mut open = vec![(vec![start], Vec::new(), Vec::new())];
     while let Some((rows, actions, backs)) = open.pop() {
-        let mut legal = vec![false; env.layout().n_actions];
+        let mut legal = vec![false; env.space().n_actions];
         env.legal(rows.last().unwrap(), &mut legal);
         if !legal.contains(&true) {
             all.push(&rows.concat(), &actions, &backs);

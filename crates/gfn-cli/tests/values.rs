@@ -53,7 +53,7 @@ fn q_is_the_flow_of_edges_and_v_that_of_states() {
         let mut experiment = solved(objective);
         let (of_states, of_edges) = exact_flows(&experiment);
         let exact = experiment.exact.clone().unwrap();
-        let mut logits = vec![0.0; experiment.env.layout().n_actions];
+        let mut logits = vec![0.0; experiment.env.space().n_actions];
         for (i, row) in exact.graph.states().rows().enumerate() {
             if exact.graph.edges(i).is_empty() {
                 continue;

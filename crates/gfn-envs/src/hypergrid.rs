@@ -4,33 +4,29 @@
 use std::ops::Range;
 
 use gfn_core::registry::{EnvAxis, Kind};
+use gfn_core::space::At;
 use gfn_core::special::ln_gamma;
-use gfn_core::{Environment, KeyError, Layout, NO_TOKEN};
+use gfn_core::{Block, Environment, KeyError, Space};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// States are points of {0..side-1}^dim, all of which can be stopped at.
-///
-/// A row holds the `dim` coordinates and whether the walk has stopped. Action `d < dim` adds one
-/// to coordinate `d`, action `dim` stops; backward actions have the same numbers. Observations
-/// are one token per dimension, `d * side + s_d`: the one-hot code of the papers, `dim * side`
-/// wide.
+/// Settings of [`Hypergrid`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Hypergrid {
+pub struct HypergridSpec {
     /// Number of dimensions, at least 1.
     pub dim: usize,
     /// Cells per dimension, at least 2.
     pub side: usize,
 }
 
-impl Default for Hypergrid {
+impl Default for HypergridSpec {
     fn default() -> Self {
         Self { dim: 4, side: 20 }
     }
 }
 
-impl Kind<EnvAxis> for Hypergrid {
+impl Kind<EnvAxis> for HypergridSpec {
     const NAME: &'static str = "hypergrid";
     const ALIASES: &'static [&'static str] = &["grid"];
     const SUMMARY: &'static str = "walk a dim-dimensional grid of the given side and stop anywhere";
@@ -52,21 +48,39 @@ impl Kind<EnvAxis> for Hypergrid {
         if self.dim.checked_mul(self.side).is_none_or(|n| n > 1 << 24) {
             return Err(KeyError::new("side", "dim * side must not exceed 2^24"));
         }
-        Ok(Box::new(self.clone()))
+        Ok(Box::new(Hypergrid::new(self.dim, self.side)))
+    }
+}
+
+/// States are points of {0..side-1}^dim, all of which can be stopped at.
+///
+/// A row holds the `dim` coordinates and whether the walk has stopped. Action `d < dim` adds one
+/// to coordinate `d`, action `dim` stops; backward actions have the same numbers. Each
+/// dimension is a slot whose one feature is its coordinate: the one-hot code of the papers, `dim * side`
+/// wide.
+#[derive(Clone, Debug)]
+pub struct Hypergrid {
+    /// Number of dimensions.
+    pub dim: usize,
+    /// Cells per dimension.
+    pub side: usize,
+    space: Space,
+}
+
+impl Hypergrid {
+    /// A grid of at least one dimension, and at least 2 cells each.
+    pub fn new(dim: usize, side: usize) -> Self {
+        let space = Space::new(dim + 1, dim * (side - 1) + 1)
+            .named_slots(dim, &[side])
+            .forward(&[Block::slot("up", At::Any, 1), Block::stop()])
+            .backward(&[Block::slot("down", At::Any, 1), Block::whole("go_on", 1)]);
+        Self { dim, side, space }
     }
 }
 
 impl Environment for Hypergrid {
-    fn layout(&self) -> Layout {
-        Layout {
-            width: self.dim + 1,
-            n_actions: self.dim + 1,
-            n_back_actions: self.dim + 1,
-            n_tokens: self.dim * self.side,
-            n_active: self.dim,
-            max_len: self.dim * (self.side - 1) + 1,
-            symbols_per_slot: 0,
-        }
+    fn space(&self) -> &Space {
+        &self.space
     }
 
     fn reset(&self, row: &mut [i32]) {
@@ -100,11 +114,8 @@ impl Environment for Hypergrid {
         back_action
     }
 
-    fn observe(&self, row: &[i32], tokens: &mut [i32]) {
-        for (d, (token, &coordinate)) in tokens.iter_mut().zip(&row[..self.dim]).enumerate() {
-            *token = (d * self.side) as i32 + coordinate;
-        }
-        debug_assert!(!tokens.contains(&NO_TOKEN));
+    fn observe(&self, row: &[i32], cells: &mut [i32]) {
+        cells.copy_from_slice(&row[..self.dim]);
     }
 
     fn render(&self, row: &[i32]) -> String {

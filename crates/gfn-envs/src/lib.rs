@@ -13,7 +13,7 @@ use gfn_core::registry::{Entry, EnvAxis, RewardAxis};
 
 /// Every environment.
 pub const ENVIRONMENTS: &[Entry<EnvAxis>] = &[
-    Entry::of::<hypergrid::Hypergrid>(),
+    Entry::of::<hypergrid::HypergridSpec>(),
     Entry::of::<sequence::SequenceSpec>(),
     Entry::of::<sequence::BitSequenceSpec>(),
 ];

@@ -3,8 +3,9 @@
 use std::ops::Range;
 
 use gfn_core::registry::{EnvAxis, Kind};
+use gfn_core::space::At;
 use gfn_core::special::ln_gamma;
-use gfn_core::{Environment, KeyError, Layout, NO_TOKEN};
+use gfn_core::{Block, Environment, KeyError, Space};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -86,7 +87,7 @@ impl Kind<EnvAxis> for SequenceSpec {
         if self.length.checked_mul(self.symbols.len()).is_none_or(|n| n > 1 << 24) {
             return Err(KeyError::new("length", "length times symbols must not exceed 2^24"));
         }
-        Ok(Box::new(Sequence { spec: self.clone() }))
+        Ok(Box::new(Sequence::new(self.clone())))
     }
 }
 
@@ -145,14 +146,41 @@ impl Kind<EnvAxis> for BitSequenceSpec {
 ///
 /// Edges are actions, not pairs of states: where appending and prepending give the same string
 /// (from the empty string, or on runs of one symbol) they stay two edges, so every string of
-/// length n has 2^n paths and the maximum-entropy P_B is uniform. Observations are the one-hot
-/// code of the symbols by position, `length * k` wide; empty positions have no token.
+/// length n has 2^n paths and the maximum-entropy P_B is uniform. Positions are slots whose
+/// one feature is the symbol, -1 where there is none.
 #[derive(Clone, Debug)]
 pub struct Sequence {
     spec: SequenceSpec,
+    space: Space,
 }
 
 impl Sequence {
+    fn new(spec: SequenceSpec) -> Self {
+        let (length, k) = (spec.length, spec.symbols.len());
+        let (mut forward, mut backward) = match spec.build {
+            Build::PrependAppend => (
+                vec![Block::whole("append", k), Block::whole("prepend", k)],
+                vec![Block::whole("remove_last", 1), Block::whole("remove_first", 1)],
+            ),
+            Build::Append => {
+                (vec![Block::whole("append", k)], vec![Block::whole("remove_last", 1)])
+            }
+            Build::Fill => {
+                let fill = Block::slot("fill", At::Empty, k);
+                (vec![fill], vec![Block::slot("clear", At::Filled, 1)])
+            }
+        };
+        let stops = spec.min_length.is_some();
+        if stops {
+            forward.push(Block::stop());
+            backward.push(Block::whole("go_on", 1));
+        }
+        let n = length + usize::from(stops);
+        let space =
+            Space::new(n, n).named_slots(length, &[k]).forward(&forward).backward(&backward);
+        Self { spec, space }
+    }
+
     fn k(&self) -> usize {
         self.spec.symbols.len()
     }
@@ -201,19 +229,8 @@ impl Sequence {
 }
 
 impl Environment for Sequence {
-    fn layout(&self) -> Layout {
-        let (length, k) = (self.spec.length, self.k());
-        let (n_actions, n_back_actions) = self.n_moves();
-        let stop = usize::from(self.spec.min_length.is_some());
-        Layout {
-            width: length + stop,
-            n_actions: n_actions + stop,
-            n_back_actions: n_back_actions + stop,
-            n_tokens: length * k,
-            n_active: length,
-            max_len: length + stop,
-            symbols_per_slot: if self.spec.build == Build::Fill { k } else { 0 },
-        }
+    fn space(&self) -> &Space {
+        &self.space
     }
 
     fn reset(&self, row: &mut [i32]) {
@@ -297,11 +314,8 @@ impl Environment for Sequence {
         }
     }
 
-    fn observe(&self, row: &[i32], tokens: &mut [i32]) {
-        let k = self.k() as i32;
-        for (i, (token, &symbol)) in tokens.iter_mut().zip(row).enumerate() {
-            *token = if symbol < 0 { NO_TOKEN } else { i as i32 * k + symbol };
-        }
+    fn observe(&self, row: &[i32], cells: &mut [i32]) {
+        cells.copy_from_slice(self.cells(row));
     }
 
     fn render(&self, row: &[i32]) -> String {

@@ -7,7 +7,8 @@ use gfn_core::policy::{Direction, UniformPolicy};
 use gfn_core::registry::{Entry, EnvAxis};
 use gfn_core::rng::{Purpose, Streams};
 use gfn_core::sampler::{Draw, Exploration, Sampler};
-use gfn_core::{Environment, Layers, Layout, NO_TOKEN, StateGraph, States};
+use gfn_core::space::{At, Scope};
+use gfn_core::{Environment, Layers, NO_TOKEN, Space, StateGraph, States};
 use gfn_envs::ENVIRONMENTS;
 use toml::Spanned;
 use toml::de::DeTable;
@@ -54,24 +55,22 @@ fn for_each(small: bool, check: impl Fn(&str, &dyn Environment)) {
 }
 
 fn legal(env: &dyn Environment, row: &[i32], direction: Direction) -> Vec<usize> {
-    let mut mask = vec![true; env.layout().n_actions_in(direction)];
+    let mut mask = vec![true; env.space().n_actions_in(direction)];
     env.legal_in(direction, row, &mut mask);
     (0..mask.len()).filter(|&action| mask[action]).collect()
 }
 
 fn observe(env: &dyn Environment, row: &[i32]) -> Vec<i32> {
-    let mut tokens = vec![7; env.layout().n_active];
-    env.observe(row, &mut tokens);
-    tokens
+    let mut cells = vec![7; env.space().n_cells()];
+    env.observe(row, &mut cells);
+    cells
 }
 
 #[test]
 fn walks_obey_the_laws() {
     for_each(false, |name, env| {
-        let layout = env.layout();
-        let k = layout.symbols_per_slot;
-        assert!(k == 0 || layout.n_actions == layout.n_active * k, "{name}: slots and symbols");
-        let mut start = vec![9; layout.width];
+        let space = env.space();
+        let mut start = vec![9; space.width];
         env.reset(&mut start);
         assert!(legal(env, &start, Direction::Backward).is_empty(), "{name}: s0 has no parent");
         assert!(!legal(env, &start, Direction::Forward).is_empty(), "{name}: s0 has children");
@@ -80,7 +79,7 @@ fn walks_obey_the_laws() {
         let walks = sampler.forward(env, &UniformPolicy, Exploration::NONE, draw, 40);
         for i in 0..walks.len() {
             let rows: Vec<&[i32]> = walks.rows(i).map(|r| walks.states.row(r)).collect();
-            assert!(rows.len() <= layout.max_len + 1, "{name}: max_len is a bound");
+            assert!(rows.len() <= space.max_len + 1, "{name}: max_len is a bound");
             let distinct: HashSet<_> = rows.iter().collect();
             assert_eq!(distinct.len(), rows.len(), "{name}: a state is never visited twice");
             assert_eq!(rows[0], start);
@@ -106,9 +105,35 @@ fn walks_obey_the_laws() {
     });
 }
 
+/// Actions are legal only where their blocks say: at slots that are empty or filled, between slots
+/// that are two.
+fn places_hold(name: &str, space: &Space, cells: &[i32], direction: Direction, legal: &[usize]) {
+    let mut first = 0;
+    for block in space.blocks(direction) {
+        let n = space.places(block.scope) * block.size;
+        for action in legal.iter().filter(|&&action| (first..first + n).contains(&action)) {
+            let place = (action - first) / block.size;
+            match block.scope {
+                Scope::Whole | Scope::Slot(At::Any) | Scope::Unordered => {}
+                Scope::Slot(at) => {
+                    let features = space.features.len();
+                    let of_slot = &cells[place * features..][..features];
+                    let empty = of_slot.iter().all(|&value| value == NO_TOKEN);
+                    assert_eq!(empty, at == At::Empty, "{name}: {} at slot {place}", block.name);
+                }
+                Scope::Ordered => {
+                    assert_ne!(place / space.slots, place % space.slots, "{name}: {}", block.name);
+                }
+            }
+        }
+        first += n;
+    }
+    assert_eq!(first, space.n_actions_in(direction), "{name}: blocks are all actions");
+}
+
 /// Both directions undo each other for every legal action of one state.
 fn laws_at(name: &str, env: &dyn Environment, row: &[i32]) {
-    let layout = env.layout();
+    let space = env.space();
     for action in legal(env, row, Direction::Forward) {
         let mut child = row.to_vec();
         let back = env.step(&mut child, action);
@@ -129,10 +154,15 @@ fn laws_at(name: &str, env: &dyn Environment, row: &[i32]) {
         let inside = row.iter().zip(&ranges).all(|(cell, range)| range.contains(cell));
         assert!(inside, "{name}: {row:?} is within {ranges:?}");
     }
-    let tokens = observe(env, row);
-    let valid = |&t: &i32| t == NO_TOKEN || (0..layout.n_tokens as i32).contains(&t);
-    assert!(tokens.iter().all(valid), "{name}: tokens are in the vocabulary");
-    assert_eq!(tokens, observe(env, row), "{name}: observations are deterministic");
+    let cells = observe(env, row);
+    let valid = |(cell, &value): (usize, &i32)| {
+        value == NO_TOKEN || (0..space.values_of(cell) as i32).contains(&value)
+    };
+    assert!(cells.iter().enumerate().all(valid), "{name}: cells hold values of theirs: {cells:?}");
+    assert_eq!(cells, observe(env, row), "{name}: observations are deterministic");
+    for direction in [Direction::Forward, Direction::Backward] {
+        places_hold(name, space, &cells, direction, &legal(env, row, direction));
+    }
 }
 
 #[test]
@@ -183,8 +213,8 @@ fn small_graphs_obey_the_laws() {
 struct Hashed(Box<dyn Environment>);
 
 impl Environment for Hashed {
-    fn layout(&self) -> Layout {
-        self.0.layout()
+    fn space(&self) -> &Space {
+        self.0.space()
     }
     fn reset(&self, row: &mut [i32]) {
         self.0.reset(row);
@@ -266,7 +296,7 @@ fn a_million_samples_agree_with_dynamic_programming() {
             }
         }
     }
-    let env = gfn_envs::hypergrid::Hypergrid { dim: 2, side: 4 };
+    let env = gfn_envs::hypergrid::Hypergrid::new(2, 4);
     let graph = StateGraph::explore(&env, 1000).unwrap();
     let log_pf = graph.log_probs(&env, &Skewed, Direction::Forward, 7);
     let p_t = graph.terminal_probs(&log_pf);

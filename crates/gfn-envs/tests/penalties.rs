@@ -21,8 +21,7 @@ struct Trajectories {
 }
 
 fn all_trajectories() -> Trajectories {
-    let grid: Hypergrid = toml::from_str("dim = 2\nside = 3").unwrap();
-    let env: Arc<dyn Environment> = grid.build(()).unwrap().into();
+    let env: Arc<dyn Environment> = Arc::new(Hypergrid::new(2, 3));
     let reward: HypergridRewardSpec = toml::from_str("variant = 'hard'").unwrap();
     let files = |path: &std::path::Path| std::fs::read(path);
     let reward = reward.build(RewardContext { env: &env, files: &files }).unwrap();

@@ -8,7 +8,7 @@ use gfn_core::policy::{Direction, UniformPolicy};
 use gfn_core::registry::{EnvAxis, Files, Kind, RewardAxis, RewardContext};
 use gfn_core::special::binomial_mean_deviation;
 use gfn_core::{Environment, KeyError, Reward, StateGraph, States};
-use gfn_envs::hypergrid::Hypergrid;
+use gfn_envs::hypergrid::{Hypergrid, HypergridSpec};
 use gfn_envs::reward::hamming::HammingSpec;
 use gfn_envs::reward::hypergrid::{HypergridReward, HypergridRewardSpec, Variant};
 use gfn_envs::reward::modes::ModeSpec;
@@ -21,7 +21,7 @@ fn no_files(_: &Path) -> std::io::Result<Vec<u8>> {
 }
 
 fn grid(dim: usize, side: usize, r0: f64) -> (Hypergrid, HypergridReward) {
-    let grid = Hypergrid { dim, side };
+    let grid = Hypergrid::new(dim, side);
     let reward = HypergridReward::new(&grid, r0, 0.5, 2.0);
     (grid, reward)
 }
@@ -58,7 +58,7 @@ fn hypergrid_anchors_to_all_digits() {
 
 #[test]
 fn hypergrid_variants_of_the_papers() {
-    let env: Arc<dyn Environment> = Arc::new(Hypergrid { dim: 4, side: 20 });
+    let env: Arc<dyn Environment> = Arc::new(Hypergrid::new(4, 20));
     let log_z = |variant| {
         let spec = HypergridRewardSpec { variant: Some(variant), ..Default::default() };
         let reward = spec.build(RewardContext { env: &env, files: &no_files }).unwrap();
@@ -73,7 +73,7 @@ fn hypergrid_variants_of_the_papers() {
 fn log_z_by_enumeration_equals_the_closed_form() {
     for (dim, side) in [(1, 2), (2, 3), (2, 8), (3, 4), (2, 16), (3, 16), (2, 64), (4, 8)] {
         for variant in [[1e-3, 0.5, 2.0], [1e-4, 1.0, 3.0], [1e-2, 0.5, 2.0]] {
-            let env = Hypergrid { dim, side };
+            let env = Hypergrid::new(dim, side);
             let [r0, r1, r2] = variant;
             let reward = HypergridReward::new(&env, r0, r1, r2);
             let graph = StateGraph::explore(&env, 100_000).unwrap();
@@ -126,7 +126,7 @@ fn modes_are_connected_clusters() {
             assert_eq!(c == d, id(x, y) == id(u, v));
         }
     }
-    assert_eq!(env.layout().width, 3);
+    assert_eq!(env.space().width, 3);
 }
 
 /// In 256 dimensions modes outnumber 64 bits. Counted in base 3 modulo 2^64, these two would be one.
@@ -366,7 +366,7 @@ fn npy_files_hold_all_values_in_order() {
     assert!(message(&env, &[1.0, -1.0, 3.0, 4.0]).contains("number 1 of `t.npy`"));
     let longer = env_of(&SequenceSpec { length: 3, ..Default::default() });
     assert!(message(&longer, &[1.0; 4]).contains("has 4 values, but there are 1331 objects"));
-    let grid = env_of(&Hypergrid::default());
+    let grid = env_of(&HypergridSpec::default());
     assert!(message(&grid, &[1.0; 4]).contains("have no order"));
 }
 
@@ -464,7 +464,7 @@ fn drawn_modes_are_the_same_for_every_word_length() {
         let bits = BitSequenceSpec { bits: 24, word_bits, build: Build::Append };
         let env = env_of(&bits);
         let reward = hamming(&env, &HammingSpec { n_modes: 5, ..Default::default() }).unwrap();
-        let mut xs = States::new(env.layout().width);
+        let mut xs = States::new(env.space().width);
         let mut text = String::new();
         for i in 0..50u32 {
             text.clear();
@@ -582,7 +582,7 @@ fn bad_bit_sequences_and_modes_are_refused() {
     assert!(error.contains("line 3 of") && error.contains("`0000`"), "{error}");
     std::fs::write(&path, "000011110000\r\n111100001111").unwrap();
     assert_eq!(hamming(&strings, &spec).unwrap().modes().unwrap().count(), Some(2));
-    let grid = env_of(&Hypergrid::default());
+    let grid = env_of(&HypergridSpec::default());
     assert!(hamming(&grid, &HammingSpec::default()).err().unwrap().message.contains("strings"));
 }
 
@@ -626,7 +626,7 @@ fn bit_sequence_distances_match_the_golden_files() {
             let env = env_of(&bits);
             let modes = folder.join(format!("bitseq_modes_n120_seed{seed}.txt"));
             let reward = hamming(&env, &HammingSpec { modes, ..Default::default() }).unwrap();
-            let mut xs = States::new(env.layout().width);
+            let mut xs = States::new(env.space().width);
             strings.lines().for_each(|line| xs.push(&env.parse(line).unwrap()));
             let mut out = vec![0.0; xs.len()];
             reward.log_reward(&xs, &mut out).unwrap();

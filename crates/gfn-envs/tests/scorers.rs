@@ -27,7 +27,7 @@ fn build(
 }
 
 fn rows(env: &dyn Environment, texts: &[&str]) -> States {
-    let mut rows = States::new(env.layout().width);
+    let mut rows = States::new(env.space().width);
     texts.iter().for_each(|text| rows.push(&env.parse(text).unwrap()));
     rows
 }

@@ -9,7 +9,8 @@ use std::ops::Range;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use gfn_core::learn::head::{Head, HeadSize, TRUNK};
 use gfn_core::registry::Axis;
-use gfn_core::{KeyError, Layout, NO_TOKEN};
+use gfn_core::space::{At, Block, Scope};
+use gfn_core::{KeyError, NO_TOKEN, Space};
 use rand::rngs::ChaCha8Rng;
 
 use crate::dropout::Dropout;
@@ -18,23 +19,31 @@ use crate::engine::native::NativeNetwork;
 /// What a network is built for: an environment, and the heads that some loss reads.
 #[derive(Clone, Debug)]
 pub struct NetworkContext {
-    /// Sizes of observations and actions.
-    pub layout: Layout,
+    /// What observations and actions consist of.
+    pub space: Space,
     /// The heads that the network has, in the order of its outputs.
     pub heads: Vec<Head>,
 }
 
 impl NetworkContext {
     /// For all of these heads that are not parameters of their own.
-    pub fn new(layout: Layout, heads: &[Head]) -> Self {
+    pub fn new(space: &Space, heads: &[Head]) -> Self {
         let heads = heads.iter().copied().filter(|head| !head.is_parameter()).collect();
-        Self { layout, heads }
+        Self { space: space.clone(), heads }
+    }
+
+    /// Where every forward action puts one of k symbols into an empty slot: k; else 0.
+    pub fn symbols(&self) -> usize {
+        match self.space.forward[..] {
+            [Block { scope: Scope::Slot(At::Empty), size, .. }] => size,
+            _ => 0,
+        }
     }
 
     /// Numbers that a head gives for each state.
     pub fn size(&self, head: Head) -> usize {
         match head.size {
-            HeadSize::Actions(direction) => self.layout.n_actions_in(direction),
+            HeadSize::Actions(direction) => self.space.n_actions_in(direction),
             HeadSize::Scalar => 1,
             HeadSize::Parameter => 0,
         }
@@ -92,13 +101,13 @@ pub struct Tokens {
 
 impl Tokens {
     /// Uploads the token ids of `n` states.
-    pub fn new(ids: &[i32], n: usize, layout: &Layout, device: &Device) -> Self {
-        let padding = layout.n_tokens as i32;
+    pub fn new(ids: &[i32], n: usize, space: &Space, device: &Device) -> Self {
+        let padding = space.n_tokens() as i32;
         let fill = |&id: &i32| if id == NO_TOKEN { padding } else { id };
         Self {
             ids: upload_ints(ids.iter().map(fill).collect(), device),
             n,
-            n_active: layout.n_active,
+            n_active: space.n_cells(),
             padded: ids.contains(&NO_TOKEN),
         }
     }
@@ -146,12 +155,12 @@ impl Axis for ModelAxis {
     type Context<'a> = NetworkContext;
 }
 
-/// Checks that a network can be built for a layout at all.
+/// Checks that a network can be built for a space at all.
 ///
 /// # Errors
 /// When an environment offers nothing to observe.
-pub fn check_layout(layout: &Layout) -> Result<(), KeyError> {
-    if layout.n_active == 0 || layout.n_tokens == 0 {
+pub fn check_space(space: &Space) -> Result<(), KeyError> {
+    if space.n_tokens() == 0 {
         return Err(KeyError::part("this network needs an environment that observes tokens"));
     }
     Ok(())

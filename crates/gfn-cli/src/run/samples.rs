@@ -29,7 +29,7 @@ pub fn sample_csv(experiment: &Experiment, n: usize, seed: u64) -> Result<String
 pub fn draw(experiment: &Experiment, n: usize, seed: u64) -> Result<Trajectories, Failure> {
     // In blocks, so that memory does not grow with n times the length of a trajectory.
     const BLOCK: usize = 4096;
-    let mut out = Trajectories::new(experiment.env.layout().width);
+    let mut out = Trajectories::new(experiment.env.space().width);
     let mut log_reward = Vec::with_capacity(n);
     let policy = experiment.trainer.policy();
     let mut sampler = Sampler::default();

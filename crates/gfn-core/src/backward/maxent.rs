@@ -25,7 +25,7 @@ impl Kind<BackwardAxis> for MaxEnt {
     const PAPER: Option<&'static str> = Some("arXiv:2312.14331");
 
     fn build(&self, context: BackwardContext) -> Result<Box<dyn BackwardStrategy>, KeyError> {
-        let mut start = vec![0; context.env.layout().width];
+        let mut start = vec![0; context.env.space().width];
         context.env.reset(&mut start);
         if context.env.log_paths(&start).is_some() {
             return Ok(Box::new(PathCounts { counted: None }));
@@ -87,23 +87,21 @@ impl BackwardStrategy for PathCounts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::environment::Layout;
     use crate::graph::{StateGraph, Target};
+    use crate::space::{Block, Space};
 
     /// Two steps on a line of bits, in any order: paths are counted, there is no closed form.
-    struct Bits;
+    struct Bits(Space);
+
+    fn bits() -> Bits {
+        let actions = [Block::whole("bit", 3)];
+        let space = Space::new(3, 3).named_slots(3, &[2]);
+        Bits(space.forward(&actions).backward(&actions))
+    }
 
     impl Environment for Bits {
-        fn layout(&self) -> Layout {
-            Layout {
-                width: 3,
-                n_actions: 3,
-                n_back_actions: 3,
-                n_tokens: 3,
-                n_active: 3,
-                max_len: 3,
-                symbols_per_slot: 0,
-            }
+        fn space(&self) -> &Space {
+            &self.0
         }
         fn reset(&self, row: &mut [i32]) {
             row.fill(0);
@@ -125,8 +123,8 @@ mod tests {
             row[back_action] = 0;
             back_action
         }
-        fn observe(&self, row: &[i32], tokens: &mut [i32]) {
-            tokens.copy_from_slice(row);
+        fn observe(&self, row: &[i32], cells: &mut [i32]) {
+            cells.copy_from_slice(row);
         }
         fn render(&self, row: &[i32]) -> String {
             format!("{row:?}")
@@ -135,14 +133,14 @@ mod tests {
 
     #[test]
     fn counted_paths_make_all_paths_equally_likely() {
-        let env: Arc<dyn Environment> = Arc::new(Bits);
-        let graph = StateGraph::explore(&Bits, 100).unwrap();
+        let env: Arc<dyn Environment> = Arc::new(bits());
+        let graph = StateGraph::explore(&bits(), 100).unwrap();
         let target = Target { log_reward: vec![], log_z: 0.0, prob: vec![] };
         let exact = Some(Arc::new(Exact { graph, target }));
         let strategy = MaxEnt {}.build(BackwardContext { env, exact }).unwrap();
         // 111 has three paths: 0 1 2, 1 0 2, 0 2 1. Removing bit 1 last leaves one of them.
         let mut logits = [0.0; 3];
-        strategy.fixed_logits(&Bits, &[1, 1, 1], &[false, true, true], &mut logits);
+        strategy.fixed_logits(&bits(), &[1, 1, 1], &[false, true, true], &mut logits);
         assert!((logits[1] - (1.0f32 / 3.0).ln()).abs() < 1e-6);
         assert!((logits[2] - (2.0f32 / 3.0).ln()).abs() < 1e-6);
     }

@@ -58,13 +58,13 @@ impl StateGraph {
     /// # Errors
     /// When there are more than `limit` states, or a cycle among them.
     pub fn explore(env: &dyn Environment, limit: usize) -> Result<Self, ExploreError> {
-        let layout = env.layout();
-        let mut states = States::new(layout.width);
+        let space = env.space();
+        let mut states = States::new(space.width);
         // Up to twice the places that hashing would take.
         let most = limit.saturating_mul(4).min(MOST_STATES);
         let mut index = RowIndex::new(env.cell_ranges().and_then(|cells| Digits::new(cells, most)));
-        let mut row = vec![0; layout.width];
-        let mut mask = vec![false; layout.n_actions];
+        let mut row = vec![0; space.width];
+        let mut mask = vec![false; space.n_actions];
         env.reset(&mut row);
         states.push(&row);
         index.insert_last(&states);
@@ -73,7 +73,7 @@ impl StateGraph {
         let mut next = 0;
         while next < states.len() {
             env.legal(states.row(next), &mut mask);
-            for action in (0..layout.n_actions).filter(|&action| mask[action]) {
+            for action in (0..space.n_actions).filter(|&action| mask[action]) {
                 row.copy_from_slice(states.row(next));
                 let back_action = env.step(&mut row, action) as u32;
                 let child = match index.get(&states, &row) {
@@ -252,7 +252,7 @@ impl StateGraph {
         direction: Direction,
         block: usize,
     ) -> Vec<f64> {
-        let n_actions = env.layout().n_actions_in(direction);
+        let n_actions = env.space().n_actions_in(direction);
         // A state with a single legal action takes it for certain, and one without (half of a
         // grid, most of short strings) takes none: the policy is asked for the others alone.
         let undecided = |mask: &mut Vec<bool>, i: u32| {
@@ -434,14 +434,14 @@ mod tests {
             (vec![(0, 1), (1, 2), (2, 1), (2, 3)], 1),
             (vec![(0, 1), (1, 1), (1, 2)], 1),
         ] {
-            let error = StateGraph::explore(&Edges { n: 4, edges }, 10).unwrap_err();
+            let error = StateGraph::explore(&Edges::new(4, edges), 10).unwrap_err();
             let ExploreError::Broken(BrokenLaw { law, row: found }) = error else {
                 panic!("{error}");
             };
             assert!(law.contains("no state is reached from itself"));
             assert_eq!(found, [row]);
         }
-        let line = Edges { n: 4, edges: vec![(0, 1), (1, 2), (2, 3)] };
+        let line = Edges::new(4, vec![(0, 1), (1, 2), (2, 3)]);
         let error = StateGraph::explore(&line, 3).unwrap_err();
         assert_eq!(error, ExploreError::TooLarge { limit: 3 });
     }
@@ -451,7 +451,7 @@ mod tests {
 
     impl Policy for Named {
         fn logits(&self, env: &dyn Environment, to: Direction, states: &States, out: &mut [f32]) {
-            let n = env.layout().n_actions;
+            let n = env.space().n_actions;
             for (row, out) in states.rows().zip(out.chunks_exact_mut(n)) {
                 for (action, logit) in out.iter_mut().enumerate() {
                     let sign = if to == Direction::Forward { 1.0 } else { -1.0 };
@@ -466,7 +466,7 @@ mod tests {
     #[test]
     fn log_probs_stand_with_their_edges() {
         let edges = vec![(0, 1), (0, 2), (0, 3), (1, 4), (2, 4), (2, 4), (3, 5), (3, 4)];
-        let env = Edges { n: 6, edges };
+        let env = Edges::new(6, edges);
         let graph = StateGraph::explore(&env, 10).unwrap();
         for (direction, block) in [Direction::Forward, Direction::Backward]
             .into_iter()

@@ -99,7 +99,7 @@ impl Layers {
         env.reset(&mut row);
         visits[self.number(&row)] = 1.0;
         layer.insert(self.number(&row));
-        let mut mask = vec![false; env.layout().n_actions];
+        let mut mask = vec![false; env.space().n_actions];
         let (mut rows, mut numbers) = (States::new(width), Vec::with_capacity(BLOCK));
         let (mut logits, mut edges) = (Vec::new(), Vec::new());
         while !layer.is_empty() {
@@ -163,7 +163,7 @@ impl Layers {
         logits: &mut Vec<f32>,
         edges: &mut Vec<Vec<(u32, f64)>>,
     ) {
-        let n_actions = env.layout().n_actions;
+        let n_actions = env.space().n_actions;
         logits.resize(rows.len() * n_actions, 0.0);
         policy.logits(env, Direction::Forward, rows, logits);
         edges.resize_with(rows.len().div_ceil(CHUNK), Vec::new);
@@ -236,7 +236,7 @@ mod tests {
     }
 
     fn walked(edges: &[(i32, i32)]) -> Result<Vec<f64>, MetricError> {
-        let env = Edges { n: 5, edges: edges.to_vec() };
+        let env = Edges::new(5, edges.to_vec());
         let layers = Layers::new(&env, 100).unwrap();
         layers.terminal_probs(&env, &UniformPolicy, &Flat).map(|(prob, _)| prob)
     }

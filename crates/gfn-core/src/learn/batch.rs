@@ -119,7 +119,7 @@ impl Batch {
         recording: Option<Recording>,
     ) -> Self {
         let (b, m) = (trajectories.len(), trajectories.n_transitions());
-        let n_actions = env.layout().n_actions;
+        let n_actions = env.space().n_actions;
         let mut forward = ActionsTaken::with_capacity(n_actions, 0);
         forward.legal = legal.unwrap_or_else(|| {
             let mut legal = vec![false; m * n_actions];
@@ -146,7 +146,7 @@ impl Batch {
             }
         }
         forward.taken = trajectories.actions;
-        let mut evaluated = States::with_capacity(env.layout().width, plan.states.len());
+        let mut evaluated = States::with_capacity(env.space().width, plan.states.len());
         for &state in &plan.states {
             evaluated.push(trajectories.states.row(state as usize));
         }
@@ -172,14 +172,14 @@ impl Batch {
 
     /// Transitions that need not belong together.
     pub fn of_transitions(env: &dyn Environment, pb: &PbOf<'_>, transitions: &Transitions) -> Self {
-        let layout = env.layout();
+        let space = env.space();
         let m = transitions.actions.len();
-        let mut forward = ActionsTaken::with_capacity(layout.n_actions, m);
-        let mut next = ActionsTaken::with_capacity(layout.n_actions, m);
+        let mut forward = ActionsTaken::with_capacity(space.n_actions, m);
+        let mut next = ActionsTaken::with_capacity(space.n_actions, m);
         let (mut to_rows, mut next_of) = (Vec::with_capacity(m), Vec::with_capacity(m));
-        let mut children = States::with_capacity(layout.width, m);
-        let mut legal = vec![false; layout.n_actions];
-        let mut legal_back = vec![false; layout.n_back_actions];
+        let mut children = States::with_capacity(space.width, m);
+        let mut legal = vec![false; space.n_actions];
+        let mut legal_back = vec![false; space.n_back_actions];
         for (t, (from, to)) in transitions.from.rows().zip(transitions.to.rows()).enumerate() {
             env.legal(from, &mut legal);
             forward.push(t as u32, &legal, transitions.actions[t]);
@@ -220,7 +220,7 @@ impl Batch {
 
     /// What log P_B needs: values where it is fixed, else choices at the children.
     fn read_backward(&mut self, env: &dyn Environment, pb: &PbOf<'_>, back_actions: &[u32]) {
-        let n = env.layout().n_back_actions;
+        let n = env.space().n_back_actions;
         let mut legal = vec![false; n];
         if pb.network {
             let mut backward = ActionsTaken::with_capacity(n, self.len());
@@ -302,13 +302,13 @@ impl Batch {
     /// All parents of every child.
     pub fn parents(&self, env: &dyn Environment) -> &Parents {
         self.parents.get_or_init(|| {
-            let layout = env.layout();
-            let mut states = States::new(layout.width);
-            let mut forward = ActionsTaken::with_capacity(layout.n_actions, self.len());
+            let space = env.space();
+            let mut states = States::new(space.width);
+            let mut forward = ActionsTaken::with_capacity(space.n_actions, self.len());
             let mut offsets = vec![0];
-            let mut legal = vec![false; layout.n_actions];
-            let mut legal_back = vec![false; layout.n_back_actions];
-            let mut row = vec![0; layout.width];
+            let mut legal = vec![false; space.n_actions];
+            let mut legal_back = vec![false; space.n_back_actions];
+            let mut row = vec![0; space.width];
             for &child in &self.to {
                 let child = self.states.row(child as usize);
                 env.legal_back(child, &mut legal_back);

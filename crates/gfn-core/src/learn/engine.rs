@@ -62,7 +62,8 @@ impl Rows {
         Self { recording, ..Self::new(states) }
     }
 
-    /// Token ids, `n_active` per state, row-major; [`NO_TOKEN`] in empty slots.
+    /// For each state, the values of its observed cells, numbered among all values of all cells; or
+    /// [`NO_TOKEN`]. Row-major.
     pub fn ids(&self, env: &dyn Environment) -> &[i32] {
         self.ids.get_or_init(|| {
             let mut ids = Vec::new();
@@ -72,12 +73,16 @@ impl Rows {
     }
 }
 
-/// Writes the token ids of every row of `states` to `ids`, whose content is replaced.
+/// Writes what is observed of every row of `states` to `ids`, whose content is replaced: see
+/// [`Rows::ids`].
 pub fn observe_into(env: &dyn Environment, states: &States, ids: &mut Vec<i32>) {
-    let n_active = env.layout().n_active;
-    ids.resize(states.len() * n_active, NO_TOKEN);
-    for (row, slots) in states.rows().zip(ids.chunks_exact_mut(n_active.max(1))) {
-        env.observe(row, slots);
+    let (first_tokens, n_cells) = (env.space().first_tokens(), env.space().n_cells());
+    ids.resize(states.len() * n_cells, NO_TOKEN);
+    for (row, cells) in states.rows().zip(ids.chunks_exact_mut(n_cells.max(1))) {
+        env.observe(row, cells);
+        for (cell, first) in cells.iter_mut().zip(first_tokens) {
+            *cell = if *cell < 0 { NO_TOKEN } else { *cell + first };
+        }
     }
 }
 

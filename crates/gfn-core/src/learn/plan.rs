@@ -164,7 +164,7 @@ fn reads_of(
 ) -> Vec<Read> {
     let batch = match update.data {
         Data::Replay { of: Kept::Transitions, .. } => {
-            let mut transitions = Transitions::new(env.layout().width);
+            let mut transitions = Transitions::new(env.space().width);
             transitions.extend(example);
             Batch::of_transitions(env, of, &transitions)
         }

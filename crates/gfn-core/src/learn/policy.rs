@@ -43,7 +43,7 @@ impl Policy for EnginePolicy<'_> {
             (Direction::Backward, PbSource::Trained) => (Head::BACKWARD, Values::Current),
             (Direction::Backward, PbSource::Frozen(values)) => (Head::BACKWARD, values),
             (Direction::Backward, PbSource::Fixed) => {
-                let mut legal = vec![false; env.layout().n_back_actions];
+                let mut legal = vec![false; env.space().n_back_actions];
                 for (row, out) in states.rows().zip(out.chunks_exact_mut(legal.len())) {
                     env.legal_back(row, &mut legal);
                     self.backward.fixed_logits(env, row, &legal, out);

@@ -184,7 +184,7 @@ impl Trainer {
     /// The learned log Z, where the objective has one.
     pub fn log_z(&mut self) -> Option<f64> {
         let env = &*self.parts.context.env;
-        let mut start = vec![0; env.layout().width];
+        let mut start = vec![0; env.space().width];
         env.reset(&mut start);
         let mut states = States::new(start.len());
         states.push(&start);
@@ -199,7 +199,7 @@ impl Trainer {
                 Some(read[0])
             }
             LogZ::SoftValue(head, tau) => {
-                let mut legal = vec![false; env.layout().n_actions];
+                let mut legal = vec![false; env.space().n_actions];
                 env.legal(&start, &mut legal);
                 let mut logits = vec![0.0; legal.len()];
                 let ask = Ask { values: Values::Current, head, record: None };
@@ -343,7 +343,7 @@ impl Trainer {
             Data::Replay { batch, .. } => {
                 let mut rng = self.streams.get(Purpose::Replay, address);
                 let buffer = self.buffers[which].as_ref().expect("made with the plan");
-                match buffer.draw(env.layout().width, batch, &mut rng) {
+                match buffer.draw(env.space().width, batch, &mut rng) {
                     Drawn::Transitions(drawn) => {
                         return Some(Batch::of_transitions(env, &pb, &drawn));
                     }

@@ -161,7 +161,7 @@ impl TestSet {
         // A number that is too large saturates.
         let n_objects = env.n_objects().filter(|&n_objects| n_objects < u64::MAX)?;
         let mut rng = Streams::new(seed).get(Purpose::TestSet, 0);
-        let mut objects = States::with_capacity(env.layout().width, n);
+        let mut objects = States::with_capacity(env.space().width, n);
         for _ in 0..n {
             objects.push(&env.object_at(rng.random_range(0..n_objects))?);
         }
@@ -311,16 +311,16 @@ impl<'a> EvalContext<'a> {
     /// log P_F(τ) and log P_B(τ|x) of given trajectories under the current policy.
     pub fn log_probs_of(&self, trajectories: &Trajectories) -> (Vec<f64>, Vec<f64>) {
         let env = &*self.fixed.env;
-        let layout = env.layout();
+        let space = env.space();
         let sum = |direction: Direction| {
-            let n_actions = layout.n_actions_in(direction);
+            let n_actions = space.n_actions_in(direction);
             let actions = match direction {
                 Direction::Forward => &trajectories.actions,
                 Direction::Backward => &trajectories.back_actions,
             };
             let mut mask = vec![false; n_actions];
             let mut log_probs = vec![0.0; n_actions];
-            let (mut states, mut logits) = (States::new(layout.width), Vec::new());
+            let (mut states, mut logits) = (States::new(space.width), Vec::new());
             let mut sums = Vec::with_capacity(trajectories.len());
             let mut first = 0;
             while first < trajectories.len() {

@@ -138,7 +138,7 @@ impl Sampler {
         let trajectories = self.collect(walking, n_parts);
         let rows = self.row_plan(&trajectories, n_parts);
         let walks = self.parts[..n_parts].iter().flat_map(|part| &part.walks);
-        let n_actions = env.layout().n_actions;
+        let n_actions = env.space().n_actions;
         let mut legal = Vec::with_capacity(trajectories.n_transitions() * n_actions);
         walks.for_each(|walk| legal.extend_from_slice(&walk.legal));
         Rollout { trajectories, rows, legal, recording: None }
@@ -163,7 +163,7 @@ impl Sampler {
 
     /// The trajectories of the first parts.
     fn collect(&mut self, walking: Walking<'_>, n_parts: usize) -> Trajectories {
-        let width = walking.env.layout().width;
+        let width = walking.env.space().width;
         let mut trajectories = Trajectories::new(width);
         for walk in self.parts[..n_parts].iter_mut().flat_map(|part| &mut part.walks) {
             match walking.direction {
@@ -207,7 +207,7 @@ impl Sampler {
 }
 
 fn initial_states(env: &dyn Environment, n: usize) -> States {
-    let mut start = vec![0; env.layout().width];
+    let mut start = vec![0; env.space().width];
     env.reset(&mut start);
     let mut starts = States::with_capacity(start.len(), n);
     for _ in 0..n {
@@ -229,9 +229,9 @@ impl Walkers {
         terminals: bool,
     ) {
         let Walking { env, direction, exploration, draw } = walking;
-        let layout = env.layout();
-        let (n, width) = (starts.len(), layout.width);
-        let n_actions = layout.n_actions_in(direction);
+        let space = env.space();
+        let (n, width) = (starts.len(), space.width);
+        let n_actions = space.n_actions_in(direction);
         self.walks.resize_with(n, Walk::default);
         for (i, (walk, start)) in self.walks.iter_mut().zip(starts.rows()).enumerate() {
             walk.rows.clear();
@@ -306,7 +306,7 @@ impl Walkers {
 
         if terminals {
             self.batch.clear();
-            let mut mask = vec![false; layout.n_back_actions];
+            let mut mask = vec![false; space.n_back_actions];
             for (i, walk) in self.walks.iter().enumerate() {
                 let row = &walk.rows[walk.rows.len() - width..];
                 if offers_choice_back(env, row, &mut mask) {

@@ -3,6 +3,8 @@
 use std::any::Any;
 use std::ops::Range;
 
+use super::space::Space;
+
 /// An environment that breaks a law of its contract, found out while it was walked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the environment breaks a law: {law}; it does not hold at the state {row:?}")]
@@ -13,9 +15,6 @@ pub struct BrokenLaw {
     pub row: Vec<i32>,
 }
 
-/// An observation slot that holds no token.
-pub const NO_TOKEN: i32 = -1;
-
 /// Which way along the edges of the state graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
@@ -23,37 +22,6 @@ pub enum Direction {
     Forward,
     /// From objects back to s0: P_B.
     Backward,
-}
-
-/// The fixed sizes of an environment, from which buffers and networks are laid out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Layout {
-    /// Cells per state row.
-    pub width: usize,
-    /// Forward actions, legal or not.
-    pub n_actions: usize,
-    /// Backward actions, legal or not.
-    pub n_back_actions: usize,
-    /// Size of the token vocabulary of [`Environment::observe`].
-    pub n_tokens: usize,
-    /// Token slots per observation; an observation is the set of its tokens (a sparse one-hot).
-    pub n_active: usize,
-    /// The most actions that a trajectory can have.
-    pub max_len: usize,
-    /// Where forward actions put one of `k` symbols into an observed slot that is still empty, action
-    /// `slot k + symbol` over all `n_active` slots: k. Networks may then give each empty slot its own
-    /// logits. Else 0.
-    pub symbols_per_slot: usize,
-}
-
-impl Layout {
-    /// Actions of a direction, legal or not.
-    pub fn n_actions_in(&self, direction: Direction) -> usize {
-        match direction {
-            Direction::Forward => self.n_actions,
-            Direction::Backward => self.n_back_actions,
-        }
-    }
 }
 
 /// A directed acyclic graph of states, walked one action at a time.
@@ -69,8 +37,8 @@ impl Layout {
 /// * two rows that offer a choice (two or more legal actions in a direction) and differ in their
 ///   legal actions are observed differently.
 pub trait Environment: Any + Send + Sync {
-    /// Sizes of rows, actions and observations.
-    fn layout(&self) -> Layout;
+    /// What rows, actions and observations consist of. Kept by the environment: it is asked for often.
+    fn space(&self) -> &Space;
 
     /// Writes the initial state s0.
     fn reset(&self, row: &mut [i32]);
@@ -97,8 +65,9 @@ pub trait Environment: Any + Send + Sync {
     /// Takes a legal backward action in place and returns the forward action that redoes it.
     fn unstep(&self, row: &mut [i32], back_action: usize) -> usize;
 
-    /// Writes the active tokens (`0..n_tokens`, or [`NO_TOKEN`]) of a row: `n_active` slots.
-    fn observe(&self, row: &[i32], tokens: &mut [i32]);
+    /// Writes what networks see of a row: a value, or [`NO_TOKEN`](super::space::NO_TOKEN), for each
+    /// cell of an observation, see [`Space`].
+    fn observe(&self, row: &[i32], cells: &mut [i32]);
 
     /// A terminal row as text, unique among terminal rows.
     fn render(&self, row: &[i32]) -> String;
@@ -139,15 +108,23 @@ pub trait Environment: Any + Send + Sync {
 pub(crate) mod testing {
     //! Any graph as an environment, lawful or not.
 
-    use super::{Environment, Layout, Range};
+    use super::{Environment, Range, Space};
+    use crate::space::Block;
 
     /// States 0 to `n` - 1, one cell wide; the actions of a state are its edges, in their order.
     pub struct Edges {
         pub n: usize,
         pub edges: Vec<(i32, i32)>,
+        space: Space,
     }
 
     impl Edges {
+        pub fn new(n: usize, edges: Vec<(i32, i32)>) -> Self {
+            let actions = [Block::whole("edge", edges.len())];
+            let space = Space::new(1, edges.len()).named_slots(1, &[n]);
+            Self { n, space: space.forward(&actions).backward(&actions), edges }
+        }
+
         fn out(&self, from: i32) -> impl Iterator<Item = usize> + '_ {
             (0..self.edges.len()).filter(move |&e| self.edges[e].0 == from)
         }
@@ -158,17 +135,8 @@ pub(crate) mod testing {
     }
 
     impl Environment for Edges {
-        fn layout(&self) -> Layout {
-            let n = self.edges.len();
-            Layout {
-                width: 1,
-                n_actions: n,
-                n_back_actions: n,
-                n_tokens: self.n,
-                n_active: 1,
-                max_len: n,
-                symbols_per_slot: 0,
-            }
+        fn space(&self) -> &Space {
+            &self.space
         }
 
         fn reset(&self, row: &mut [i32]) {
@@ -197,8 +165,8 @@ pub(crate) mod testing {
             self.out(row[0]).position(|other| other == e).expect("an edge out of its start")
         }
 
-        fn observe(&self, row: &[i32], tokens: &mut [i32]) {
-            tokens[0] = row[0];
+        fn observe(&self, row: &[i32], cells: &mut [i32]) {
+            cells[0] = row[0];
         }
 
         fn render(&self, row: &[i32]) -> String {

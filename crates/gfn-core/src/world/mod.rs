@@ -3,5 +3,6 @@
 pub mod environment;
 pub mod reward;
 pub mod row_index;
+pub mod space;
 pub mod states;
 pub mod trajectories;

@@ -103,7 +103,7 @@ impl RowPlan {
     /// Rows in the order of the trajectories; `learned` says whether P_B is the network's.
     pub fn packed(env: &dyn Environment, trajectories: &Trajectories, learned: bool) -> Self {
         let mut plan = Self::default();
-        let mut mask = vec![false; env.layout().n_back_actions];
+        let mut mask = vec![false; env.space().n_back_actions];
         for i in 0..trajectories.len() {
             let rows = trajectories.rows(i);
             for state in rows.clone() {

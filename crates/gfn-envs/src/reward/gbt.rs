@@ -52,7 +52,7 @@ impl Kind<RewardAxis> for GbtSpec {
         let log_reward = self.transform.prepare(None)?;
         let bytes = context.files.read_for("path", &self.path)?;
         let k = sequence.symbols().len();
-        let trees = Trees::read(&bytes, sequence.layout().width, k).map_err(|message| {
+        let trees = Trees::read(&bytes, sequence.space().width, k).map_err(|message| {
             let message = format!("`{}` {message}", self.path.display());
             KeyError::data("path", message).help(
                 "expected the tensors baseline, threshold and value (f64), feature, left, right \

@@ -89,7 +89,7 @@ impl Kind<RewardAxis> for HammingSpec {
         } else {
             read("test_set", &self.test_set, context)?
         };
-        let mut test = States::new(sequence.layout().width);
+        let mut test = States::new(sequence.space().width);
         parse("test_set", sequence, &tests)?.iter().for_each(|row| test.push(row));
         let test = (!test.is_empty()).then_some(test);
         let mut reward = HammingReward::new(sequence, &modes, self.exponent, self.mode_radius);
@@ -181,7 +181,7 @@ impl HammingSpec {
             return Err(KeyError::new(key, "there must be at least 1 mode"));
         }
         let n = n as u64;
-        let (width, k) = (sequence.layout().width as u64, sequence.symbols().len() as u64);
+        let (width, k) = (sequence.space().width as u64, sequence.symbols().len() as u64);
         let characters = width * sequence.symbol_chars().unwrap_or(1) as u64;
         let draws_tests = bits && self.test_set.as_os_str().is_empty();
         let limits = [
@@ -204,7 +204,7 @@ impl HammingSpec {
         if block == 0 || self.blocks.iter().any(|other| other.chars().count() != block) {
             return Err(KeyError::new("blocks", "blocks must be of one length, at least 1"));
         }
-        let length = sequence.layout().width * sequence.symbol_chars().unwrap_or(1);
+        let length = sequence.space().width * sequence.symbol_chars().unwrap_or(1);
         if !length.is_multiple_of(block) {
             let message =
                 format!("{length} characters are not a whole number of blocks of {block}");
@@ -245,7 +245,7 @@ impl HammingReward {
             let mode = &symbols[symbol as usize];
             distances.extend(symbols.iter().map(|symbol| distance(symbol, mode)));
         }
-        let length = sequence.layout().width;
+        let length = sequence.space().width;
         let (n_modes, k) = (modes.len(), symbols.len());
         let estimate = OnceLock::new();
         Self { distances, n_modes, length, k, exponent, radius, test: None, estimate }

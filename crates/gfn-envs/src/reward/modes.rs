@@ -109,7 +109,7 @@ impl ModeSpec {
             (_, Some(threshold)) => places.retain(|&place| values[place] >= threshold),
             _ => return self.listed(context),
         }
-        let mut objects = States::new(context.env.layout().width);
+        let mut objects = States::new(context.env.space().width);
         places.iter().for_each(|&place| objects.push(&object(place)));
         if objects.is_empty() {
             return Ok(None);

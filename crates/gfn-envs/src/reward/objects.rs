@@ -82,7 +82,7 @@ pub fn listed_objects(
     let fail = |message: String| KeyError::new(key, format!("`{}` {message}", path.display()));
     let bytes = plain_lines(context.files.read_for(key, path)?);
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(&bytes[..]);
-    let mut objects = States::new(context.env.layout().width);
+    let mut objects = States::new(context.env.space().width);
     for record in reader.records() {
         let record = record.map_err(|error| fail(format!("is not a CSV file: {error}")))?;
         let line = record.position().map_or(0, csv::Position::line);

@@ -175,7 +175,7 @@ impl TableSpec {
         let not_csv = |error| self.fail("path", format!("is not a CSV file: {error}"));
         let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(bytes);
         let (object_columns, value_column) = self.columns(reader.headers().map_err(not_csv)?)?;
-        let mut objects = States::new(env.layout().width);
+        let mut objects = States::new(env.space().width);
         let (mut values, mut lines) = (Vec::new(), Vec::new());
         let (mut record, mut object) = (csv::StringRecord::new(), String::new());
         while reader.read_record(&mut record).map_err(not_csv)? {

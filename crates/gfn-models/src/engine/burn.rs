@@ -157,8 +157,8 @@ impl Engine for Burn {
     fn logits(&self, ask: Ask, env: &dyn Environment, states: &States, out: &mut [f32]) {
         let mut ids = Vec::new();
         observe_into(env, states, &mut ids);
-        let layout = &self.common.context.layout;
-        let tokens = Tokens::new(&ids, states.len(), layout, &self.device);
+        let space = &self.common.context.space;
+        let tokens = Tokens::new(&ids, states.len(), space, &self.device);
         let current;
         let values = match ask.values {
             Values::Copy(name) => self.copy_of(name),
@@ -181,8 +181,8 @@ impl Engine for Burn {
         values: Values,
         dropout: Option<u64>,
     ) -> Pass {
-        let layout = &self.common.context.layout;
-        let tokens = Tokens::new(rows.ids(env), rows.states.len(), layout, &self.device);
+        let space = &self.common.context.space;
+        let tokens = Tokens::new(rows.ids(env), rows.states.len(), space, &self.device);
         let rate = self.network.dropout();
         let dropout = dropout.map(|key| Dropout { rate, key, first_row: 0 });
         let asked = self.asked(heads);

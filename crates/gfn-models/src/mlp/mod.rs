@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::check_size;
 use crate::dropout::Dropout;
 use crate::engine::native::NativeNetwork;
-use crate::network::{ModelAxis, Network, NetworkContext, ParamInit, Tokens, check_layout};
+use crate::network::{ModelAxis, Network, NetworkContext, ParamInit, Tokens, check_space};
 
 /// Settings of [`Mlp`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -43,14 +43,14 @@ impl Kind<ModelAxis> for MlpSpec {
     const SUMMARY: &'static str = "multilayer perceptron with ReLU, shared or separate trunks";
 
     fn build(&self, context: NetworkContext) -> Result<Box<dyn Network>, KeyError> {
-        check_layout(&context.layout)?;
+        check_space(&context.space)?;
         for (key, value) in [("hidden", self.hidden), ("layers", self.layers)] {
             if value == 0 {
                 return Err(KeyError::new(key, "must be at least 1"));
             }
         }
         let trunks = if self.shared { 1.0 } else { context.heads.len() as f64 };
-        let (hidden, inputs) = (self.hidden as f64, context.layout.n_tokens as f64);
+        let (hidden, inputs) = (self.hidden as f64, context.space.n_tokens() as f64);
         let heads = hidden * context.width() as f64;
         let weights = trunks * hidden * (inputs + hidden * (self.layers - 1) as f64) + heads;
         check_size(self.layers, "hidden", weights)?;
@@ -117,7 +117,7 @@ impl Network for Mlp {
         };
         for group in trunks {
             for i in 0..layers {
-                let fan_in = if i == 0 { self.context.layout.n_tokens } else { hidden };
+                let fan_in = if i == 0 { self.context.space.n_tokens() } else { hidden };
                 let name = match shared {
                     true => format!("trunk.{i}"),
                     false => format!("{group}.trunk.{i}"),

@@ -58,7 +58,7 @@ impl NativeMlp {
         Self {
             hidden: mlp.spec.hidden,
             layers: mlp.spec.layers,
-            n_active: context.layout.n_active,
+            n_active: context.space.n_cells(),
             width,
             parts,
         }

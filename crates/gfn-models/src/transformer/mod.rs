@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::check_size;
 use crate::dropout::Dropout;
 use crate::engine::native::NativeNetwork;
-use crate::network::{ModelAxis, Network, NetworkContext, ParamInit, Tokens, check_layout};
+use crate::network::{ModelAxis, Network, NetworkContext, ParamInit, Tokens, check_space};
 
 /// Where layers are normalised.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -75,8 +75,7 @@ impl Kind<ModelAxis> for TransformerSpec {
         "transformer encoder over observed tokens, heads on a first token";
 
     fn build(&self, context: NetworkContext) -> Result<Box<dyn Network>, KeyError> {
-        let layout = context.layout;
-        check_layout(&layout)?;
+        check_space(&context.space)?;
         let sizes = [
             ("width", self.width),
             ("layers", self.layers),
@@ -100,13 +99,13 @@ impl Kind<ModelAxis> for TransformerSpec {
             let message = format!("a probability from 0 to below 1, not {}", self.dropout);
             return Err(KeyError::new("dropout", message));
         }
-        if layout.n_active >= MAX_TOKENS {
-            let message = format!("{} tokens per state are too many", layout.n_active);
+        if context.space.n_cells() >= MAX_TOKENS {
+            let message = format!("{} tokens per state are too many", context.space.n_cells());
             return Err(KeyError::new("kind", message).help("use `mlp`"));
         }
         let [width, hidden] = [self.width, self.feed_forward].map(|size| size as f64);
         let per_layer = width * (4.0 * width + 2.0 * hidden);
-        let ends = layout.n_tokens + context.width();
+        let ends = context.space.n_tokens() + context.width();
         check_size(self.layers, "width", self.layers as f64 * per_layer + width * ends as f64)?;
         Ok(Box::new(Transformer { spec: self.clone(), context }))
     }
@@ -141,19 +140,18 @@ const EPSILON: f32 = 1e-5;
 impl Transformer {
     /// Tokens per state, the first one included.
     fn n_positions(&self) -> usize {
-        self.context.layout.n_active + 1
+        self.context.space.n_cells() + 1
     }
 
     /// Whether a head gives numbers to symbols in slots.
     fn is_by_slot(&self, head: Head) -> bool {
-        self.context.layout.symbols_per_slot > 0
-            && head.size == HeadSize::Actions(Direction::Forward)
+        self.context.symbols() > 0 && head.size == HeadSize::Actions(Direction::Forward)
     }
 
     /// Outputs that are read off the first token, by head.
     fn head_sizes(&self) -> Vec<usize> {
         let size = |&head: &Head| match self.is_by_slot(head) {
-            true => self.context.layout.n_active,
+            true => self.context.space.n_cells(),
             false => self.context.size(head),
         };
         self.context.heads.iter().map(size).collect()
@@ -265,7 +263,7 @@ impl Network for Transformer {
             };
             params.push(ParamInit { name, group: group.to_owned(), shape, values });
         };
-        add("embedding".into(), TRUNK, [self.context.layout.n_tokens + 2, width], 3f32.sqrt());
+        add("embedding".into(), TRUNK, [self.context.space.n_tokens() + 2, width], 3f32.sqrt());
         let scale = |fan_in: usize| 1.0 / (fan_in as f32).sqrt();
         for i in 0..layers {
             let mut linear = |name: &str, fan_in: usize, fan_out: usize| {
@@ -297,7 +295,7 @@ impl Network for Transformer {
             add(format!("{}.head.weight", head.name), head.name, [width, size], bound);
             add(format!("{}.head.bias", head.name), head.name, [1, size], bound);
         }
-        let symbols = self.context.layout.symbols_per_slot;
+        let symbols = self.context.symbols();
         for &head in self.context.heads.iter().filter(|&&head| self.is_by_slot(head)) {
             let (name, bound) = (symbol_head(head), scale(width));
             add(format!("{name}.weight"), head.name, [width, symbols], bound);
@@ -327,7 +325,7 @@ impl Network for Transformer {
         let (n, t) = (tokens.n, self.n_positions());
         let embedding = params[0].clone();
         let device = embedding.device();
-        let first = Tensor::<1, Int>::full([n], self.context.layout.n_tokens as i64 + 1, &device);
+        let first = Tensor::<1, Int>::full([n], self.context.space.n_tokens() as i64 + 1, &device);
         let first = embedding.clone().select(0, first).reshape([n, 1, width]);
         let rest = embedding.select(0, tokens.ids.clone()).reshape([n, t - 1, width]);
         let positions = TensorData::new(self.positions(), [1, t, width]);
@@ -353,7 +351,7 @@ impl Network for Transformer {
         let tokens = x.clone();
         let x = x.narrow(1, 0, 1).reshape([n, width]);
         let of_heads = &params[self.first_head()..];
-        let symbols = self.context.layout.symbols_per_slot;
+        let symbols = self.context.symbols();
         let mut symbol_head = 2 * self.context.heads.len();
         let each = self.context.heads.iter().zip(self.head_sizes()).enumerate();
         each.map(|(h, (&head, size))| {

@@ -82,12 +82,12 @@ impl NativeTransformer {
     pub(super) fn new(transformer: &Transformer) -> Self {
         let spec = &transformer.spec;
         let t = transformer.n_positions();
-        let symbols = transformer.context.layout.symbols_per_slot;
+        let symbols = transformer.context.symbols();
         Self {
             attention: Attention { t, heads: spec.heads, size: spec.width / spec.heads },
             numbering: Numbering {
                 t,
-                n_tokens: transformer.context.layout.n_tokens,
+                n_tokens: transformer.context.space.n_tokens(),
                 reads_slots: symbols > 0,
             },
             width: spec.width,
