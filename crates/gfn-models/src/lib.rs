@@ -4,6 +4,8 @@
 pub mod device;
 pub mod dropout;
 pub mod engine;
+pub mod heads;
+pub mod layers;
 pub mod mlp;
 pub mod network;
 pub mod transformer;

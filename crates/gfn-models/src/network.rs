@@ -1,20 +1,14 @@
-//! Networks and their parameters: pure functions over a list of named, grouped tensors.
-//!
-//! A [`Network`] says which parameters it has and maps observations to its heads; the values live
-//! in an engine. Optimisers, copies and checkpoints therefore handle one flat list and know nothing
+//! What networks are built for, and their parameters: one flat list of named, grouped matrices, whose
+//! values live in an engine. Optimisers, copies and checkpoints handle that list and know nothing
 //! about architectures.
 
 use std::ops::Range;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use gfn_core::learn::head::{Head, HeadSize, TRUNK};
+use gfn_core::learn::head::{Head, HeadSize};
 use gfn_core::registry::Axis;
-use gfn_core::space::{At, Block, Scope};
 use gfn_core::{KeyError, NO_TOKEN, Space};
-use rand::rngs::ChaCha8Rng;
 
-use crate::dropout::Dropout;
-use crate::engine::native::NativeNetwork;
+use crate::layers::LayerList;
 
 /// What a network is built for: an environment, and the heads that some loss reads.
 #[derive(Clone, Debug)]
@@ -30,14 +24,6 @@ impl NetworkContext {
     pub fn new(space: &Space, heads: &[Head]) -> Self {
         let heads = heads.iter().copied().filter(|head| !head.is_parameter()).collect();
         Self { space: space.clone(), heads }
-    }
-
-    /// Where every forward action puts one of k symbols into an empty slot: k; else 0.
-    pub fn symbols(&self) -> usize {
-        match self.space.forward[..] {
-            [Block { scope: Scope::Slot(At::Empty), size, .. }] => size,
-            _ => 0,
-        }
     }
 
     /// Numbers that a head gives for each state.
@@ -64,6 +50,68 @@ impl NetworkContext {
         let start = before.iter().map(|&head| self.size(head)).sum();
         start..start + self.size(head)
     }
+
+    /// Tokens of a state: the first one, and one for each slot.
+    pub fn n_positions(&self) -> usize {
+        self.space.slots + 1
+    }
+
+    /// Values of all features of a slot.
+    fn per_slot(&self) -> usize {
+        self.space.features.iter().sum()
+    }
+
+    /// Rows of embeddings for features of slots; two more stand for slots without any, and for the
+    /// first token.
+    pub fn n_embeddings(&self) -> usize {
+        self.per_slot() * if self.space.named { self.space.slots } else { 1 }
+    }
+
+    /// The rows of the embedding of a slot among observed `ids`, which number the values of all cells:
+    /// one for each feature that it has.
+    pub fn embeddings<'a>(&self, ids: &'a [i32], slot: usize) -> impl Iterator<Item = usize> + 'a {
+        let features = self.space.features.len();
+        let before = if self.space.named { 0 } else { slot * self.per_slot() };
+        let of_slot = ids[slot * features..][..features].iter();
+        of_slot.filter(|&&id| id >= 0).map(move |&id| id as usize - before)
+    }
+
+    /// Whether a slot has no feature.
+    pub fn is_empty(&self, ids: &[i32], slot: usize) -> bool {
+        self.embeddings(ids, slot).next().is_none()
+    }
+
+    /// What a pair of tokens can be to each other: 0 if slots are not related.
+    pub fn n_relations(&self) -> usize {
+        match self.space.relation {
+            None => 0,
+            // That of i to j, if any, with that of j to i; itself; a pair with the first token.
+            Some(relation) if relation.ordered => (relation.values + 1).pow(2) + 2,
+            Some(relation) => relation.values + 1 + 2,
+        }
+    }
+
+    /// Writes what each token (row) is to each other one: `n_positions` squared numbers.
+    pub fn write_relations(&self, ids: &[i32], out: &mut [i32]) {
+        let (slots, n) = (self.space.slots, self.n_relations() as i32);
+        let first_tokens = self.space.first_tokens();
+        let value = |i: usize, j: usize| {
+            let cell = self.space.pair_cell(i, j).expect("two slots");
+            if ids[cell] == NO_TOKEN { 0 } else { ids[cell] - first_tokens[cell] + 1 }
+        };
+        let of = self.space.relation.filter(|relation| relation.ordered);
+        let back = of.map_or(0, |relation| relation.values as i32 + 1);
+        out.fill(n - 1);
+        for i in 0..slots {
+            for j in 0..slots {
+                out[(i + 1) * (slots + 1) + j + 1] = match i == j {
+                    true => n - 2,
+                    false if back > 0 => value(i, j) * back + value(j, i),
+                    false => value(i, j),
+                };
+            }
+        }
+    }
 }
 
 /// A parameter as a network declares it. Vectors are rows: shape `[1, n]`.
@@ -79,79 +127,11 @@ pub struct ParamInit {
     pub values: Vec<f32>,
 }
 
-impl ParamInit {
-    /// A parameter that all heads share.
-    pub fn shared(name: String, shape: [usize; 2], values: Vec<f32>) -> Self {
-        Self { name, group: TRUNK.to_owned(), shape, values }
-    }
-}
-
-/// Observations of `n` states on a device.
-#[derive(Clone, Debug)]
-pub struct Tokens {
-    /// `n * n_active` token ids, row-major; an empty slot holds `n_tokens`.
-    pub ids: Tensor<1, Int>,
-    /// Number of states.
-    pub n: usize,
-    /// Token slots per state.
-    pub n_active: usize,
-    /// Whether some slot is empty.
-    pub padded: bool,
-}
-
-impl Tokens {
-    /// Uploads the token ids of `n` states.
-    pub fn new(ids: &[i32], n: usize, space: &Space, device: &Device) -> Self {
-        let padding = space.n_tokens() as i32;
-        let fill = |&id: &i32| if id == NO_TOKEN { padding } else { id };
-        Self {
-            ids: upload_ints(ids.iter().map(fill).collect(), device),
-            n,
-            n_active: space.n_cells(),
-            padded: ids.contains(&NO_TOKEN),
-        }
-    }
-}
-
-/// Integers as a tensor.
-pub(crate) fn upload_ints(values: Vec<i32>, device: &Device) -> Tensor<1, Int> {
-    let n = values.len();
-    Tensor::from_data(TensorData::new(values, [n]), device)
-}
-
-/// An architecture.
-pub trait Network: Send + Sync {
-    /// Declares the parameters, initialised from `rng`.
-    fn init(&self, rng: &mut ChaCha8Rng) -> Vec<ParamInit>;
-
-    /// Evaluates states: one tensor, `[n, size]`, for each of the network's heads that is asked
-    /// for. `params` are the values of [`init`](Self::init)'s list, in its order; with `dropout`,
-    /// some activations are dropped.
-    fn forward(
-        &self,
-        params: &[Tensor<2>],
-        tokens: &Tokens,
-        dropout: Option<Dropout>,
-        asked: &[bool],
-    ) -> Vec<Option<Tensor<2>>>;
-
-    /// Probability with which activations are dropped when a loss is computed. Rollouts and
-    /// evaluations drop nothing.
-    fn dropout(&self) -> f32 {
-        0.0
-    }
-
-    /// The same network in plain Rust, for the CPU; its parameters are those of `init`.
-    fn native(&self) -> Option<Box<dyn NativeNetwork>> {
-        None
-    }
-}
-
 /// The `model` axis.
 pub struct ModelAxis;
 impl Axis for ModelAxis {
     const NAME: &'static str = "model";
-    type Product = dyn Network;
+    type Product = LayerList;
     type Context<'a> = NetworkContext;
 }
 

@@ -14,13 +14,14 @@ use gfn_core::learn::head::Head;
 use gfn_core::learn::{EngineKind, TrainSettings};
 use rand::rngs::ChaCha8Rng;
 
-use crate::network::{Network, NetworkContext, ParamInit};
+use crate::layers::LayerList;
+use crate::network::{NetworkContext, ParamInit};
 
 pub use optimizer::{NativeStep, Optimizer};
 
 /// A model: `network`, initialised from `rng`, with the parameters of their own among `heads`.
 pub fn new(
-    network: Box<dyn Network>,
+    network: Box<LayerList>,
     context: NetworkContext,
     heads: &[Head],
     settings: &TrainSettings,
@@ -52,9 +53,9 @@ pub fn new(
     };
     let native = settings.engine == EngineKind::Native && *device == Device::flex();
     let values = inits.into_iter().map(|init| init.values).collect();
-    match network.native().filter(|_| native) {
-        Some(native) => Box::new(native::Native::new(native, network.dropout(), common, values)),
-        None => Box::new(burn::Burn::new(network, common, values, device)),
+    match native.then(|| native::network(&network)).flatten() {
+        Some(native) => Box::new(native::Native::new(native, network.dropout, common, values)),
+        None => Box::new(burn::Burn::new(*network, common, values, device)),
     }
 }
 

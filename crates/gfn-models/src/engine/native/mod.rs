@@ -4,11 +4,13 @@
 //! rollout computes is kept for the first loss, as long as it is what that loss would compute again.
 
 mod awake;
+mod chain;
 mod kernels;
 mod largest_first;
 mod panels;
 mod readout;
 mod tape;
+mod tokens;
 mod transpose;
 
 use std::ops::Range;
@@ -26,6 +28,7 @@ use self::awake::Awake;
 use self::tape::sums_of_squares;
 use super::{Common, NativeStep};
 use crate::dropout::Dropout;
+use crate::layers::LayerList;
 
 pub use kernels::{
     AdamStep, Mat, adam, add, add_bias, add_bias_relu, add_rows, lerp, matmul, relu_gradient,
@@ -35,7 +38,16 @@ pub(in crate::engine) use largest_first::PER_THREAD;
 pub use largest_first::largest_first;
 pub use panels::{Finish, Panels};
 pub use tape::{NativeNetwork, Tape, Weights, backward_by_tape, buffer_for};
-pub use transpose::transpose;
+pub(in crate::engine) use tokens::{EPSILON, sinusoids};
+
+/// The list of layers by hand, if it is one of those that are: layers on states, or on tokens with
+/// attention between them.
+pub(super) fn network(list: &LayerList) -> Option<Box<dyn NativeNetwork>> {
+    if let Some(chain) = chain::Chain::new(list) {
+        return Some(Box::new(chain));
+    }
+    Some(Box::new(tokens::TokenNetwork::new(list)?))
+}
 
 /// A network whose values are host arrays.
 pub(super) struct Native {

@@ -1,5 +1,7 @@
 //! The engine on Burn: autodiff, on every device.
 
+mod layers;
+
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 use gfn_core::learn::engine::{
@@ -11,14 +13,15 @@ use gfn_core::{Environment, States};
 
 use super::Common;
 use crate::dropout::Dropout;
-use crate::network::{Network, Tokens, upload_ints};
+use crate::layers::LayerList;
+use layers::{Observed, upload_ints};
 
 /// Fill value for logits of illegal actions. Not -infinity: NaN times zero poisons gradients.
 const ILLEGAL: f32 = -1e9;
 
 /// A network whose values are tensors.
 pub(super) struct Burn {
-    network: Box<dyn Network>,
+    network: LayerList,
     common: Common,
     device: Device,
     /// Tracked.
@@ -40,7 +43,7 @@ fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 
 impl Burn {
     pub(super) fn new(
-        network: Box<dyn Network>,
+        network: LayerList,
         common: Common,
         values: Vec<Vec<f32>>,
         device: &Device,
@@ -146,7 +149,7 @@ impl Engine for Burn {
     }
 
     fn drops(&self) -> bool {
-        self.network.dropout() > 0.0
+        self.network.dropout > 0.0
     }
 
     fn begin_rollout(&mut self, _: usize, _: &[Head]) -> (usize, Recording) {
@@ -157,8 +160,7 @@ impl Engine for Burn {
     fn logits(&self, ask: Ask, env: &dyn Environment, states: &States, out: &mut [f32]) {
         let mut ids = Vec::new();
         observe_into(env, states, &mut ids);
-        let space = &self.common.context.space;
-        let tokens = Tokens::new(&ids, states.len(), space, &self.device);
+        let observed = Observed { ids: &ids, n: states.len(), device: &self.device };
         let current;
         let values = match ask.values {
             Values::Copy(name) => self.copy_of(name),
@@ -168,7 +170,7 @@ impl Engine for Burn {
             }
         };
         let asked = self.asked(&[ask.head]);
-        let outputs = self.network.forward(values, &tokens, None, &asked);
+        let outputs = layers::forward(&self.network, values, &observed, None, &asked);
         let logits = outputs.into_iter().flatten().next().expect("one head is asked for");
         out.copy_from_slice(&host(logits));
     }
@@ -181,9 +183,8 @@ impl Engine for Burn {
         values: Values,
         dropout: Option<u64>,
     ) -> Pass {
-        let space = &self.common.context.space;
-        let tokens = Tokens::new(rows.ids(env), rows.states.len(), space, &self.device);
-        let rate = self.network.dropout();
+        let observed = Observed { ids: rows.ids(env), n: rows.states.len(), device: &self.device };
+        let rate = self.network.dropout;
         let dropout = dropout.map(|key| Dropout { rate, key, first_row: 0 });
         let asked = self.asked(heads);
         let copied: Vec<_>;
@@ -195,7 +196,7 @@ impl Engine for Burn {
                 &copied
             }
         };
-        let outputs = self.network.forward(values, &tokens, dropout, &asked);
+        let outputs = layers::forward(&self.network, values, &observed, dropout, &asked);
         let named = self.common.context.heads.iter().zip(outputs);
         let outputs = named.filter_map(|(&head, output)| Some((head, output?)));
         self.passes.push(outputs.collect());

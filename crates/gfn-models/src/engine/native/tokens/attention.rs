@@ -4,8 +4,12 @@
 //! handful of products too small for a matrix product: sums are held in registers, for several
 //! tokens at a time. Weights lie by keys, one lane per query: the softmax over keys and its gradient
 //! are then sums of registers, and nothing is summed within one.
+//!
+//! What tokens are to each other enters like further keys: each relation's row has a score with every
+//! query, which the keys of that relation add to theirs; and the weights of those keys add up to that of
+//! the relation's row among the values.
 
-use crate::engine::native::transpose;
+use super::super::transpose::transpose;
 use gfn_core::vector::{exp_of, store};
 use pulp::{Arch, Simd, WithSimd};
 
@@ -21,6 +25,24 @@ pub(super) struct Attention {
     pub(super) heads: usize,
     /// Features per head.
     pub(super) size: usize,
+    /// What tokens can be to each other; 0 if nothing is known of that.
+    pub(super) relations: usize,
+}
+
+/// The rows of relations, `[relations, width]`, for keys and for values, and which relation each token
+/// of a sequence (query) has to each other one (key): `[t, t]`.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Related<'a> {
+    pub(super) keys: &'a [f32],
+    pub(super) values: &'a [f32],
+    pub(super) codes: &'a [i32],
+}
+
+impl<'a> Related<'a> {
+    /// The same for a sequence.
+    pub(super) fn with(self, codes: &'a [i32]) -> Self {
+        Self { codes, ..self }
+    }
 }
 
 /// The tokens of a sequence that attend, ascending: each entry less `base`.
@@ -44,7 +66,7 @@ impl Attention {
 
     /// Numbers that the weights of one sequence take, at most.
     pub(super) fn per_sequence(self) -> usize {
-        self.heads * self.t * self.t.next_multiple_of(LANES)
+        self.heads * (self.t + self.relations) * self.t.next_multiple_of(LANES)
     }
 
     /// Mixes the values of a sequence, in `qkv`, `[t, 3 width]`, for every query into `out`,
@@ -55,12 +77,15 @@ impl Attention {
         weights: &mut [f32],
         qkv: &[f32],
         queries: Queries<'_>,
+        related: Related<'_>,
         scratch: &mut Vec<f32>,
     ) {
-        Arch::new().dispatch(Forward { sizes: self, out, weights, qkv, queries, scratch });
+        Arch::new().dispatch(Forward { sizes: self, out, weights, qkv, queries, related, scratch });
     }
 
-    /// The gradient of `qkv`, from that of the output and the weights that were kept.
+    /// The gradient of `qkv`, from that of the output and the weights that were kept. Adds those of the
+    /// rows of relations to `of_related`, keys then values.
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn backward(
         self,
         of_qkv: &mut [f32],
@@ -68,10 +93,22 @@ impl Attention {
         weights: &[f32],
         qkv: &[f32],
         queries: Queries<'_>,
+        related: Related<'_>,
+        of_related: [&mut [f32]; 2],
         scratch: &mut Vec<f32>,
     ) {
         let sizes = self;
-        Arch::new().dispatch(Backward { sizes, of_qkv, gradient, weights, qkv, queries, scratch });
+        Arch::new().dispatch(Backward {
+            sizes,
+            of_qkv,
+            gradient,
+            weights,
+            qkv,
+            queries,
+            related,
+            of_related,
+            scratch,
+        });
     }
 }
 
@@ -285,6 +322,7 @@ struct Forward<'a> {
     weights: &'a mut [f32],
     qkv: &'a [f32],
     queries: Queries<'a>,
+    related: Related<'a>,
     scratch: &'a mut Vec<f32>,
 }
 
@@ -293,8 +331,9 @@ impl WithSimd for Forward<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { sizes, out, weights, qkv, queries, scratch } = self;
-        let Attention { t, size, heads } = sizes;
+        let Self { sizes, out, weights, qkv, queries, related, scratch } = self;
+        let Attention { t, size, heads, relations } = sizes;
+        let all = t + relations;
         let (width, n) = (sizes.width(), queries.rows.len());
         let padded = n.next_multiple_of(S::F32_LANES);
         let scale = 1.0 / (size as f32).sqrt();
@@ -303,21 +342,65 @@ impl WithSimd for Forward<'_> {
         transpose(scratch, padded, n, width, |i| part(qkv, 3 * width, queries.token(i), 0, width));
         for head in 0..heads {
             let by_features = &scratch[head * size * padded..][..size * padded];
-            let weights = &mut weights[head * t * padded..][..t * padded];
+            let weights = &mut weights[head * all * padded..][..all * padded];
             let first = head * size;
             let key = |j: usize| part(qkv, 3 * width, j, width + first, size);
             let value = |j: usize| part(qkv, 3 * width, j, 2 * width + first, size);
             in_tiles!(4, t, j, R => {
-            products::<S, R>(simd, weights, key, by_features, (padded, size), j)
-                       });
-            soften(simd, weights, padded, scale);
+                products::<S, R>(simd, weights, key, by_features, (padded, size), j)
+            });
+            if relations == 0 {
+                soften(simd, weights, padded, scale);
+                in_tiles!(8, n, i, R => {
+                    let down = |j: usize| weights[j * padded + i..].as_chunks::<R>().0[0];
+                    mix::<S, R>(simd, t, size, down, value, |r, c, sum| {
+                        let out = &mut out[(i + r) * width + first..][..size];
+                        store_part(simd, &mut out[c..], sum);
+                    })
+                });
+                continue;
+            }
+            let (of_keys, of_relations) = weights.split_at_mut(t * padded);
+            let row = |r: usize| part(related.keys, width, r, first, size);
+            in_tiles!(4, relations, r, R => {
+                products::<S, R>(simd, of_relations, row, by_features, (padded, size), r)
+            });
+            by_relation(t, padded, queries, related.codes, |key, relation| {
+                of_keys[key] += of_relations[relation];
+            });
+            soften(simd, of_keys, padded, scale);
+            of_relations.fill(0.0);
+            by_relation(t, padded, queries, related.codes, |key, relation| {
+                of_relations[relation] += of_keys[key];
+            });
+            let any = |j: usize| match j.checked_sub(t) {
+                None => value(j),
+                Some(r) => part(related.values, width, r, first, size),
+            };
             in_tiles!(8, n, i, R => {
                 let down = |j: usize| weights[j * padded + i..].as_chunks::<R>().0[0];
-                mix::<S, R>(simd, t, size, down, value, |r, c, sum| {
+                mix::<S, R>(simd, all, size, down, any, |r, c, sum| {
                     let out = &mut out[(i + r) * width + first..][..size];
                     store_part(simd, &mut out[c..], sum);
                 })
             });
+        }
+    }
+}
+
+/// Calls `each` with the places of the weight of every key and of its relation's row, for every query.
+#[inline(always)]
+fn by_relation(
+    t: usize,
+    padded: usize,
+    queries: Queries<'_>,
+    codes: &[i32],
+    mut each: impl FnMut(usize, usize),
+) {
+    for i in 0..queries.rows.len() {
+        let codes = &codes[queries.token(i) * t..][..t];
+        for (j, &code) in codes.iter().enumerate() {
+            each(j * padded + i, code as usize * padded + i);
         }
     }
 }
@@ -329,6 +412,14 @@ fn store_part<S: Simd>(simd: S, to: &mut [f32], values: S::f32s) {
     store(simd, &mut to[..n], values);
 }
 
+/// Adds as much of a register as there is room for.
+#[inline(always)]
+fn add_part<S: Simd>(simd: S, to: &mut [f32], values: S::f32s) {
+    let n = to.len().min(S::F32_LANES);
+    let before = simd.partial_load_f32s(&to[..n]);
+    store(simd, &mut to[..n], simd.add_f32s(before, values));
+}
+
 struct Backward<'a> {
     sizes: Attention,
     of_qkv: &'a mut [f32],
@@ -336,6 +427,8 @@ struct Backward<'a> {
     weights: &'a [f32],
     qkv: &'a [f32],
     queries: Queries<'a>,
+    related: Related<'a>,
+    of_related: [&'a mut [f32]; 2],
     scratch: &'a mut Vec<f32>,
 }
 
@@ -344,13 +437,14 @@ impl WithSimd for Backward<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { sizes, of_qkv, gradient, weights, qkv, queries, scratch } = self;
-        let Attention { t, size, heads } = sizes;
-        let (width, n) = (sizes.width(), queries.rows.len());
+        let Self { sizes, of_qkv, gradient, weights, qkv, queries, related, of_related, scratch } =
+            self;
+        let Attention { t, size, heads, relations } = sizes;
+        let (width, n, all) = (sizes.width(), queries.rows.len(), t + relations);
         let padded = n.next_multiple_of(S::F32_LANES);
         let scale = 1.0 / (size as f32).sqrt();
         scratch.clear();
-        scratch.resize((width + t) * padded, 0.0);
+        scratch.resize((width + all) * padded, 0.0);
         let (columns, of_scores) = scratch.split_at_mut(width * padded);
         transpose(columns, padded, n, width, |i| part(gradient, width, i, 0, width));
         if n < t {
@@ -359,25 +453,81 @@ impl WithSimd for Backward<'_> {
                 row[..width].fill(0.0);
             }
         }
+        let [of_key_rows, of_value_rows] = of_related;
         for head in 0..heads {
-            let weights = &weights[head * t * padded..][..t * padded];
+            let weights = &weights[head * all * padded..][..all * padded];
             let first = head * size;
             let query = |i: usize| part(qkv, 3 * width, queries.token(i), first, size);
             let key = |j: usize| part(qkv, 3 * width, j, width + first, size);
             let value = |j: usize| part(qkv, 3 * width, j, 2 * width + first, size);
             let columns = &columns[head * size * padded..][..size * padded];
             let upstream = |i: usize| part(gradient, width, i, first, size);
+            let (of_keys, of_relations) = of_scores.split_at_mut(t * padded);
             in_tiles!(4, t, j, R => {
-            products::<S, R>(simd, of_scores, value, columns, (padded, size), j)
-                       });
-            soften_backward(simd, of_scores, weights, padded, scale);
-            in_tiles!(8, n, i, R => {
-                let down = |j: usize| of_scores[j * padded + i..].as_chunks::<R>().0[0];
-                mix::<S, R>(simd, t, size, down, key, |r, c, sum| {
-                    let row = &mut of_qkv[queries.token(i + r) * 3 * width + first..][..size];
-                    store_part(simd, &mut row[c..], sum);
-                })
+                products::<S, R>(simd, of_keys, value, columns, (padded, size), j)
             });
+            if relations > 0 {
+                let row = |r: usize| part(related.values, width, r, first, size);
+                in_tiles!(4, relations, r, R => {
+                    products::<S, R>(simd, of_relations, row, columns, (padded, size), r)
+                });
+                by_relation(t, padded, queries, related.codes, |key, relation| {
+                    of_keys[key] += of_relations[relation];
+                });
+            }
+            soften_backward(simd, of_keys, weights, padded, scale);
+            if relations == 0 {
+                in_tiles!(8, n, i, R => {
+                    let down = |j: usize| of_keys[j * padded + i..].as_chunks::<R>().0[0];
+                    mix::<S, R>(simd, t, size, down, key, |r, c, sum| {
+                        let row = &mut of_qkv[queries.token(i + r) * 3 * width + first..][..size];
+                        store_part(simd, &mut row[c..], sum);
+                    })
+                });
+            } else {
+                of_relations.fill(0.0);
+                by_relation(t, padded, queries, related.codes, |key, relation| {
+                    of_relations[relation] += of_keys[key];
+                });
+                let any = |j: usize| match j.checked_sub(t) {
+                    None => key(j),
+                    Some(r) => part(related.keys, width, r, first, size),
+                };
+                in_tiles!(8, n, i, R => {
+                    let down = |j: usize| of_scores[j * padded + i..].as_chunks::<R>().0[0];
+                    mix::<S, R>(simd, all, size, down, any, |r, c, sum| {
+                        let row = &mut of_qkv[queries.token(i + r) * 3 * width + first..][..size];
+                        store_part(simd, &mut row[c..], sum);
+                    })
+                });
+                // One by one: what is added up must not be done twice.
+                for r in 0..relations {
+                    let rows = rows_of::<1>(of_scores, t + r, padded, n);
+                    let to = &mut of_key_rows[r * width + first..][..size];
+                    mix::<S, 1>(
+                        simd,
+                        n,
+                        size,
+                        |i| along(rows, i),
+                        query,
+                        |_, c, sum| {
+                            add_part(simd, &mut to[c..], sum);
+                        },
+                    );
+                    let rows = rows_of::<1>(weights, t + r, padded, n);
+                    let to = &mut of_value_rows[r * width + first..][..size];
+                    mix::<S, 1>(
+                        simd,
+                        n,
+                        size,
+                        |i| along(rows, i),
+                        upstream,
+                        |_, c, sum| {
+                            add_part(simd, &mut to[c..], sum);
+                        },
+                    );
+                }
+            }
             in_tiles!(4, t, j, R => {
                 let rows = rows_of::<R>(of_scores, j, padded, n);
                 mix::<S, R>(simd, n, size, |i| along(rows, i), query, |r, c, sum| {
@@ -404,24 +554,38 @@ mod tests {
         (0..n).map(|i| (i as f32 * 0.73 + seed).sin()).collect()
     }
 
-    /// Σ over outputs of upstream · output, in double precision, by the definition.
-    fn by_definition(sizes: Attention, qkv: &[f64], queries: &[i32], upstream: &[f32]) -> f64 {
-        let Attention { t, heads, size } = sizes;
+    /// Σ over outputs of upstream · output, in double precision, by the definition. `numbers` are the
+    /// queries, keys and values of all tokens, then the rows of relations for keys and for values.
+    fn by_definition(
+        sizes: Attention,
+        numbers: &[f64],
+        codes: &[i32],
+        queries: &[i32],
+        upstream: &[f32],
+    ) -> f64 {
+        let Attention { t, heads, size, relations } = sizes;
         let width = sizes.width();
+        let (qkv, rows) = numbers.split_at(3 * t * width);
         let at = |token: usize, part: usize, c: usize| qkv[(token * 3 + part) * width + c];
+        let row = |i: i32, j: usize, values: usize, c: usize| match relations {
+            0 => 0.0,
+            _ => rows[(values * relations + codes[i as usize * t + j] as usize) * width + c],
+        };
         let mut total = 0.0;
         for (head, (place, &i)) in
             (0..heads).flat_map(|head| queries.iter().enumerate().map(move |query| (head, query)))
         {
             let features = head * size..(head + 1) * size;
-            let score = |j| features.clone().map(|c| at(i as usize, 0, c) * at(j, 1, c)).sum();
+            let key = |j, c| at(j, 1, c) + row(i, j, 0, c);
+            let score = |j| features.clone().map(|c| at(i as usize, 0, c) * key(j, c)).sum();
             let power: Vec<f64> = (0..t)
                 .map(|j| -> f64 { score(j) })
                 .map(|x| (x / (size as f64).sqrt()).exp())
                 .collect();
             let sum: f64 = power.iter().sum();
             for c in features.clone() {
-                let mixed: f64 = (0..t).map(|j| power[j] / sum * at(j, 2, c)).sum();
+                let value = |j| at(j, 2, c) + row(i, j, 1, c);
+                let mixed: f64 = (0..t).map(|j| power[j] / sum * value(j)).sum();
                 total += f64::from(upstream[place * width + c]) * mixed;
             }
         }
@@ -429,19 +593,32 @@ mod tests {
     }
 
     /// Every way of cutting tokens into tiles and of padding tokens and features; all tokens attend,
-    /// or some.
+    /// or some; with and without relations.
     #[test]
     fn passes_agree_with_the_definition() {
-        for (t, heads, size) in
-            [(1, 1, 1), (5, 3, 8), (16, 2, 8), (20, 1, 3), (9, 2, 16), (33, 1, 20)]
-        {
-            let sizes = Attention { t, heads, size };
+        for (t, heads, size, relations) in [
+            (1, 1, 1, 0),
+            (5, 3, 8, 0),
+            (16, 2, 8, 0),
+            (20, 1, 3, 0),
+            (9, 2, 16, 0),
+            (33, 1, 20, 0),
+            (6, 2, 8, 6),
+            (18, 3, 3, 9),
+            (1, 1, 4, 3),
+        ] {
+            let sizes = Attention { t, heads, size, relations };
             let (base, width) = (40, sizes.width());
-            let qkv = filled(t * 3 * width, 0.1);
+            let numbers = filled((3 * t + 2 * relations) * width, 0.1);
+            let (qkv, rows) = numbers.split_at(3 * t * width);
+            let (keys, values) = rows.split_at(relations * width);
+            let codes: Vec<i32> =
+                (0..t * t).map(|k| (k * 7 % 11 % relations.max(1)) as i32).collect();
+            let related = Related { keys, values, codes: &codes };
             let all: Vec<i32> = (0..t as i32).collect();
             let some: Vec<i32> = all.iter().copied().filter(|i| i % 3 != 1).collect();
             for queries in [&all, &some, &vec![t as i32 - 1]] {
-                let what = format!("{t} {heads} {size}, {} queries", queries.len());
+                let what = format!("{t} {heads} {size} {relations}, {} queries", queries.len());
                 let n = queries.len();
                 let numbered: Vec<i32> = queries.iter().map(|i| i + base).collect();
                 let attend = Queries { rows: &numbered, base };
@@ -449,20 +626,33 @@ mod tests {
                 let mut scratch = vec![9.0; 5];
                 let mut out = vec![7.0; n * width];
                 let mut weights = vec![7.0; sizes.per_sequence()];
-                sizes.forward(&mut out, &mut weights, &qkv, attend, &mut scratch);
-                let wide: Vec<f64> = qkv.iter().map(|&x| f64::from(x)).collect();
+                sizes.forward(&mut out, &mut weights, qkv, attend, related, &mut scratch);
+                let wide: Vec<f64> = numbers.iter().map(|&x| f64::from(x)).collect();
                 let total: f64 = out.iter().zip(&upstream).map(|(x, up)| f64::from(x * up)).sum();
-                let expected = by_definition(sizes, &wide, queries, &upstream);
+                let expected = by_definition(sizes, &wide, &codes, queries, &upstream);
                 assert!((total - expected).abs() < 1e-4, "{what}: {total} {expected}");
-                let mut back = vec![7.0; t * 3 * width];
-                sizes.backward(&mut back, &upstream, &weights, &qkv, attend, &mut scratch);
+                let mut back = vec![7.0; qkv.len()];
+                back.resize(numbers.len(), 0.0);
+                let (of_qkv, of_rows) = back.split_at_mut(qkv.len());
+                let (of_keys, of_values) = of_rows.split_at_mut(keys.len());
+                let of_related = [of_keys, of_values];
+                sizes.backward(
+                    of_qkv,
+                    &upstream,
+                    &weights,
+                    qkv,
+                    attend,
+                    related,
+                    of_related,
+                    &mut scratch,
+                );
                 // Every 5th input, by differences.
-                for i in (0..qkv.len()).step_by(5) {
+                for i in (0..numbers.len()).step_by(5) {
                     let h = 1e-5;
                     let at = |sign: f64| {
                         let mut moved = wide.clone();
                         moved[i] += sign * h;
-                        by_definition(sizes, &moved, queries, &upstream)
+                        by_definition(sizes, &moved, &codes, queries, &upstream)
                     };
                     let slope = (at(1.0) - at(-1.0)) / (2.0 * h);
                     assert!((f64::from(back[i]) - slope).abs() < 1e-5, "{what} {i}");

@@ -1,16 +1,19 @@
-//! The multilayer perceptron by hand: a sparse first layer, one merged output layer, no
+//! Networks over states by hand: a sparse first layer, rectified layers on it, one merged output layer, no
 //! allocation per pass.
+//!
+//! This is faster than a layer after another: weights are packed for products, rectifying and biases
+//! are part of them, all heads of a trunk are one product, and gradients are summed by parameter.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::Mlp;
-use crate::engine::native::{
+use super::{
     Finish, Mat, NativeNetwork, Panels, Tape, Weights, add_bias_relu, buffer_for, largest_first,
     matmul, scatter_rows, sum_into_bias, sum_rows,
 };
+use crate::layers::{Layer, LayerList};
 
 /// A trunk with the output layers that stand on it.
 struct TrunkAndHeads {
@@ -23,8 +26,8 @@ struct TrunkAndHeads {
     sizes: Vec<usize>,
 }
 
-/// [`Mlp`] on slices.
-pub(super) struct NativeMlp {
+/// A list of layers over states.
+pub(super) struct Chain {
     hidden: usize,
     layers: usize,
     n_active: usize,
@@ -32,36 +35,50 @@ pub(super) struct NativeMlp {
     parts: Vec<TrunkAndHeads>,
 }
 
-impl NativeMlp {
-    pub(super) fn new(mlp: &Mlp) -> Self {
-        let context = &mlp.context;
-        let sizes: Vec<usize> = context.heads.iter().map(|&head| context.size(head)).collect();
-        let width = context.width();
-        let per_trunk = 2 * mlp.spec.layers;
-        let parts = if mlp.spec.shared {
-            vec![TrunkAndHeads { trunk: 0, heads: per_trunk, columns: 0..width, sizes }]
-        } else {
-            let heads = sizes.len() * per_trunk;
-            let mut start = 0;
-            let part = |(h, &size): (usize, &usize)| {
-                let columns = start..start + size;
-                start += size;
-                TrunkAndHeads {
-                    trunk: h * per_trunk,
-                    heads: heads + 2 * h,
-                    columns,
-                    sizes: vec![size],
+impl Chain {
+    /// The network, if it consists of trunks of equal size, each with heads of its own, in order.
+    pub(super) fn new(list: &LayerList) -> Option<Self> {
+        let hidden = list.layers.first()?.size;
+        // The layers of the trunk that ends in a value, from its first one on.
+        let trunk = |mut value: usize| {
+            let mut layers = vec![value];
+            loop {
+                match list.layers[value].layer {
+                    Layer::Sum { .. } => break,
+                    Layer::Linear { input, rectify: true, .. } => value = input,
+                    _ => return None,
                 }
-            };
-            sizes.iter().enumerate().map(part).collect()
+                layers.push(value);
+            }
+            layers.reverse();
+            let follows = layers.windows(2).all(|pair| pair[1] == pair[0] + 1);
+            let alike = layers.iter().all(|&value| list.layers[value].size == hidden);
+            (follows && alike).then_some(layers)
         };
-        Self {
-            hidden: mlp.spec.hidden,
-            layers: mlp.spec.layers,
-            n_active: context.space.n_cells(),
-            width,
-            parts,
+        let mut parts: Vec<TrunkAndHeads> = Vec::new();
+        let (mut layers, mut start, mut last) = (0, 0, None);
+        for head in &list.heads {
+            let of_trunk = trunk(head.value)?;
+            let size = list.context.size(head.head);
+            match parts.last_mut() {
+                Some(part) if last == Some(head.value) => {
+                    part.columns.end += size;
+                    part.sizes.push(size);
+                }
+                _ => parts.push(TrunkAndHeads {
+                    trunk: list.layers[of_trunk[0]].param,
+                    heads: head.param,
+                    columns: start..start + size,
+                    sizes: vec![size],
+                }),
+            }
+            if layers > 0 && of_trunk.len() != layers {
+                return None;
+            }
+            (layers, start, last) = (of_trunk.len(), start + size, Some(head.value));
         }
+        let n_active = list.context.space.n_cells();
+        Some(Self { hidden, layers, n_active, width: start, parts })
     }
 
     /// The weights of a part's heads side by side, `[hidden, columns]`, then their biases.
@@ -78,7 +95,7 @@ impl NativeMlp {
     }
 }
 
-impl NativeNetwork for NativeMlp {
+impl NativeNetwork for Chain {
     fn width(&self) -> usize {
         self.width
     }
@@ -232,7 +249,7 @@ fn stretch_of(n_rows: usize, per_row: usize) -> usize {
     n_rows.div_ceil((n_rows * per_row / PER_THREAD).clamp(1, 4))
 }
 
-impl NativeMlp {
+impl Chain {
     /// Per layer of a part: the weights of what reads it, and their transpose.
     fn panels<'a>(&self, weights: &'a Weights, p: usize) -> &'a [Panels] {
         &weights.panels[p * 2 * self.layers..][..2 * self.layers]

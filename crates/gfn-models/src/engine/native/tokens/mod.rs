@@ -1,0 +1,316 @@
+//! Networks over tokens by hand. A pass over the list of layers works out which rows each value needs
+//! and which buffers are kept for the way back; what then runs is the list, with the kernels here.
+
+mod attention;
+mod backward;
+mod forward;
+mod heads;
+mod norm;
+mod rows;
+
+use std::ops::Range;
+
+use super::kernels::{matmul, sum_into_bias};
+use super::tape::{NativeNetwork, Tape, Weights, backward_by_tape};
+use super::{Mat, buffer_for};
+use crate::dropout::Dropout;
+use crate::heads::{Part, SlotsRead};
+use crate::layers::{Layer, LayerList, Listed};
+
+use attention::Attention;
+use rows::{Numbering, Rows};
+
+/// Added to variances before the square root.
+pub(in crate::engine) const EPSILON: f32 = 1e-5;
+
+/// Which rows a value has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Set {
+    /// One for each of the different tokens: values before the first attention.
+    Different,
+    /// One for each token of each state.
+    All,
+    /// One for each token that heads read: values after the last attention.
+    Read,
+}
+
+/// What the pass over the list has found out of a value.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    layer: Layer,
+    size: usize,
+    /// Its first parameter.
+    param: usize,
+    set: Set,
+    /// Where it lies: sums and dropout overwrite what they are computed from.
+    buffer: usize,
+    /// Whether the tape keeps it for the way back, or it is forgotten after the pass.
+    kept: bool,
+    /// Further buffers that the tape keeps: of a norm the normalised rows, then their scales; of
+    /// attention its weights.
+    extra: usize,
+}
+
+/// A list of layers over tokens.
+pub(super) struct TokenNetwork {
+    list: LayerList,
+    steps: Vec<Step>,
+    /// Tapes keep so many buffers; passes need so many besides.
+    n_kept: usize,
+    n_scratch: usize,
+    numbering: Numbering,
+    /// The value that all heads read.
+    top: usize,
+    /// Columns of all heads on the first token side by side.
+    n_first: usize,
+    /// Numbers per position of the embedding.
+    positions: Vec<f32>,
+    /// 0 to the number of tokens.
+    all_tokens: Vec<i32>,
+}
+
+/// Dropout of rows, if any.
+#[derive(Clone, Copy)]
+struct Dropping {
+    dropout: Option<Dropout>,
+    /// Tokens per state.
+    t: usize,
+}
+
+impl Dropping {
+    /// Drops from the rows of a set, `range` of them.
+    fn apply(
+        self,
+        place: usize,
+        size: usize,
+        rows: &Rows<'_>,
+        (set, range): (Set, Range<usize>),
+        values: &mut [f32],
+    ) {
+        let Some(dropout) = self.dropout else { return };
+        match set {
+            Set::Read => {
+                let rows = rows.read(range).iter().map(|&row| row as usize);
+                dropout.apply(place, self.t, size, rows, values);
+            }
+            // While something is dropped, every row has a token of its own, in the order of rows.
+            Set::All | Set::Different => dropout.apply(place, self.t, size, range, values),
+        }
+    }
+}
+
+/// sin and cos of position / 10000^(2i / width), interleaved: `[n, width]`.
+pub(in crate::engine) fn sinusoids(n: usize, width: usize) -> Vec<f32> {
+    let at = |position: usize, feature: usize| {
+        let exponent = (feature - feature % 2) as f64 / width as f64;
+        let angle = position as f64 / 10000f64.powf(exponent);
+        (if feature.is_multiple_of(2) { angle.sin() } else { angle.cos() }) as f32
+    };
+    (0..n).flat_map(|p| (0..width).map(move |f| at(p, f))).collect()
+}
+
+impl TokenNetwork {
+    /// The network, if its layers are such as can be run here: one value that all heads read, behind
+    /// some attention; sums of what nothing else reads.
+    pub(super) fn new(list: &LayerList) -> Option<Self> {
+        let top = list.heads.first()?.value;
+        let last_attention =
+            list.layers.iter().rposition(|layer| matches!(layer.layer, Layer::Attention { .. }))?;
+        if list.heads.iter().any(|head| head.value != top) || !list.is_by_token(top) {
+            return None;
+        }
+        let mut steps: Vec<Step> = Vec::new();
+        for (value, Listed { layer, size, param, .. }) in list.layers.iter().enumerate() {
+            let (layer, size, param) = (*layer, *size, *param);
+            let set = match layer {
+                Layer::Sum { .. } => return None,
+                Layer::Embed { .. } => Set::Different,
+                Layer::Attention { .. } if value == last_attention => Set::Read,
+                Layer::Attention { .. } => Set::All,
+                Layer::Linear { input, .. } | Layer::Norm { input } | Layer::Drop { input, .. } => {
+                    steps[input].set
+                }
+                Layer::Add { left, right } if steps[left].set >= steps[right].set => {
+                    steps[left].set
+                }
+                Layer::Add { .. } => return None,
+            };
+            let buffer = match layer {
+                Layer::Add { left: input, .. } | Layer::Drop { input, .. } => steps[input].buffer,
+                _ => value,
+            };
+            steps.push(Step { layer, size, param, set, buffer, kept: false, extra: 0 });
+        }
+        if steps[top].set != Set::Read {
+            return None;
+        }
+        // What is needed again: inputs of products, rectified outputs, what heads read, and tokens
+        // that later values come back to.
+        let mut needed = vec![false; steps.len()];
+        needed[steps[top].buffer] = true;
+        for step in &steps {
+            match step.layer {
+                Layer::Linear { input, rectify, .. } => {
+                    needed[steps[input].buffer] = true;
+                    needed[step.buffer] |= rectify;
+                }
+                Layer::Attention { input, .. } => needed[steps[input].buffer] = true,
+                Layer::Add { right, .. } if steps[right].set == Set::Different => {
+                    needed[steps[right].buffer] = true;
+                }
+                _ => {}
+            }
+        }
+        // Numbers of buffers, of either kind.
+        let (mut n_kept, mut n_scratch) = (0, 0);
+        let mut place = vec![0; steps.len()];
+        for value in 0..steps.len() {
+            let root = steps[value].buffer;
+            steps[value].kept = needed[root];
+            if root == value {
+                let n = if needed[root] { &mut n_kept } else { &mut n_scratch };
+                place[value] = *n;
+                *n += 1;
+            }
+            steps[value].buffer = place[root];
+        }
+        for step in &mut steps {
+            step.extra = n_kept;
+            n_kept += match step.layer {
+                Layer::Norm { .. } => 2,
+                Layer::Attention { .. } => 1,
+                _ => 0,
+            };
+        }
+        let t = list.context.n_positions();
+        Some(Self {
+            numbering: Numbering::new(&list.context),
+            top,
+            n_first: list.heads.iter().map(|head| head.n_first).sum(),
+            positions: sinusoids(t, steps[0].size),
+            all_tokens: (0..t as i32).collect(),
+            list: list.clone(),
+            steps,
+            n_kept,
+            n_scratch,
+        })
+    }
+
+    fn t(&self) -> usize {
+        self.numbering.t
+    }
+
+    /// Tokens that attention looks at beside those of a state: its rows by relation.
+    fn attention(&self, step: &Step, heads: usize) -> Attention {
+        let relations = self.list.context.n_relations();
+        Attention { t: self.t(), heads, size: step.size / heads, relations }
+    }
+
+    /// Which slots the heads read that a tape is asked for.
+    fn reads(&self, tape: &Tape) -> SlotsRead {
+        let asked =
+            |head: &&crate::heads::HeadPlan| tape.asks_for(&head.columns(&self.list.context));
+        let parts = self.list.heads.iter().filter(asked).flat_map(|head| &head.parts);
+        parts.map(Part::reads).fold(SlotsRead::default(), SlotsRead::or)
+    }
+
+    /// The rows whose attention is computed in a layer.
+    fn queries<'a>(&'a self, rows: &'a Rows<'_>, state: usize, set: Set) -> attention::Queries<'a> {
+        if set == Set::Read {
+            let range = rows.read_of(state..state + 1);
+            attention::Queries { rows: rows.read(range), base: (state * self.t()) as i32 }
+        } else {
+            attention::Queries { rows: &self.all_tokens, base: 0 }
+        }
+    }
+}
+
+/// Where rows of a later set, `range` of them, stand among those of an earlier one.
+fn among<'a>(rows: &'a Rows<'_>, earlier: Set, later: Set, range: Range<usize>) -> &'a [i32] {
+    match (earlier, later) {
+        (Set::Different, Set::All) => rows.tokens(range),
+        (Set::Different, Set::Read) => rows.read_tokens(range),
+        _ => rows.read(range),
+    }
+}
+
+/// The numbers of some rows, or the rows of some states, of `size` each.
+fn at(range: &Range<usize>, size: usize) -> Range<usize> {
+    range.start * size..range.end * size
+}
+
+/// Copies some rows of a table, one after the other.
+fn gather(out: &mut Vec<f32>, table: &[f32], rows: &[i32], width: usize) {
+    out.clear();
+    for &row in rows {
+        out.extend_from_slice(&table[row as usize * width..][..width]);
+    }
+}
+
+/// x W.
+fn linear(out: &mut [f32], x: &[f32], params: &[Vec<f32>], index: usize, rows: usize) {
+    let (weight, bias) = (&params[index], &params[index + 1]);
+    let (fan_in, fan_out) = (weight.len() / bias.len(), bias.len());
+    matmul(out, false, Mat::new(x, rows, fan_in), Mat::new(weight, fan_in, fan_out));
+}
+
+/// Adds the gradients of weight and bias, and writes (or, with `keep`, adds) that of the input.
+fn linear_backward(
+    input_gradient: &mut [f32],
+    keep: bool,
+    gradient: &[f32],
+    x: &[f32],
+    params: &[Vec<f32>],
+    gradients: &mut [Vec<f32>],
+    index: usize,
+) {
+    let (weight, bias) = (&params[index], &params[index + 1]);
+    let (fan_in, fan_out) = (weight.len() / bias.len(), bias.len());
+    let rows = gradient.len() / fan_out;
+    let dy = Mat::new(gradient, rows, fan_out);
+    sum_into_bias(&mut gradients[index + 1], gradient);
+    matmul(&mut gradients[index], true, Mat::new(x, rows, fan_in).t(), dy);
+    matmul(input_gradient, keep, dy, Mat::new(weight, fan_in, fan_out).t());
+}
+
+impl NativeNetwork for TokenNetwork {
+    fn width(&self) -> usize {
+        self.list.context.width()
+    }
+
+    fn rows_per_thread(&self) -> usize {
+        8
+    }
+
+    /// The heads' maps of the first token side by side, then their biases.
+    fn prepare(&self, weights: &mut Weights) {
+        weights.prepared.resize_with(1, Vec::new);
+        let merged = &mut weights.prepared[0];
+        merged.clear();
+        for row in 0..self.steps[self.top].size {
+            for head in &self.list.heads {
+                let weight = &weights.values[head.param];
+                merged.extend_from_slice(&weight[row * head.n_first..][..head.n_first]);
+            }
+        }
+        for head in &self.list.heads {
+            merged.extend_from_slice(&weights.values[head.param + 1]);
+        }
+    }
+
+    fn forward(&self, weights: &Weights, ids: &[i32], n: usize, tape: &mut Tape) {
+        self.evaluate(weights, ids, n, tape);
+    }
+
+    fn backward(
+        &self,
+        weights: &Weights,
+        tapes: &mut [Tape],
+        keep: bool,
+        gradients: &mut [Vec<f32>],
+    ) {
+        backward_by_tape(tapes, keep, gradients, |tape, output_gradient, gradients| {
+            self.backward_of(weights, tape, output_gradient, gradients);
+        });
+    }
+}

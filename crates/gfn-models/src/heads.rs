@@ -1,0 +1,206 @@
+//! Heads: how the numbers of a head follow from the features of a state, or of its tokens, block by
+//! block of the space.
+
+use std::ops::Range;
+
+use gfn_core::learn::head::{Head, HeadSize};
+use gfn_core::space::{At, Scope};
+
+use crate::network::NetworkContext;
+
+/// Features in which the two slots of a pair meet.
+pub const PAIR_RANK: usize = 16;
+
+/// A linear map of the first token (or of the state), `n_first` columns wide, and what slots and
+/// pairs add to it.
+#[derive(Clone, Debug)]
+pub struct HeadPlan {
+    /// Which head.
+    pub head: Head,
+    /// The value that it is read off.
+    pub value: usize,
+    /// The number of its first parameter: weight and bias of the first token's map; those of the other
+    /// parts follow in order.
+    pub param: usize,
+    /// Columns of the first token's map.
+    pub n_first: usize,
+    /// Whether all outputs start at 0.
+    pub zero: bool,
+    /// Its blocks.
+    pub parts: Vec<Part>,
+}
+
+/// Some outputs of a head. `output` says where they start among the outputs of all heads, `first` in
+/// which columns of the first token's map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Columns of the first token's map, as they are.
+    First {
+        /// Where the outputs start.
+        output: usize,
+        /// Where the columns start.
+        first: usize,
+        /// How many there are.
+        n: usize,
+    },
+    /// For each slot, a linear map of its token that all slots share; where slots are told apart by
+    /// their number, a column of the first token's map for each slot is added to all of its numbers.
+    Slots {
+        /// The block.
+        name: &'static str,
+        /// Where the outputs start.
+        output: usize,
+        /// Where the columns start, if slots are told apart.
+        first: Option<usize>,
+        /// Numbers per slot.
+        size: usize,
+        /// The slots that have legal actions; the outputs of others are 0.
+        at: At,
+        /// Weight; the bias follows.
+        param: usize,
+    },
+    /// For each pair of slots i, j, the product a(i) · b(j) / √rank of two linear maps of their tokens,
+    /// or the sum a(i) · b(j) + a(j) · b(i) where pairs are not ordered; with a column of the first
+    /// token's map for each pair where slots are told apart.
+    Pairs {
+        /// The block.
+        name: &'static str,
+        /// Where the outputs start.
+        output: usize,
+        /// Where the columns start, if slots are told apart.
+        first: Option<usize>,
+        /// Numbers per pair.
+        size: usize,
+        /// Whether pairs are ordered.
+        ordered: bool,
+        /// Weight of a; its bias, the weight of b and its bias follow.
+        param: usize,
+    },
+}
+
+impl Part {
+    /// Columns of the maps that it adds to the first token's.
+    pub(crate) fn columns(&self) -> f64 {
+        match *self {
+            Self::First { .. } => 0.0,
+            Self::Slots { size, .. } => size as f64,
+            Self::Pairs { size, .. } => 2.0 * (size * PAIR_RANK) as f64,
+        }
+    }
+
+    fn n_params(&self) -> usize {
+        match self {
+            Self::First { .. } => 0,
+            Self::Slots { .. } => 2,
+            Self::Pairs { .. } => 4,
+        }
+    }
+
+    /// Whether it reads slots that are empty, and those that are not.
+    pub fn reads(&self) -> SlotsRead {
+        match self {
+            Self::First { .. } => SlotsRead::default(),
+            Self::Slots { at, .. } => {
+                SlotsRead { empty: *at != At::Filled, filled: *at != At::Empty }
+            }
+            Self::Pairs { .. } => SlotsRead { empty: true, filled: true },
+        }
+    }
+}
+
+/// Which slots are read of a state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SlotsRead {
+    /// Those that have no feature.
+    pub empty: bool,
+    /// Those that have some.
+    pub filled: bool,
+}
+
+impl SlotsRead {
+    /// What either reads.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self { empty: self.empty || other.empty, filled: self.filled || other.filled }
+    }
+
+    /// Whether a slot is read.
+    pub fn has(self, is_empty: bool) -> bool {
+        if is_empty { self.empty } else { self.filled }
+    }
+}
+
+impl HeadPlan {
+    /// A head read off a value with a row per state, or per token.
+    pub(crate) fn new(
+        context: &NetworkContext,
+        head: Head,
+        value: usize,
+        tokens: bool,
+        zero: bool,
+        param: usize,
+    ) -> Self {
+        let start = context.columns(head).start;
+        let mut plan = Self { head, value, param, n_first: 0, zero, parts: Vec::new() };
+        let (space, size) = (&context.space, context.size(head));
+        let blocks = match head.size {
+            HeadSize::Actions(direction) if tokens => space.blocks(direction),
+            _ => {
+                plan.parts.push(Part::First { output: start, first: 0, n: size });
+                plan.n_first = size;
+                return plan;
+            }
+        };
+        let (mut output, mut param) = (start, param + 2);
+        for block in blocks {
+            let places = space.places(block.scope);
+            let (name, size, n) = (block.name, block.size, places * block.size);
+            let first = space.named.then_some(plan.n_first);
+            let part = match block.scope {
+                Scope::Whole => Part::First { output, first: plan.n_first, n },
+                // One number for each slot: the first token has a column for it already.
+                Scope::Slot(_) if space.named && size == 1 => {
+                    Part::First { output, first: plan.n_first, n }
+                }
+                Scope::Slot(at) => Part::Slots { name, output, first, size, at, param },
+                Scope::Ordered | Scope::Unordered => {
+                    let ordered = block.scope == Scope::Ordered;
+                    Part::Pairs { name, output, first, size, ordered, param }
+                }
+            };
+            plan.n_first += match part {
+                Part::First { n, .. } => n,
+                Part::Slots { first: Some(_), .. } | Part::Pairs { first: Some(_), .. } => places,
+                _ => 0,
+            };
+            param += part.n_params();
+            output += n;
+            // Blocks next to each other that are read alike are one.
+            match (plan.parts.last_mut(), part) {
+                (Some(Part::First { n: before, .. }), Part::First { n, .. }) => *before += n,
+                _ => plan.parts.push(part),
+            }
+        }
+        // A map without columns would be no matrix.
+        plan.n_first = plan.n_first.max(1);
+        plan
+    }
+
+    /// Number of its parameters.
+    pub(crate) fn n_params(&self) -> usize {
+        2 + self.parts.iter().map(Part::n_params).sum::<usize>()
+    }
+
+    /// The outputs of the head among those of all heads.
+    pub fn columns(&self, context: &NetworkContext) -> Range<usize> {
+        context.columns(self.head)
+    }
+}
+
+/// The pairs of slots of a scope in the order of their places.
+pub(crate) fn pairs(slots: usize, ordered: bool) -> impl Iterator<Item = (usize, usize)> {
+    (0..slots).flat_map(move |i| {
+        let from = if ordered { 0 } else { i + 1 };
+        (from..slots).map(move |j| (i, j))
+    })
+}
