@@ -1,0 +1,3 @@
+//! Bayesian networks: graphs, data, local scores and the exact posterior over structures.
+
+pub mod graph;
