@@ -1,3 +1,6 @@
 //! Bayesian networks: graphs, data, local scores and the exact posterior over structures.
 
+pub mod data;
+pub mod file_error;
 pub mod graph;
+pub mod score;
