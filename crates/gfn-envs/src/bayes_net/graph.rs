@@ -77,9 +77,9 @@ pub fn closes_cycle(ancestors: &[u64], from: usize, to: usize) -> bool {
 /// have to be computed anew.
 pub fn add_to_ancestors(ancestors: &mut [u64], from: usize, to: usize) {
     let new = ancestors[from] | bit(from);
-    for i in 0..ancestors.len() {
-        if i == to || ancestors[i] & bit(to) != 0 {
-            ancestors[i] |= new;
+    for (i, mask) in ancestors.iter_mut().enumerate() {
+        if i == to || *mask & bit(to) != 0 {
+            *mask |= new;
         }
     }
 }
@@ -248,12 +248,11 @@ mod tests {
     fn blankets_by_definition() {
         for parents in dags(4) {
             let edge = |j: usize, i: usize| parents[i] & bit(j) != 0;
-            let blankets = markov_blankets(&parents);
-            for i in 0..4 {
+            for (i, blanket) in markov_blankets(&parents).into_iter().enumerate() {
                 for j in 0..4 {
                     let shared = (0..4).any(|k| edge(i, k) && edge(j, k));
                     let expected = i != j && (edge(i, j) || edge(j, i) || shared);
-                    assert_eq!(blankets[i] & bit(j) != 0, expected, "{parents:?} {i} {j}");
+                    assert_eq!(blanket & bit(j) != 0, expected, "{parents:?} {i} {j}");
                 }
             }
         }

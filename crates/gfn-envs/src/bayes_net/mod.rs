@@ -2,5 +2,7 @@
 
 pub mod data;
 pub mod file_error;
+pub mod generate;
 pub mod graph;
+pub mod posterior;
 pub mod score;

@@ -80,6 +80,7 @@ fn gram(columns: &[Vec<f64>], rows: &[usize]) -> Vec<f64> {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "roots of squares")]
 mod tests {
     use super::*;
 

@@ -187,6 +187,7 @@ impl Modular {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "terms without rounding")]
 mod tests {
     use super::*;
     use crate::bayes_net::graph::for_each_dag;

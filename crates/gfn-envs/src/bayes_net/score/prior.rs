@@ -109,6 +109,7 @@ impl EdgePrior {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "terms without rounding")]
 mod tests {
     use super::*;
 
