@@ -8,7 +8,7 @@ use gfn_core::special::log_sum_exp;
 use gfn_envs::bayes_net::data::{DataKind, Table};
 use gfn_envs::bayes_net::generate;
 use gfn_envs::bayes_net::graph::{
-    ancestors, bit, cpdag, for_each_dag, markov_blankets, n_edges, nodes_of,
+    ancestors, bit, cpdag, for_each_dag, markov_blankets, n_edges, nodes_of, shd,
 };
 use gfn_envs::bayes_net::posterior::Posterior;
 use gfn_envs::bayes_net::posterior::wide::Wide;
@@ -197,11 +197,35 @@ fn five_nodes_of_gfn_pg() {
         let got = score.score(node(child.chars().next().unwrap()), mask);
         assert!((got - expected.as_f64().unwrap()).abs() < 1e-10, "{key}: {got}");
     }
-    let posterior = Posterior::new(&Modular::of(score).unwrap(), LIMIT).unwrap();
+    let modular = Modular::of(score).unwrap();
+    let posterior = Posterior::new(&modular, LIMIT).unwrap();
     let marginals = posterior.marginals();
     assert!((posterior.log_z() - 86.385_036_6).abs() < 1e-7, "{}", posterior.log_z());
     assert!((marginals.expected_edges - 8.9017).abs() < 5e-5, "{}", marginals.expected_edges);
     assert!((marginals.entropy - 7.1003).abs() < 5e-5, "{}", marginals.entropy);
+    let adjacency: Vec<Vec<u64>> =
+        serde_json::from_value(file["true_adj_row_source_col_target"].clone()).unwrap();
+    let parents = |j: usize| (0..5).fold(0, |mask, i| mask | adjacency[i][j] << i);
+    let truth: Vec<u64> = (0..5).map(parents).collect();
+    let mut expected_shd = 0.0;
+    for_each_dag(5, |dag| {
+        let p = (modular.log_reward(dag) - posterior.log_z()).exp();
+        expected_shd += p * shd(dag, &truth) as f64;
+    });
+    assert!((expected_shd - 6.3354).abs() < 5e-5, "{expected_shd}");
+}
+
+/// The network of 17 edges that biologists agree on.
+fn consensus(table: &Table, summary: &Value) -> Vec<u64> {
+    let edges: Vec<[Value; 2]> =
+        serde_json::from_value(summary["consensus_edges"].clone()).unwrap();
+    let node = |value: &Value| match value {
+        Value::String(name) => table.names.iter().position(|known| known == name).unwrap(),
+        number => number.as_u64().unwrap() as usize,
+    };
+    let mut dag = vec![0; 11];
+    edges.iter().for_each(|[from, to]| dag[node(to)] |= bit(node(from)));
+    dag
 }
 
 #[test]
@@ -225,14 +249,7 @@ fn scores_of_sachs() {
     let summary = &summary["sachs"];
     let number = |key: &str| summary[key].as_f64().unwrap();
     assert!((total(&*score, &[0; 11]) - number("bge_empty")).abs() < 1e-8);
-    let edges: Vec<[Value; 2]> =
-        serde_json::from_value(summary["consensus_edges"].clone()).unwrap();
-    let node = |value: &Value| match value {
-        Value::String(name) => table.names.iter().position(|known| known == name).unwrap(),
-        number => number.as_u64().unwrap() as usize,
-    };
-    let mut dag = vec![0; 11];
-    edges.iter().for_each(|[from, to]| dag[node(to)] |= bit(node(from)));
+    let dag = consensus(&table, summary);
     assert_eq!(n_edges(&dag), 17);
     assert!((total(&*score, &dag) - number("bge_consensus17")).abs() < 1e-8);
 }
@@ -316,6 +333,11 @@ fn the_posterior_of_sachs() {
             assert!(gap <= 4.5 * deviation + 5.0, "{p}: {count}");
         }
     }
+    // Computed elsewhere, too, with nodes matched by name.
+    let summary: Value = serde_json::from_str(&read("golden/bn_summary.json")).unwrap();
+    let truth = consensus(&sachs(), &summary["sachs"]);
+    let mean = samples.iter().map(|dag| shd(dag, &truth) as f64).sum::<f64>() / n as f64;
+    assert!((mean - 15.98).abs() < 0.02, "{mean}");
     // The log reward has a standard deviation of some nats.
     assert!((log_rewards - marginals.expected_log_reward).abs() < 0.05);
     assert!((log_z - marginals.expected_log_reward - marginals.entropy).abs() < 1e-9);
