@@ -5,6 +5,7 @@
 
 #![warn(unreachable_pub, clippy::float_cmp, clippy::iter_over_hash_type)]
 
+pub mod bayes_net;
 pub mod hypergrid;
 pub mod reward;
 pub mod sequence;
