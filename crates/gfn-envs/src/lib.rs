@@ -5,6 +5,7 @@
 
 #![warn(unreachable_pub, clippy::float_cmp, clippy::iter_over_hash_type)]
 
+pub mod dag;
 pub mod hypergrid;
 pub mod reward;
 pub mod sequence;
@@ -16,6 +17,7 @@ pub const ENVIRONMENTS: &[Entry<EnvAxis>] = &[
     Entry::of::<hypergrid::HypergridSpec>(),
     Entry::of::<sequence::SequenceSpec>(),
     Entry::of::<sequence::BitSequenceSpec>(),
+    Entry::of::<dag::DagSpec>(),
 ];
 
 /// Every reward.
