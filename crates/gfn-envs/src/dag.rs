@@ -3,12 +3,16 @@
 
 mod local_moves;
 mod spec;
+mod words;
 
 pub use spec::{DagSpec, ParentSets};
+pub(crate) use words::bits;
 
 use gfn_core::proposal::Proposal;
 use gfn_core::special::ln_gamma;
 use gfn_core::{Block, Environment, KeyError, NO_TOKEN, Space};
+
+use words::spread;
 
 /// The most nodes: a set of nodes is a word of 64 bits.
 pub const MAX_NODES: usize = 64;
@@ -18,15 +22,6 @@ const MAX_NARROW: usize = 31;
 const ARROW: &str = "->";
 /// The graph without edges, as text.
 const EMPTY: &str = "-";
-
-/// The members of a set, ascending.
-pub(crate) fn bits(mut set: u64) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let first = (set != 0).then(|| set.trailing_zeros() as usize)?;
-        set &= set - 1;
-        Some(first)
-    })
-}
 
 /// Graphs of d nodes. Sets of nodes are words, bit i for node i.
 ///
@@ -257,30 +252,6 @@ fn n_dags(d: usize) -> u64 {
     counts[d] as u64
 }
 
-/// Writes the first bits of a word to a mask, eight at a time.
-fn spread(word: u64, mask: &mut [bool]) {
-    let mut bytes = mask.chunks_exact_mut(8);
-    let mut left = word;
-    for byte in bytes.by_ref() {
-        byte.copy_from_slice(&SPREAD[left as usize % 256]);
-        left >>= 8;
-    }
-    for (i, legal) in bytes.into_remainder().iter_mut().enumerate() {
-        *legal = left >> i & 1 == 1;
-    }
-}
-
-/// The bits of every byte.
-const SPREAD: [[bool; 8]; 256] = {
-    let mut table = [[false; 8]; 256];
-    let mut i = 0;
-    while i < 8 * 256 {
-        table[i / 8][i % 8] = (i / 8) >> (i % 8) & 1 == 1;
-        i += 1;
-    }
-    table
-};
-
 impl Environment for Dag {
     fn space(&self) -> &Space {
         &self.space
@@ -399,16 +370,5 @@ mod tests {
         }
         assert_eq!(n_dags(10), 4_175_098_976_430_598_143);
         assert_eq!((n_dags(11), n_dags(64)), (u64::MAX, u64::MAX));
-    }
-
-    #[test]
-    fn words_spread_over_masks() {
-        for n in [2, 7, 8, 9, 63, 64] {
-            let word = 0xC3A5_9618_F00F_1E87;
-            let mut mask = vec![false; n];
-            spread(word, &mut mask);
-            let bits: Vec<bool> = (0..n).map(|i| word >> i & 1 == 1).collect();
-            assert_eq!(mask, bits);
-        }
     }
 }
