@@ -131,7 +131,8 @@ fn total_variation(log_p: &[f64], log_r: &[f64]) -> Option<f64> {
     if log_sum_r == f64::NEG_INFINITY {
         return None;
     }
-    if log_sum_p == f64::NEG_INFINITY {
+    // Not by the sum, in which NaN does not show.
+    if log_p.iter().all(|&p| p == f64::NEG_INFINITY) {
         return Some(1.0);
     }
     let term = |(p, r): (&f64, &f64)| ((p - log_sum_p).exp() - (r - log_sum_r).exp()).abs();
@@ -197,7 +198,9 @@ mod tests {
         assert!((of(&[0.2, 0.2, 0.0], &[0.0, 1.0, 3.0]).unwrap() - 0.75).abs() < 1e-15);
         assert_eq!(of(&[0.3, 0.1], &[0.0, 0.0]), None);
         assert_eq!(of(&[0.0, 0.0], &[2.0, 1.0]), Some(1.0));
-        assert!(of(&[f64::NAN, 0.5], &[2.0, 1.0]).unwrap().is_nan());
+        for other in [0.0, 0.5, f64::NAN] {
+            assert!(of(&[f64::NAN, other], &[2.0, 1.0]).unwrap().is_nan());
+        }
         let far = total_variation(&[-2000.0, -2000.0 + 3f64.ln()], &[900.0, 900.0]);
         assert!((far.unwrap() - 0.25).abs() < 1e-9, "nothing underflows");
     }

@@ -28,9 +28,10 @@ use crate::{Environment, Reward, RewardError, States};
 /// q(way back) = 1/M · ∏_{0<l≤L} 1/n_B(f_l) · ∏_{0<k≤K} 1/n_F(b_k).
 ///
 /// Reversal pairs every way with one way back. Accepting with min(1, R(x′) q(way back) / (R(x) q(way)))
-/// makes the flow R(x) q(way) · acceptance equal for both of a pair, so the sums over all ways from x to
-/// x′ and back are equal too: detailed balance holds, though no sum over ways is ever computed. Where M is the
-/// length of the longest trajectory, any object can be reached from any other through s0.
+/// makes the flow R(x) q(way) · acceptance equal for both of a pair, so the sums over all ways from x
+/// to x′ and over all ways back are equal too: detailed balance holds, though no sum over ways is ever
+/// computed. Where M is the length of the longest trajectory, any object can be reached from any other
+/// through s0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BackAndForth {
     /// M, the most actions back, and the most forward; at least 1.
