@@ -24,8 +24,9 @@ test-devices:
 bench *ARGS:
     cargo bench -p gfn-cli --bench training -- {{ARGS}}
 
-# Accept changed messages.
+# Accept changed messages and walks.
 bless:
+    BLESS=1 cargo test --release -p gfn-envs --test playthroughs
     INSTA_UPDATE=always cargo test --release -p gfn-cli --test messages
 
 # Install `gfn` into ~/.cargo/bin.

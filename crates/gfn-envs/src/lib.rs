@@ -6,6 +6,7 @@
 #![warn(unreachable_pub, clippy::float_cmp, clippy::iter_over_hash_type)]
 
 pub mod bayes_net;
+pub mod dag;
 pub mod hypergrid;
 pub mod reward;
 pub mod sequence;
@@ -17,6 +18,7 @@ pub const ENVIRONMENTS: &[Entry<EnvAxis>] = &[
     Entry::of::<hypergrid::HypergridSpec>(),
     Entry::of::<sequence::SequenceSpec>(),
     Entry::of::<sequence::BitSequenceSpec>(),
+    Entry::of::<dag::DagSpec>(),
 ];
 
 /// Every reward.

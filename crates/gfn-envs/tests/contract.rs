@@ -34,7 +34,22 @@ const SPECS: &[(&str, &str, bool)] = &[
     ("bit_sequence", "bits = 6\nword_bits = 3\nbuild = 'prepend_append'", true),
     ("bit_sequence", "bits = 8\nword_bits = 8\nbuild = 'append'", true),
     ("bit_sequence", "", false),
+    ("dag", "nodes = 2", true),
+    ("dag", "nodes = 3", true),
+    ("dag", "nodes = 4", true),
+    ("dag", "nodes = 4\nmax_parents = 1", true),
+    ("dag", "nodes = 4\nrequired = ['A -> B', 'B -> C']\nforbidden = ['D -> A']", true),
+    ("dag", "names = ['x', 'y', 'z', 'u']\ntiers = [['z'], ['x', 'y']]\nmax_parents = 2", true),
+    ("dag", "", true),
+    ("dag", "nodes = 20", false),
+    ("dag", "nodes = 31\nmax_parents = 3\nrequired = ['X31 -> X1']", false),
+    ("dag", "nodes = 33", false),
+    ("dag", "nodes = 64\nmax_parents = 5\nforbidden = ['X1 -> X64']", false),
+    ("dag", "nodes = 64", false),
 ];
+
+/// Actions per walk that are taken and undone.
+const TRIED: usize = 30_000;
 
 fn build(entry: &Entry<EnvAxis>, spec: &str) -> Box<dyn Environment> {
     let table = DeTable::parse(spec).expect("TOML");
@@ -86,7 +101,9 @@ fn walks_obey_the_laws() {
             let (last, inner) = rows.split_last().unwrap();
             let ends = |row: &[i32]| legal(env, row, Direction::Forward).is_empty();
             assert!(ends(last) && !inner.iter().any(|row| ends(row)));
-            for row in &rows {
+            // Every state of short walks with few actions.
+            let stride = (rows.len() * space.n_actions).div_ceil(TRIED);
+            for row in rows.iter().skip(i % stride).step_by(stride) {
                 laws_at(name, env, row);
             }
         }
@@ -376,7 +393,9 @@ fn layers_agree_with_the_whole_graph() {
         let target = graph.target(&ByText(env)).unwrap();
         let log_pf = graph.log_probs(env, &Varied, Direction::Forward, 100);
         let expected = graph.terminal_probs(&log_pf);
-        let layers = Layers::new(env, 1 << 20).unwrap_or_else(|| panic!("{name}: cell ranges"));
+        let Some(layers) = Layers::new(env, 1 << 20) else {
+            return assert!(env.cell_ranges().is_none(), "{name}: a small box");
+        };
         let (prob, streamed) = layers.terminal_probs(env, &Varied, &ByText(env)).unwrap();
         assert!((streamed.log_z - target.log_z).abs() < 1e-12, "{name}");
         assert!((prob.iter().sum::<f64>() - 1.0).abs() < 1e-12, "{name}");

@@ -57,7 +57,7 @@ impl Metric for ElboEubo {
 }
 
 /// The mean, and its standard error; none without enough terms.
-fn mean_and_error(terms: &[f64]) -> (Option<f64>, Option<f64>) {
+pub(super) fn mean_and_error(terms: &[f64]) -> (Option<f64>, Option<f64>) {
     let n = terms.len() as f64;
     let mean = terms.iter().sum::<f64>() / n;
     let squares = terms.iter().map(|term| (term - mean) * (term - mean)).sum::<f64>();

@@ -10,9 +10,11 @@ mod correlation;
 mod distribution;
 mod elbo_eubo;
 mod empirical;
+mod fcs;
 mod log_z;
 mod modes;
 mod samples;
+mod subsets;
 mod target;
 
 use std::cell::OnceCell;
@@ -419,4 +421,5 @@ pub const METRICS: &[MetricEntry] = &[
     correlation::ENTRY,
     accuracy::ENTRY,
     target::ENTRY,
+    fcs::ENTRY,
 ];

@@ -1,5 +1,6 @@
-//! Sampling: policies, rollouts in both directions, addressed random streams.
+//! Sampling: policies, rollouts in both directions, Markov chains, addressed random streams.
 
+pub mod metropolis;
 pub mod policy;
 pub mod rng;
 pub mod sampler;

@@ -31,6 +31,10 @@ pub enum Purpose {
     Replay = 11,
     /// Backward trajectories sampled for training.
     BackwardRollout = 12,
+    /// Moves of Markov chains of objects.
+    Chain = 13,
+    /// Subsets of objects that are measured on.
+    Subset = 14,
 }
 
 /// The source of all randomness of a run: a seed, split by purpose, step and index.

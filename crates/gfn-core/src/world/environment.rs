@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::ops::Range;
 
+use super::proposal::Proposal;
 use super::space::Space;
 
 /// An environment that breaks a law of its contract, found out while it was walked.
@@ -100,6 +101,11 @@ pub trait Environment: Any + Send + Sync {
     /// The values of each cell, where they are few: state graphs then find a row by its digits
     /// instead of hashing it.
     fn cell_ranges(&self) -> Option<Vec<Range<i32>>> {
+        None
+    }
+
+    /// Moves from object to object that the field uses for Markov chains, if there are any.
+    fn local_moves(&self) -> Option<&dyn Proposal> {
         None
     }
 }

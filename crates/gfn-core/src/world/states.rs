@@ -43,6 +43,11 @@ impl States {
         &self.cells[i * self.width..(i + 1) * self.width]
     }
 
+    /// Row `i`, to be changed.
+    pub fn row_mut(&mut self, i: usize) -> &mut [i32] {
+        &mut self.cells[i * self.width..(i + 1) * self.width]
+    }
+
     /// The rows `range`, laid end to end.
     pub fn cells(&self, range: std::ops::Range<usize>) -> &[i32] {
         &self.cells[range.start * self.width..range.end * self.width]
