@@ -133,6 +133,15 @@ impl Experiment {
         }
         let context = NetworkContext::new(env.space(), &plan.heads);
         let network = spec.model.build(context.clone()).map_err(at("model"))?;
+        if network.stop_first.is_some() && plan.raw() {
+            let message = format!(
+                "{} reads the numbers of P_F as values of actions, which a stop that is decided on \
+                 first does not leave as they are",
+                spec.objective.name()
+            );
+            let error = gfn_core::KeyError::new("hierarchical_stop", message);
+            return Err(spec.key_failure("model", &error.help("leave the key out")));
+        }
         let device = gfn_models::device::open(&spec.device)
             .map_err(|error| Failure::usage(error.to_string()).help(error.remedy()))?;
 

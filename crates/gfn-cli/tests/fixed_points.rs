@@ -89,7 +89,14 @@ fn reaches_the_target(what: &str, text: &str) {
 fn some_pairs_reach_the_target(world: &World, first: usize, n: usize) {
     for (objective, backward) in pairs().into_iter().skip(first).step_by(n) {
         let what = format!("{objective} with {backward} on {}", world.env);
-        reaches_the_target(&what, &spec(world, &objective, backward, 0.1));
+        let text = spec(world, &objective, backward, 0.1);
+        match build(&text) {
+            // Balance of rewards along trajectories needs worlds where all states can be finished.
+            Err(refusal) if refusal.message().contains("finished by an action of its own") => {
+                assert!(["mdb", "fl_db"].iter().any(|kind| objective.contains(kind)), "{what}");
+            }
+            _ => reaches_the_target(&what, &text),
+        }
     }
 }
 

@@ -76,6 +76,11 @@ struct Step {
     logit: f64,
     target_log_pf: f64,
     target_next: f64,
+    /// log R of s and of s' as if they were finished, and log P_F(stop | s), log P_F(stop | s'), the
+    /// latter also of the target copy.
+    along: [f64; 2],
+    stop: [f64; 2],
+    target_stop: f64,
     /// log R(s') where that is terminal.
     end: Option<f64>,
 }
@@ -180,6 +185,27 @@ fn inflow(e: &mut Experiment, child: &[i32]) -> f64 {
     log_sum_exp(terms.into_iter())
 }
 
+/// log R of a state as if it were finished there; NaN where no action finishes it.
+fn finished(e: &Experiment, row: &[i32]) -> f64 {
+    let Some(stop) = e.env.space().stop() else { return f64::NAN };
+    let mut row = row.to_vec();
+    if mask(&*e.env, Head::FORWARD, &row)[stop] {
+        e.env.step(&mut row, stop);
+    }
+    let mut log_reward = [0.0];
+    e.reward.log_reward(&one(&row), &mut log_reward).unwrap();
+    log_reward[0]
+}
+
+fn log_pf_of_stop(e: &Experiment, values: Values, row: &[i32]) -> f64 {
+    match e.env.space().stop() {
+        Some(stop) if mask(&*e.env, Head::FORWARD, row)[stop] => {
+            log_prob(e, Head::FORWARD, values, row, stop as u32)
+        }
+        _ => f64::NAN,
+    }
+}
+
 fn facts(e: &mut Experiment, backward: &str, drawn: &Trajectories) -> Facts {
     let paths = Head::scalar("log_paths");
     let (plan, source) = (&e.trainer.parts().plan, e.trainer.parts().backward.source());
@@ -229,6 +255,12 @@ fn facts(e: &mut Experiment, backward: &str, drawn: &Trajectories) -> Facts {
                 logit: logits(e, Head::FORWARD, Values::Current, from)[action as usize],
                 target_log_pf,
                 target_next,
+                along: [finished(e, from), finished(e, to)],
+                stop: [from, to].map(|row| log_pf_of_stop(e, Values::Current, row)),
+                target_stop: match has_target {
+                    true => log_pf_of_stop(e, Values::Copy("target"), to),
+                    false => f64::NAN,
+                },
                 end: is_last.then(|| drawn.log_reward[i]),
             });
         }
@@ -317,6 +349,17 @@ fn soft_dqn(f: &Facts, alpha: f64, l0: f64, leaf: f64, penalty: Penalty) -> f64 
     })
 }
 
+fn modified_db(f: &Facts, target: bool, penalty: Penalty) -> f64 {
+    let inner: Vec<&Step> = f.steps().filter(|s| s.end.is_none()).collect();
+    let residual = |s: &&Step| {
+        let next = if target { s.target_stop } else { s.stop[1] };
+        penalty(s.along[0] - s.stop[0] + s.log_pf - s.along[1] + next - s.log_pb)
+    };
+    let moved = inner.iter().any(|s| (s.target_stop - s.stop[1]).abs() > 1e-3);
+    assert_eq!(moved, target, "the target is another than the online values");
+    inner.iter().map(residual).sum::<f64>() / inner.len() as f64
+}
+
 /// The best log Z has a closed form for some penalties: the mean residual for the square, and where
 /// the mean of exponentials is 1 for linex.
 fn vargrad() -> Vec<(String, Law)> {
@@ -373,6 +416,19 @@ fn laws() -> Vec<(String, Law)> {
         );
         laws.push((text, Box::new(move |f| soft_dqn(f, alpha, l0, leaf, penalty))));
     }
+    for (target, every) in [(false, 0), (true, 3)] {
+        for (text, penalty) in [PENALTIES[0], PENALTIES[1]] {
+            let text = format!("kind = 'mdb'\npenalty = {text}\ntarget_every = {every}");
+            laws.push((text, Box::new(move |f| modified_db(f, target, penalty))));
+        }
+    }
+    let forward_looking = |f: &Facts| {
+        f.mean_of_steps(|s| {
+            let next = s.end.map_or(s.next_flow, |_| 0.0);
+            huber(0.5, s.flow + s.along[0] + s.log_pf - next - s.along[1] - s.log_pb)
+        })
+    };
+    laws.push(("kind = 'fl_db'\npenalty = { huber = 0.5 }".to_owned(), Box::new(forward_looking)));
     let cost = |f: &Facts| f.mean_of_ratios(f64::NEG_INFINITY, |ratio| f.log_z + ratio);
     laws.push(("kind = 'pg'".to_owned(), Box::new(cost)));
     laws
@@ -381,6 +437,11 @@ fn laws() -> Vec<(String, Law)> {
 fn assert_close(value: f64, expected: f64, what: &str) {
     let close = (value - expected).abs() <= 1e-5 * expected.abs().max(0.01);
     assert!(close, "{what}: {value}, by its equation {expected}");
+}
+
+/// Whether an objective needs a world where every state can be finished.
+fn stops_anywhere(objective: &str) -> bool {
+    objective.contains("'mdb'") || objective.contains("'fl_db'")
 }
 
 #[test]
@@ -393,6 +454,9 @@ fn objectives_equal_their_equations() {
                 // All strategies in turn: a loss knows no more of them than where log P_B is read.
                 let all = ["naive", "tlm", "uniform", "maxent", "learned_maxent", "pessimistic"];
                 for backward in [all[i % 2], all[2 + i % 4]] {
+                    if world != GRID && stops_anywhere(objective) {
+                        continue;
+                    }
                     let has_no_pb = objective.contains("'fm'") && backward == "naive";
                     let backward = if has_no_pb { "uniform" } else { backward };
                     let backward = &format!("kind = '{backward}'");
@@ -416,21 +480,31 @@ fn objectives_equal_their_equations() {
 fn losses_of_single_transitions_equal_their_equations() {
     let dir = tempfile::tempdir().unwrap();
     let of_transitions = |objective: &String| {
-        ["db", "fm", "soft_dqn"].iter().any(|kind| objective.contains(&format!("'{kind}'")))
+        ["db", "fm", "soft_dqn", "mdb", "fl_db"]
+            .iter()
+            .any(|kind| objective.contains(&format!("'{kind}'")))
     };
     for world in [GRID, &strings(dir.path())] {
         for (objective, law) in laws().iter().filter(|(objective, _)| of_transitions(objective)) {
+            if world != GRID && stops_anywhere(objective) {
+                continue;
+            }
             let fm = objective.contains("'fm'");
             let backward = if fm { "kind = 'uniform'" } else { "kind = 'naive'" };
             let mut e = trained(world, MODELS[0], objective, backward, "");
             let drawn = sample(&e, 16);
             let facts = facts(&mut e, backward, &drawn);
             let mut all = Transitions::new(e.env.space().width);
-            all.extend(&drawn);
+            let mut rewarded = drawn.clone();
+            if stops_anywhere(objective) {
+                rewarded.log_reward_along = e.trainer.reward_along(&drawn).unwrap();
+            }
+            all.extend(&rewarded);
             let (mut some, mut steps) = (Transitions::new(e.env.space().width), Vec::new());
             for i in [7, 0, 3, 2, 15, 7, 11, 5, 19, 4, 4, 12, 1, 9] {
                 let (action, back) = (all.actions[i], all.back_actions[i]);
                 some.push(all.from.row(i), all.to.row(i), action, back, all.log_reward[i]);
+                some.log_reward_along.extend(all.log_reward_along.get(i));
                 steps.push(facts.steps().nth(i).unwrap().clone());
             }
             assert!(steps.iter().any(|s| s.end.is_some()) && steps.iter().any(|s| s.end.is_none()));

@@ -1,6 +1,7 @@
 //! A network as a list of layers: what it computes, said once. Engines interpret the list: Burn on
 //! every device, by hand on the CPU.
 
+use gfn_core::KeyError;
 use gfn_core::learn::head::{Head, TRUNK};
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
@@ -91,6 +92,9 @@ pub struct LayerList {
     pub heads: Vec<HeadPlan>,
     /// Probability with which [`Layer::Drop`] drops.
     pub dropout: f32,
+    /// The action that P_F decides on before all others, if it does: P_F(stop|s) is the
+    /// logistic function of its number, and all others share the rest by their softmax.
+    pub stop_first: Option<usize>,
     n_params: usize,
 }
 
@@ -105,7 +109,33 @@ enum Start {
 impl LayerList {
     /// An empty list.
     pub fn new(context: NetworkContext) -> Self {
-        Self { context, layers: Vec::new(), heads: Vec::new(), dropout: 0.0, n_params: 0 }
+        Self {
+            context,
+            layers: Vec::new(),
+            heads: Vec::new(),
+            dropout: 0.0,
+            stop_first: None,
+            n_params: 0,
+        }
+    }
+
+    /// Lets P_F decide whether to stop before it chooses among all other actions, if `first`.
+    ///
+    /// # Errors
+    /// When no action finishes objects.
+    pub fn decide_to_stop(&mut self, first: bool) -> Result<(), KeyError> {
+        if !first {
+            return Ok(());
+        }
+        self.stop_first = self.context.space.stop();
+        match self.stop_first {
+            Some(_) => Ok(()),
+            None => Err(KeyError::new(
+                "hierarchical_stop",
+                "in this environment no action of its own finishes objects",
+            )
+            .help("leave the key out")),
+        }
     }
 
     /// Adds a layer whose parameters belong to all heads; returns the number of its value.

@@ -8,6 +8,7 @@ pub mod heads;
 pub mod layers;
 pub mod mlp;
 pub mod network;
+mod stop;
 pub mod transformer;
 
 use gfn_core::KeyError;

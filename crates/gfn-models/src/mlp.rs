@@ -26,11 +26,20 @@ pub struct MlpSpec {
     pub shared: bool,
     /// Whether the output layer of P_B starts at zero, so that P_B starts uniform.
     pub zero_init_backward: bool,
+    /// Whether P_F first decides, by the logistic function of one number, whether to stop, and then
+    /// chooses among all other actions; else all actions share one softmax.
+    pub hierarchical_stop: bool,
 }
 
 impl Default for MlpSpec {
     fn default() -> Self {
-        Self { hidden: 256, layers: 2, shared: true, zero_init_backward: true }
+        Self {
+            hidden: 256,
+            layers: 2,
+            shared: true,
+            zero_init_backward: true,
+            hierarchical_stop: false,
+        }
     }
 }
 
@@ -71,6 +80,7 @@ impl Kind<ModelAxis> for MlpSpec {
         for (head, top) in heads.iter().zip(tops) {
             list.read(top, self.zero_init_backward && *head == Head::BACKWARD);
         }
+        list.decide_to_stop(self.hierarchical_stop)?;
         Ok(Box::new(list))
     }
 }

@@ -45,6 +45,9 @@ pub struct TransformerSpec {
     pub dropout: f32,
     /// Whether the output layer of P_B starts at zero, so that P_B starts uniform.
     pub zero_init_backward: bool,
+    /// Whether P_F first decides, by the logistic function of one number, whether to stop, and then
+    /// chooses among all other actions; else all actions share one softmax.
+    pub hierarchical_stop: bool,
 }
 
 impl Default for TransformerSpec {
@@ -57,6 +60,7 @@ impl Default for TransformerSpec {
             norm: NormPlace::Post,
             dropout: 0.0,
             zero_init_backward: true,
+            hierarchical_stop: false,
         }
     }
 }
@@ -102,8 +106,9 @@ impl Kind<ModelAxis> for TransformerSpec {
         let [width, hidden] = [self.width, self.feed_forward].map(|size| size as f64);
         let per_layer = width * (4.0 * width + 2.0 * hidden);
         check_size(self.layers, "width", self.layers as f64 * per_layer)?;
-        let list = self.list(context);
+        let mut list = self.list(context);
         check_size(self.layers, "width", list.n_weights())?;
+        list.decide_to_stop(self.hierarchical_stop)?;
         Ok(Box::new(list))
     }
 }

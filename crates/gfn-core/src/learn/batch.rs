@@ -43,6 +43,8 @@ pub struct Batch {
     /// Rows that networks evaluate, for both ends or for each end of its own.
     rows: Vec<Rows>,
     fixed_log_pb: Option<Vec<f64>>,
+    /// log R of every state as if it were finished there, if some loss asks for it.
+    log_reward_along: Vec<f64>,
     next: OnceCell<Next>,
     parents: OnceCell<Parents>,
 }
@@ -91,6 +93,8 @@ pub struct Transitions {
     pub back_actions: Vec<u32>,
     /// log R of s', where that is terminal.
     pub log_reward: Vec<Option<f64>>,
+    /// log R of s and of s' as if they were finished there; empty where no loss asks for it.
+    pub log_reward_along: Vec<[f64; 2]>,
 }
 
 impl Batch {
@@ -163,6 +167,7 @@ impl Batch {
             offsets: Some(trajectories.offsets),
             rows: vec![rows],
             fixed_log_pb: None,
+            log_reward_along: trajectories.log_reward_along,
             next: OnceCell::new(),
             parents: OnceCell::new(),
         };
@@ -211,6 +216,10 @@ impl Batch {
             offsets: None,
             rows: vec![Rows::new(transitions.from.clone()), Rows::new(children)],
             fixed_log_pb: None,
+            log_reward_along: [0, 1]
+                .into_iter()
+                .flat_map(|end| transitions.log_reward_along.iter().map(move |ends| ends[end]))
+                .collect(),
             next: OnceCell::from(Next { actions: Arc::new(next), of: next_of }),
             parents: OnceCell::new(),
         };
@@ -276,6 +285,32 @@ impl Batch {
     /// log P_B of every transition, `[m]`, for a strategy with a fixed P_B.
     pub fn fixed_log_pb(&self) -> Option<&Vec<f64>> {
         self.fixed_log_pb.as_ref()
+    }
+
+    /// log R of an end of every transition as if it were finished there, `[m]`; empty where it has not
+    /// been computed.
+    pub fn log_reward_along(&self, end: End) -> Vec<f64> {
+        if self.log_reward_along.is_empty() {
+            return Vec::new();
+        }
+        let state = |t: usize| match (end, &self.offsets) {
+            (End::To, _) => self.to[t] as usize,
+            // States of whole trajectories follow each other.
+            (End::From, Some(_)) => self.to[t] as usize - 1,
+            (End::From, None) => t,
+        };
+        (0..self.len()).map(|t| self.log_reward_along[state(t)]).collect()
+    }
+
+    /// Another action in the place of the one that was taken at the start of every transition.
+    pub fn instead(&self, action: usize) -> ActionsTaken {
+        ActionsTaken { taken: vec![action as u32; self.len()], ..(*self.forward).clone() }
+    }
+
+    /// An action at the child of every transition that is not terminal.
+    pub fn next_taking(&self, action: usize) -> ActionsTaken {
+        let next = &self.next().actions;
+        ActionsTaken { taken: vec![action as u32; next.len()], ..(**next).clone() }
     }
 
     /// Row of each transition's start.
@@ -361,6 +396,9 @@ impl Transitions {
                     trajectories.back_actions[t],
                     is_last.then(|| trajectories.log_reward[i]),
                 );
+                if let Some(along) = trajectories.log_reward_along.get(start..start + 2) {
+                    self.log_reward_along.push([along[0], along[1]]);
+                }
             }
         }
     }

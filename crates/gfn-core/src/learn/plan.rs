@@ -24,6 +24,10 @@ pub struct Planned {
     pub reads: Vec<Read>,
     /// The groups of parameters that it steps.
     pub groups: Vec<&'static str>,
+    /// Whether it reads rewards of states along trajectories.
+    pub along: bool,
+    /// Whether it reads P_F's numbers otherwise than as probabilities.
+    pub raw: bool,
 }
 
 /// All updates of an iteration, in their order.
@@ -48,6 +52,9 @@ impl Plan {
         objective: &dyn Objective,
         backward: &dyn BackwardStrategy,
     ) -> Result<Self, KeyError> {
+        if objective.stops_anywhere() {
+            check_stops(env)?;
+        }
         let pb = backward.source();
         let mut updates = objective.updates();
         for update in &mut updates {
@@ -68,7 +75,7 @@ impl Plan {
         let planned: Vec<_> = updates
             .into_iter()
             .map(|update| {
-                let reads = reads_of(env, &of, pb, &update, &example);
+                let (reads, along, raw) = reads_of(env, &of, pb, &update, &example);
                 let mut groups: Vec<&str> = Vec::new();
                 for read in reads.iter().filter(|read| read.tracked) {
                     let of_network = (!read.head.is_parameter()).then_some(TRUNK);
@@ -78,7 +85,7 @@ impl Plan {
                         }
                     }
                 }
-                Planned { update, reads, groups }
+                Planned { update, reads, groups, along, raw }
             })
             .collect();
 
@@ -121,6 +128,16 @@ impl Plan {
         heads
     }
 
+    /// Whether some loss reads rewards of states along trajectories.
+    pub fn along(&self) -> bool {
+        self.updates.iter().any(|planned| planned.along)
+    }
+
+    /// Whether some loss reads P_F's numbers otherwise than as probabilities.
+    pub fn raw(&self) -> bool {
+        self.updates.iter().any(|planned| planned.raw)
+    }
+
     /// Whether some loss reads P_B of a network.
     pub fn network_pb(&self) -> bool {
         self.pb != PbSource::Fixed
@@ -134,6 +151,28 @@ impl Plan {
         };
         self.updates.iter().map(batches).max().unwrap_or(0)
     }
+}
+
+/// Refuses environments where some state cannot be finished by an action of its own.
+fn check_stops(env: &dyn Environment) -> Result<(), KeyError> {
+    let (example, space) = (example(env), env.space());
+    let mut legal = vec![false; space.n_actions];
+    let mut can_stop = |row: &[i32]| {
+        env.legal(row, &mut legal);
+        !legal.contains(&true) || space.stop().is_some_and(|stop| legal[stop])
+    };
+    if example.states.rows().all(&mut can_stop) {
+        return Ok(());
+    }
+    Err(KeyError::new(
+        "kind",
+        "this objective balances the rewards of states along trajectories, but in this environment \
+         not every state can be finished by an action of its own",
+    )
+    .help(
+        "use it where objects can stop anywhere (hypergrid, dag, sequence with min_length = 0), or \
+           choose db",
+    ))
 }
 
 /// How the log P_B of a strategy comes into batches.
@@ -161,7 +200,7 @@ fn reads_of(
     pb: PbSource,
     update: &Update,
     example: &Trajectories,
-) -> Vec<Read> {
+) -> (Vec<Read>, bool, bool) {
     let batch = match update.data {
         Data::Replay { of: Kept::Transitions, .. } => {
             let mut transitions = Transitions::new(env.space().width);
@@ -172,5 +211,5 @@ fn reads_of(
     };
     let (tape, source, record) = (Tape::new(), RefCell::new(Zeros(env)), Record::default());
     update.loss.loss(&BatchView::new(&batch, &tape, &source, &record, pb));
-    record.reads.into_inner()
+    (record.reads.into_inner(), record.along.get(), record.raw.get())
 }

@@ -47,6 +47,8 @@ struct Transition {
     action: u32,
     back_action: u32,
     log_reward: Option<f64>,
+    /// log R of s and of s' as if they were finished there.
+    along: Option<[f64; 2]>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -118,6 +120,10 @@ impl Buffer {
                             action: trajectories.actions[t],
                             back_action: trajectories.back_actions[t],
                             log_reward: is_last.then(|| trajectories.log_reward[i]),
+                            along: trajectories
+                                .log_reward_along
+                                .get(start..start + 2)
+                                .map(|along| [along[0], along[1]]),
                         };
                         ring.push(transition, self.capacity);
                     }
@@ -147,6 +153,7 @@ impl Buffer {
                 for item in ring.draw(n, rng) {
                     let (from, to) = item.rows.split_at(width);
                     drawn.push(from, to, item.action, item.back_action, item.log_reward);
+                    drawn.log_reward_along.extend(item.along);
                 }
                 Drawn::Transitions(drawn)
             }

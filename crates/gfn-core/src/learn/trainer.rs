@@ -18,6 +18,7 @@ use super::view::{BatchView, Computed, Record, parameter};
 use crate::backward::BackwardStrategy;
 use crate::metric::{EvalContext, Metric, MetricContext, MetricError, Observed};
 use crate::objective::{LogZ, Objective};
+use crate::policy::log_softmax;
 use crate::rng::{Purpose, Streams};
 use crate::sampler::{Draw, Exploration, Rollout, Sampler};
 use crate::special::log_sum_exp;
@@ -199,16 +200,70 @@ impl Trainer {
                 Some(read[0])
             }
             LogZ::SoftValue(head, tau) => {
-                let mut legal = vec![false; env.space().n_actions];
-                env.legal(&start, &mut legal);
-                let mut logits = vec![0.0; legal.len()];
-                let ask = Ask { values: Values::Current, head, record: None };
-                self.engine.logits(ask, env, &states, &mut logits);
+                let (logits, legal) = self.logits_at(&states, head);
                 let legal = logits.iter().zip(&legal).filter(|(_, legal)| **legal);
                 let logits: Vec<f64> = legal.map(|(&logit, _)| f64::from(logit)).collect();
                 Some(tau * log_sum_exp(logits.iter().copied()))
             }
+            LogZ::Stopping(head) => {
+                let (logits, legal) = self.logits_at(&states, head);
+                let mut log_probs = vec![0.0; legal.len()];
+                log_softmax(&logits, &legal, &mut log_probs);
+                let stop = env.space().stop()?;
+                Some(self.log_reward_of_finished(&start)? - log_probs[stop])
+            }
+            LogZ::ForwardLooking(head) => {
+                let (rows, values) = (Rows::new(states), Values::Current);
+                let pass = self.engine.evaluate(env, &rows, &[head], values, None);
+                let read = self.engine.read(pass, head, &super::engine::Readout::Scalar);
+                self.engine.forget();
+                Some(read[0] + self.log_reward_of_finished(&start)?)
+            }
         }
+    }
+
+    /// What a head gives the actions of one state, and which of them are legal.
+    fn logits_at(&self, state: &States, head: Head) -> (Vec<f32>, Vec<bool>) {
+        let env = self.parts.env();
+        let mut legal = vec![false; env.space().n_actions];
+        env.legal(state.row(0), &mut legal);
+        let mut logits = vec![0.0; legal.len()];
+        let ask = Ask { values: Values::Current, head, record: None };
+        self.engine.logits(ask, env, state, &mut logits);
+        (logits, legal)
+    }
+
+    /// log R of a state as if it were finished there, if its reward is known.
+    fn log_reward_of_finished(&self, state: &[i32]) -> Option<f64> {
+        let env = self.parts.env();
+        let mut row = state.to_vec();
+        env.step(&mut row, env.space().stop()?);
+        let mut finished = States::new(row.len());
+        finished.push(&row);
+        let mut log_reward = [0.0];
+        self.parts.reward().log_reward(&finished, &mut log_reward).ok()?;
+        Some(log_reward[0])
+    }
+
+    /// log R of every state along trajectories as if it were finished there.
+    ///
+    /// # Errors
+    /// When the reward of some object is not known.
+    pub fn reward_along(&self, trajectories: &Trajectories) -> Result<Vec<f64>, RewardError> {
+        let finished = trajectories.finished(self.parts.env());
+        let mut along = vec![0.0; finished.len()];
+        self.parts.reward().log_reward_along(&finished, &mut along)?;
+        Ok(along)
+    }
+
+    /// Computes these rewards, if some loss reads them.
+    fn add_rewards_along(&mut self, trajectories: &mut Trajectories) -> Result<(), RewardError> {
+        if self.parts.plan.along() {
+            trajectories.log_reward_along = self.reward_along(trajectories)?;
+            // Those of objects have been counted.
+            self.counters.reward_calls += trajectories.n_transitions() as u64;
+        }
+        Ok(())
     }
 
     /// Runs one iteration.
@@ -240,7 +295,7 @@ impl Trainer {
                 continue;
             }
             for repeat in 0..update.repeat {
-                let drawn = self.draw(which, repeat, (&objects, &log_reward));
+                let drawn = self.draw(which, repeat, (&objects, &log_reward))?;
                 let batch = drawn.as_ref().or(current.as_ref()).expect("all others are drawn");
                 *done = Some(self.update(which, repeat, batch)?);
             }
@@ -286,9 +341,12 @@ impl Trainer {
         trajectories.log_reward = vec![0.0; trajectories.len()];
         let terminals = trajectories.terminals();
         self.parts.context.reward.log_reward(&terminals, &mut trajectories.log_reward)?;
+        let mut trajectories = std::mem::take(&mut rollout.trajectories);
+        self.add_rewards_along(&mut trajectories)?;
         self.counters.trajectories += trajectories.len() as u64;
         self.counters.reward_calls += trajectories.len() as u64;
         self.counters.env_steps += trajectories.n_transitions() as u64;
+        rollout.trajectories = trajectories;
         Ok(rollout)
     }
 
@@ -319,7 +377,7 @@ impl Trainer {
         which: usize,
         repeat: usize,
         (objects, log_reward): (&States, &[f64]),
-    ) -> Option<Batch> {
+    ) -> Result<Option<Batch>, TrainError> {
         let address = self.address(which, repeat);
         let (env, pb) = (&*self.parts.context.env, self.parts.pb());
         let policy = EnginePolicy::new(&*self.engine, &*self.parts.backward);
@@ -331,8 +389,8 @@ impl Trainer {
             trajectories.log_reward = log_reward;
             trajectories
         };
-        let trajectories = match self.parts.plan.updates[which].update.data {
-            Data::Current => return None,
+        let mut trajectories = match self.parts.plan.updates[which].update.data {
+            Data::Current => return Ok(None),
             Data::Past { batches } => {
                 let mut rng = self.streams.get(Purpose::History, address);
                 let last = self.history.len().min(batches);
@@ -345,14 +403,18 @@ impl Trainer {
                 let buffer = self.buffers[which].as_ref().expect("made with the plan");
                 match buffer.draw(env.space().width, batch, &mut rng) {
                     Drawn::Transitions(drawn) => {
-                        return Some(Batch::of_transitions(env, &pb, &drawn));
+                        return Ok(Some(Batch::of_transitions(env, &pb, &drawn)));
                     }
                     Drawn::Trajectories(trajectories) => trajectories,
                     Drawn::Objects(objects, log_reward) => back_from(&objects, log_reward),
                 }
             }
         };
-        Some(Batch::of_trajectories(env, &pb, trajectories))
+        drop(pb);
+        if trajectories.log_reward_along.is_empty() {
+            self.add_rewards_along(&mut trajectories)?;
+        }
+        Ok(Some(Batch::of_trajectories(self.parts.env(), &self.parts.pb(), trajectories)))
     }
 
     /// Makes an update. Returns the loss, and the norm of its gradient.
@@ -390,7 +452,7 @@ impl Trainer {
 
     /// The loss of an update on a batch and the norm of its gradient, which stays with the engine.
     fn differentiate(&mut self, which: usize, batch: &Batch, dropout: Option<u64>) -> (f64, f64) {
-        let Planned { update, reads, groups } = &self.parts.plan.updates[which];
+        let Planned { update, reads, groups, .. } = &self.parts.plan.updates[which];
         let (tape, record) = (Tape::new(), Record::default());
         let source = RefCell::new(Computed {
             engine: &mut *self.engine,
@@ -444,8 +506,16 @@ impl Trainer {
     }
 
     /// A batch of the given trajectories with their rewards, as losses see it.
+    ///
+    /// # Panics
+    /// When a loss reads rewards along trajectories, and one of them is not known.
     pub fn batch_of(&self, trajectories: &Trajectories) -> Batch {
-        Batch::of_trajectories(self.parts.env(), &self.parts.pb(), trajectories.clone())
+        let mut trajectories = trajectories.clone();
+        if self.parts.plan.along() && trajectories.log_reward_along.is_empty() {
+            let along = self.reward_along(&trajectories);
+            trajectories.log_reward_along = along.expect("every reward is known");
+        }
+        Batch::of_trajectories(self.parts.env(), &self.parts.pb(), trajectories)
     }
 
     /// Evaluates every metric under the current policy; one value per declared column.

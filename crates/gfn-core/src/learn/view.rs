@@ -1,6 +1,7 @@
 //! What a loss reads: a batch under the current parameters, or under a copy of them.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::sync::Arc;
 
 use super::batch::{Batch, End};
 use super::engine::{Engine, Pass, Readout, Rows, Upstream, Values};
@@ -150,6 +151,10 @@ pub(super) struct Record<'t> {
     /// What has derivatives, and where they go.
     leaves: RefCell<Vec<(Var<'t>, Leaf)>>,
     pub(super) reads: RefCell<Vec<Read>>,
+    /// Whether rewards of states along trajectories are among it.
+    pub(super) along: Cell<bool>,
+    /// Whether numbers of P_F are among it that are no probabilities.
+    pub(super) raw: Cell<bool>,
 }
 
 enum Leaf {
@@ -281,12 +286,14 @@ impl<'a, 't> BatchView<'a, 't> {
 
     /// The number that a head of P_F's kind gives to the action of every transition, `[m]`.
     pub fn taken(&self, head: Head) -> Var<'t> {
+        self.note_raw(head);
         self.read_at(End::From, head, Readout::Taken(self.batch.forward.clone()), true)
     }
 
     /// log Σ exp over the legal forward actions of what a head gives them at s', `[m]`; 0 where s'
     /// is terminal.
     pub fn next_log_sum_exp(&self, head: Head) -> Var<'t> {
+        self.note_raw(head);
         let next = self.batch.next();
         let readout = Readout::LogSumExp(next.actions.clone());
         self.read_at(End::To, head, readout, true).gather(&next.of[..])
@@ -328,6 +335,49 @@ impl<'a, 't> BatchView<'a, 't> {
         let mut ends = self.log_reward(min).into_iter();
         let at = |&terminal: &bool| if terminal { ends.next().expect("one each") } else { 0.0 };
         self.tape.constant(self.batch.terminal.iter().map(at).collect())
+    }
+
+    /// log R of an end of every transition as if it were finished there. `[m]`.
+    ///
+    /// Only where some action finishes every state that is not terminal, see
+    /// [`Objective::stops_anywhere`](crate::objective::Objective::stops_anywhere).
+    pub fn log_reward_along(&self, end: End) -> Var<'t> {
+        self.record.along.set(true);
+        let mut along = self.batch.log_reward_along(end);
+        // Nothing is known while it is being found out what a loss reads.
+        along.resize(self.batch.len(), 0.0);
+        self.tape.constant(along)
+    }
+
+    fn note_raw(&self, head: Head) {
+        if head == Head::FORWARD {
+            self.record.raw.set(true);
+        }
+    }
+
+    fn stop(&self) -> usize {
+        self.source.borrow().env().space().stop().expect("checked with the plan")
+    }
+
+    /// log P_F(stop | s) of every transition, `[m]`.
+    pub fn log_pf_of_stop(&self) -> Var<'t> {
+        let readout = Readout::LogProb(Arc::new(self.batch.instead(self.stop())));
+        self.read_at(End::From, Head::FORWARD, readout, true)
+    }
+
+    /// log P_F(stop | s') of every transition, `[m]`; 0 where s' is terminal.
+    pub fn next_log_pf_of_stop(&self) -> Var<'t> {
+        let readout = Readout::LogProb(Arc::new(self.batch.next_taking(self.stop())));
+        let read = self.read_at(End::To, Head::FORWARD, readout, true);
+        read.gather(&self.batch.next().of[..])
+    }
+
+    /// The mean over transitions to states that are not terminal; 0 if there are none.
+    pub fn mean_inner(&self, of_transitions: Var<'t>) -> Var<'t> {
+        let inner: Vec<bool> = self.batch.terminal.iter().map(|&terminal| !terminal).collect();
+        let n = inner.iter().filter(|&&inner| inner).count().max(1) as f64;
+        let weights = inner.iter().map(|&inner| if inner { 1.0 / n } else { 0.0 });
+        (of_transitions * self.tape.constant(weights.collect())).sum()
     }
 
     /// log R of every trajectory, raised to `min`. `[b]`.

@@ -3,6 +3,8 @@
 
 mod detailed_balance;
 mod flow_matching;
+mod forward_looking;
+mod modified_db;
 mod penalty;
 mod policy_gradient;
 mod soft_dqn;
@@ -17,6 +19,8 @@ use crate::registry::{Axis, Entry};
 
 pub use detailed_balance::DetailedBalance;
 pub use flow_matching::FlowMatching;
+pub use forward_looking::ForwardLooking;
+pub use modified_db::ModifiedDb;
 pub use penalty::Penalty;
 pub use policy_gradient::PolicyGradient;
 pub use soft_dqn::SoftDqn;
@@ -33,6 +37,10 @@ pub enum LogZ {
     Initial(Head),
     /// `tau` log Σ exp over the actions at s0 of what a head of P_F's kind gives them.
     SoftValue(Head, f64),
+    /// log R(s0) − log P_F(stop | s0).
+    Stopping(Head),
+    /// A scalar of s0, to which log R(s0) is added.
+    ForwardLooking(Head),
     /// The objective does not learn log Z.
     None,
 }
@@ -44,6 +52,11 @@ pub trait Objective: Send + Sync {
 
     /// Where the learned log Z is.
     fn log_z(&self) -> LogZ;
+
+    /// Whether it needs an environment where every state can be finished by an action of its own.
+    fn stops_anywhere(&self) -> bool {
+        false
+    }
 
     /// The fewest trajectories per batch.
     fn min_batch(&self) -> usize {
@@ -68,6 +81,8 @@ pub const OBJECTIVES: &[Entry<ObjectiveAxis>] = &[
     Entry::of::<VarGrad>(),
     Entry::of::<SoftDqn>(),
     Entry::of::<PolicyGradient>(),
+    Entry::of::<ModifiedDb>(),
+    Entry::of::<ForwardLooking>(),
 ];
 
 /// The name of the update of objectives that make one.
@@ -83,4 +98,15 @@ fn check_residual(penalty: Penalty, log_reward_min: Option<f64>) -> Result<(), K
         }
         _ => Ok(()),
     }
+}
+
+/// Checks the sizes of a replay buffer and of what is drawn from it.
+fn check_replay(batch: usize, capacity: usize) -> Result<(), KeyError> {
+    const MOST: usize = 1 << 24;
+    for (key, value) in [("replay_batch", batch), ("replay_capacity", capacity)] {
+        if value > MOST {
+            return Err(KeyError::new(key, format!("must not exceed {MOST}")));
+        }
+    }
+    Ok(())
 }

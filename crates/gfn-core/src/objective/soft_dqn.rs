@@ -91,14 +91,7 @@ impl Kind<ObjectiveAxis> for SoftDqn {
                 return Err(KeyError::new(key, "must be at least 1"));
             }
         }
-        const MOST: usize = 1 << 24;
-        for (key, value) in
-            [("replay_batch", self.replay_batch), ("replay_capacity", self.replay_capacity)]
-        {
-            if value > MOST {
-                return Err(KeyError::new(key, format!("must not exceed {MOST}")));
-            }
-        }
+        super::check_replay(self.replay_batch, self.replay_capacity)?;
         Ok(Box::new(self.clone()))
     }
 }

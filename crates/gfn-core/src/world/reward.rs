@@ -53,6 +53,15 @@ pub trait Reward: Send + Sync {
     /// When the reward of some object is not known.
     fn log_reward(&self, xs: &States, out: &mut [f64]) -> Result<(), RewardError>;
 
+    /// The same for objects that follow each other along trajectories: every state as if it were
+    /// finished there. Rewards that are sums over parts of an object may compute differences.
+    ///
+    /// # Errors
+    /// When the reward of some object is not known.
+    fn log_reward_along(&self, xs: &States, out: &mut [f64]) -> Result<(), RewardError> {
+        self.log_reward(xs, out)
+    }
+
     /// Whether all objects of a small environment may be scored for exact metrics.
     fn may_enumerate(&self) -> bool {
         true

@@ -21,6 +21,8 @@ pub struct Trajectories {
     pub offsets: Vec<u32>,
     /// log R of each trajectory's terminal state; empty until rewards are computed.
     pub log_reward: Vec<f64>,
+    /// log R of every state as if it were finished there; empty where no loss asks for it.
+    pub log_reward_along: Vec<f64>,
 }
 
 impl Trajectories {
@@ -68,6 +70,27 @@ impl Trajectories {
         terminals
     }
 
+    /// Every state as if it were finished there.
+    ///
+    /// # Panics
+    /// When no action finishes objects.
+    pub fn finished(&self, env: &dyn Environment) -> States {
+        let space = env.space();
+        let stop = space.stop().expect("an action finishes objects");
+        let mut finished = States::with_capacity(space.width, self.states.len());
+        let mut row = vec![0; space.width];
+        for i in 0..self.len() {
+            for state in self.rows(i) {
+                row.copy_from_slice(self.states.row(state));
+                if state + 1 < self.rows(i).end {
+                    env.step(&mut row, stop);
+                }
+                finished.push(&row);
+            }
+        }
+        finished
+    }
+
     /// Appends trajectory `i` of others, with its reward.
     pub fn push_of(&mut self, others: &Trajectories, i: usize) {
         let transitions = others.transitions(i);
@@ -75,6 +98,9 @@ impl Trajectories {
             (&others.actions[transitions.clone()], &others.back_actions[transitions]);
         self.push(others.states.cells(others.rows(i)), actions, back_actions);
         self.log_reward.push(others.log_reward[i]);
+        if !others.log_reward_along.is_empty() {
+            self.log_reward_along.extend_from_slice(&others.log_reward_along[others.rows(i)]);
+        }
     }
 
     /// Appends one trajectory from its rows laid end to end and its actions.

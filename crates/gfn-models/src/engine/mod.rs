@@ -49,6 +49,7 @@ pub fn new(
             .collect(),
         optimizer: settings.optimizer_settings(),
         optimizers: Vec::new(),
+        stop_first: network.stop_first,
         context,
     };
     let native = settings.engine == EngineKind::Native && *device == Device::flex();
@@ -62,6 +63,8 @@ pub fn new(
 /// What engines have in common: names, and the states of optimisers.
 struct Common {
     context: NetworkContext,
+    /// See [`LayerList::stop_first`].
+    stop_first: Option<usize>,
     infos: Vec<ParamInfo>,
     /// Which parameters weight decay, clipping and norms of gradients leave alone.
     exempt: Vec<bool>,
@@ -71,6 +74,11 @@ struct Common {
 }
 
 impl Common {
+    /// The action that is decided on before all others of a head.
+    fn stop_first_of(&self, head: Head) -> Option<usize> {
+        self.stop_first.filter(|_| head == Head::FORWARD)
+    }
+
     /// The parameters of some groups.
     fn in_groups(&self, groups: &[&str]) -> Vec<bool> {
         self.infos.iter().map(|info| groups.contains(&info.group.as_str())).collect()

@@ -2,7 +2,7 @@
 
 mod layers;
 
-use burn::tensor::activation::log_softmax;
+use burn::tensor::activation::{log_softmax, relu};
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 use gfn_core::learn::engine::{
     ActionsTaken, Ask, Engine, NamedTensor, ParamInfo, Pass, Readout, Recording, Rows, Upstream,
@@ -14,6 +14,7 @@ use gfn_core::{Environment, States};
 use super::Common;
 use crate::dropout::Dropout;
 use crate::layers::LayerList;
+use crate::stop::{into_logits, is_choice};
 use layers::{Observed, upload_ints};
 
 /// Fill value for logits of illegal actions. Not -infinity: NaN times zero poisons gradients.
@@ -83,7 +84,7 @@ impl Burn {
     }
 
     /// What a readout makes of the output of a head.
-    fn readout(&self, output: Tensor<2>, readout: &Readout) -> Tensor<1> {
+    fn readout(&self, head: Head, output: Tensor<2>, readout: &Readout) -> Tensor<1> {
         let device = output.device();
         let rows = |of: &ActionsTaken| {
             upload_ints(of.rows.iter().map(|&row| row as i32).collect(), &device)
@@ -98,20 +99,39 @@ impl Burn {
             let illegal = Tensor::<2, Bool>::from_data(illegal, &device);
             output.select(0, rows(of)).mask_fill(illegal, ILLEGAL)
         };
-        match readout {
-            Readout::LogProb(of) => {
+        match (readout, self.common.stop_first_of(head)) {
+            (Readout::LogProb(of), Some(stop)) => {
+                // log σ(±z) where there is a choice, and the softmax of all but stopping.
+                let m = of.len();
+                let upload = |values: Vec<f32>| {
+                    Tensor::<1>::from_data(TensorData::new(values, [m]), &device)
+                };
+                let stops = |i: usize| of.taken[i] as usize == stop;
+                let sign = (0..m).map(|i| if stops(i) { -1.0 } else { 1.0 }).collect();
+                let of_others = (0..m).map(|i| if stops(i) { 0.0 } else { 1.0 }).collect();
+                let choice = |i: usize| f32::from(u8::from(is_choice(of.legal_at(i), stop)));
+                let z = output.clone().select(0, rows(of)).narrow(1, stop, 1).reshape([m]);
+                let x = z * upload(sign);
+                let softplus = relu(x.clone()) + (x.abs().neg().exp() + 1.0).log();
+                let mut others = (**of).clone();
+                others.legal.chunks_exact_mut(of.n_actions).for_each(|legal| legal[stop] = false);
+                let chosen = log_softmax(masked(output, &others), 1).gather(1, taken(of));
+                chosen.reshape([m]) * upload(of_others)
+                    - softplus * upload((0..m).map(choice).collect())
+            }
+            (Readout::LogProb(of), None) => {
                 log_softmax(masked(output, of), 1).gather(1, taken(of)).reshape([of.len()])
             }
-            Readout::Taken(of) => {
+            (Readout::Taken(of), _) => {
                 output.select(0, rows(of)).gather(1, taken(of)).reshape([of.len()])
             }
-            Readout::LogSumExp(of) => {
+            (Readout::LogSumExp(of), _) => {
                 let logits = masked(output, of);
                 let max = logits.clone().detach().max_dim(1);
                 let sum = (logits - max.clone()).exp().sum_dim(1).log();
                 (sum + max).reshape([of.len()])
             }
-            Readout::Scalar => {
+            (Readout::Scalar, _) => {
                 let [n, _] = output.dims();
                 output.reshape([n])
             }
@@ -173,6 +193,9 @@ impl Engine for Burn {
         let outputs = layers::forward(&self.network, values, &observed, None, &asked);
         let logits = outputs.into_iter().flatten().next().expect("one head is asked for");
         out.copy_from_slice(&host(logits));
+        if let Some(stop) = self.common.stop_first_of(ask.head) {
+            into_logits(env, states, stop, out);
+        }
     }
 
     fn evaluate(
@@ -209,7 +232,7 @@ impl Engine for Burn {
         }
         // Without autodiff: it would keep operations that no gradient passes through.
         let output = self.output(pass, head).inner();
-        host(self.readout(output, readout)).into_iter().map(f64::from).collect()
+        host(self.readout(head, output, readout)).into_iter().map(f64::from).collect()
     }
 
     fn gradients(
@@ -223,7 +246,7 @@ impl Engine for Burn {
             if is_empty(&readout) {
                 continue;
             }
-            let read = self.readout(self.output(pass, head), &readout);
+            let read = self.readout(head, self.output(pass, head), &readout);
             let derivatives: Vec<f32> = derivatives.into_iter().map(|d| d as f32).collect();
             let n = derivatives.len();
             let derivatives = Tensor::from_data(TensorData::new(derivatives, [n]), &read.device());

@@ -29,6 +29,7 @@ use self::tape::sums_of_squares;
 use super::{Common, NativeStep};
 use crate::dropout::Dropout;
 use crate::layers::LayerList;
+use crate::stop::into_logits;
 
 pub use kernels::{
     AdamStep, Mat, adam, add, add_bias, add_bias_relu, add_rows, lerp, matmul, relu_gradient,
@@ -260,32 +261,39 @@ impl Engine for Native {
     fn logits(&self, ask: Ask, env: &dyn Environment, states: &States, out: &mut [f32]) {
         let (weights, width) = (self.weights_of(ask.values), self.network.width());
         let columns = self.common.context.columns(ask.head);
-        let n = states.len();
+        let (n, stop) = (states.len(), self.common.stop_first_of(ask.head));
         if let Some(part) = ask.record {
             let mut part = self.rollout.parts[part].lock().expect("no thread panics with it");
             let RolloutPart { tape, ids } = &mut *part;
             observe_into(env, states, ids);
             let start = tape.rows;
             self.network.forward(weights, ids, n, tape);
-            return copy_columns(out, tape.outputs(start, width), width, &columns);
+            copy_columns(out, tape.outputs(start, width), width, &columns);
+            if let Some(stop) = stop {
+                into_logits(env, states, stop, out);
+            }
+            return;
         }
         let mut ids = Vec::new();
         observe_into(env, states, &mut ids);
         // Activations of many rows at once would take up much memory for nothing.
         let block = BLOCKS_PER_THREAD * self.network.rows_per_thread();
         let n_active = ids.len() / n.max(1);
-        let mut out = &mut out[..];
+        let mut rest = &mut out[..];
         for start in (0..n).step_by(block) {
             let end = n.min(start + block);
             let ids = &ids[start * n_active..end * n_active];
             let asked = std::slice::from_ref(&columns);
             let tapes = self.forward(weights, ids, end - start, None, asked);
             for tape in &tapes {
-                let (of_tape, rest) = out.split_at_mut(tape.rows * columns.len());
+                let (of_tape, others) = rest.split_at_mut(tape.rows * columns.len());
                 copy_columns(of_tape, tape.outputs(0, width), width, &columns);
-                out = rest;
+                rest = others;
             }
             self.give_back(tapes);
+        }
+        if let Some(stop) = stop {
+            into_logits(env, states, stop, out);
         }
     }
 
@@ -312,7 +320,8 @@ impl Engine for Native {
 
     fn read(&mut self, pass: Pass, head: Head, readout: &Readout) -> Vec<f64> {
         let columns = self.common.context.columns(head);
-        readout::read(&self.passes[pass.0], self.network.width(), columns.start, readout)
+        let (width, stop) = (self.network.width(), self.common.stop_first_of(head));
+        readout::read(&self.passes[pass.0], width, columns.start, stop, readout)
     }
 
     fn gradients(
@@ -337,7 +346,8 @@ impl Engine for Native {
                 tapes.par_iter_mut().with_min_len(worth).for_each(clear);
                 for Upstream { head, readout, derivatives, .. } in of_pass {
                     let column = self.common.context.columns(head).start;
-                    readout::add_gradient(&mut tapes, width, column, &readout, &derivatives);
+                    let of = (column, self.common.stop_first_of(head));
+                    readout::add_gradient(&mut tapes, width, of, &readout, &derivatives);
                 }
                 self.network.backward(&self.weights, &mut tapes, keep, &mut self.gradients);
                 keep = true;

@@ -5,14 +5,22 @@ use gfn_core::vector::{softmax_weights, vectorised};
 use rayon::prelude::*;
 
 use super::tape::{OutputRows, Tape};
+use crate::stop::{is_choice, log_sigmoid, log_sum_exp_of_others};
 
 /// How many choices are worth a thread.
 fn per_thread(n_actions: usize) -> usize {
     (1 << 16) / n_actions.max(1)
 }
 
-/// Reads a head whose outputs start at `column`.
-pub(super) fn read(tapes: &[Tape], width: usize, column: usize, readout: &Readout) -> Vec<f64> {
+/// Reads a head whose outputs start at `column`, and which decides on `stop` before all other actions
+/// if there is one.
+pub(super) fn read(
+    tapes: &[Tape],
+    width: usize,
+    column: usize,
+    stop: Option<usize>,
+    readout: &Readout,
+) -> Vec<f64> {
     let outputs = OutputRows::new(tapes, width);
     match readout {
         Readout::Scalar => {
@@ -24,6 +32,14 @@ pub(super) fn read(tapes: &[Tape], width: usize, column: usize, readout: &Readou
                 f64::from(outputs.row(row as usize)[column + taken as usize])
             };
             of.rows.iter().zip(&of.taken).map(at).collect()
+        }
+        Readout::LogProb(of) if stop.is_some() => {
+            let stop = stop.expect("there is one");
+            let log_prob = |i: usize| {
+                let logits = &outputs.row(of.rows[i] as usize)[column..][..of.n_actions];
+                stop_first(logits, of.legal_at(i), of.taken[i] as usize, stop)
+            };
+            (0..of.len()).map(log_prob).collect()
         }
         Readout::LogProb(of) => each(of, &outputs, column, |i, logits, log_sum_exp| {
             f64::from(logits[of.taken[i] as usize]) - log_sum_exp
@@ -59,12 +75,50 @@ fn each(
     numbers
 }
 
+/// log P of an action where stopping is decided on first.
+fn stop_first(logits: &[f32], legal: &[bool], taken: usize, stop: usize) -> f64 {
+    let z = f64::from(logits[stop]);
+    match (is_choice(legal, stop), taken == stop) {
+        (true, true) => log_sigmoid(z),
+        (false, true) => 0.0,
+        (choice, false) => {
+            let others = f64::from(logits[taken]) - log_sum_exp_of_others(logits, legal, stop);
+            if choice { others + log_sigmoid(-z) } else { others }
+        }
+    }
+}
+
+/// Adds `d` times the gradient of that by all logits.
+fn add_stop_first(
+    gradient: &mut [f32],
+    logits: &[f32],
+    legal: &[bool],
+    (taken, stop): (usize, usize),
+    d: f64,
+) {
+    let z = f64::from(logits[stop]);
+    if is_choice(legal, stop) {
+        let by_z = if taken == stop { log_sigmoid(-z).exp() } else { -log_sigmoid(z).exp() };
+        gradient[stop] += (d * by_z) as f32;
+    }
+    if taken != stop {
+        let norm = log_sum_exp_of_others(logits, legal, stop);
+        for (action, &legal) in legal.iter().enumerate() {
+            if legal && action != stop {
+                let p = (f64::from(logits[action]) - norm).exp();
+                gradient[action] += (d * (f64::from(u8::from(action == taken)) - p)) as f32;
+            }
+        }
+    }
+}
+
 /// Adds to the gradient of the outputs of `tapes`, of `width` columns, what follows from the
-/// derivatives of a loss by what it has read of a head whose outputs start at `column`.
+/// derivatives of a loss by what it has read of a head whose outputs start at `column`, and which
+/// decides on `stop` before all other actions if there is one.
 pub(super) fn add_gradient(
     tapes: &mut [Tape],
     width: usize,
-    column: usize,
+    (column, stop): (usize, Option<usize>),
     readout: &Readout,
     derivatives: &[f64],
 ) {
@@ -74,6 +128,23 @@ pub(super) fn add_gradient(
             let rows =
                 tapes.iter_mut().flat_map(|tape| tape.output_gradient.chunks_exact_mut(width));
             rows.zip(derivatives).for_each(|(row, &d)| row[column] += d as f32);
+        }
+        Readout::LogProb(of) if stop.is_some() => {
+            let stop = stop.expect("there is one");
+            let mut rows: Vec<(&[f32], &mut [f32])> = tapes
+                .iter_mut()
+                .flat_map(|tape| {
+                    let outputs = tape.output[..tape.rows * width].chunks_exact(width);
+                    outputs.zip(tape.output_gradient.chunks_exact_mut(width))
+                })
+                .collect();
+            for (i, &d) in derivatives.iter().enumerate() {
+                let (output, gradient) = &mut rows[of.rows[i] as usize];
+                let logits = &output[column..][..of.n_actions];
+                let gradient = &mut gradient[column..][..of.n_actions];
+                let actions = (of.taken[i] as usize, stop);
+                add_stop_first(gradient, logits, of.legal_at(i), actions, d);
+            }
         }
         Readout::LogProb(of) => by_choice(tapes, width, column, of, |i| {
             // Nothing to choose, no gradient.
