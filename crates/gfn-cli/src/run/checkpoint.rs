@@ -24,7 +24,7 @@ const INDEX: &str = "checkpoint.json";
 /// Before the step, the name of a checkpoint that is being replaced.
 const ASIDE: &str = ".replaced-";
 /// Raised when older checkpoints can no longer be read.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// What a checkpoint holds besides the trainer's state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -153,6 +153,7 @@ pub fn read(path: &Path) -> Result<Checkpoint, Damage> {
     if index.format != FORMAT {
         let reader = match index.format {
             1 => "gfn 0.1",
+            2 => "gfn 0.2 before networks were lists of layers",
             _ => "another version",
         };
         return Err(format!(
