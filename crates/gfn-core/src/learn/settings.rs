@@ -91,6 +91,8 @@ pub struct TrainSettings {
     pub epsilon_schedule: Shape,
     /// Factor per iteration of an exponential epsilon.
     pub epsilon_decay: f64,
+    /// The part of training after which a linear or cosine epsilon has reached its end.
+    pub epsilon_until: f64,
     /// Logits are divided by this when training trajectories are drawn.
     pub temperature: f64,
     /// A row of train.csv is written every so many iterations.
@@ -119,6 +121,7 @@ impl Default for TrainSettings {
             epsilon_end: 0.0,
             epsilon_schedule: Shape::Constant,
             epsilon_decay: 1.0,
+            epsilon_until: 1.0,
             temperature: 1.0,
             log_every: 100,
         }
@@ -152,7 +155,11 @@ impl TrainSettings {
                 return Err(KeyError::new(key, format!("must lie in [0, 1], not {value}")));
             }
         }
-        for (key, value) in [("lr_decay", self.lr_decay), ("epsilon_decay", self.epsilon_decay)] {
+        for (key, value) in [
+            ("lr_decay", self.lr_decay),
+            ("epsilon_decay", self.epsilon_decay),
+            ("epsilon_until", self.epsilon_until),
+        ] {
             if !(value > 0.0 && value <= 1.0) {
                 return Err(KeyError::new(key, format!("must lie in (0, 1], not {value}")));
             }
@@ -219,7 +226,7 @@ impl TrainSettings {
         Schedule {
             start: self.epsilon,
             end: self.epsilon_end,
-            steps: self.n_steps(),
+            steps: (self.n_steps() as f64 * self.epsilon_until).ceil() as u64,
             decay: self.epsilon_decay,
             shape: self.epsilon_schedule,
         }
@@ -234,5 +241,30 @@ impl TrainSettings {
             epsilon: self.adam_epsilon,
             weight_decay: self.weight_decay,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// DAG-GFlowNet's: from 1 to 0.1 over the first half of training.
+    #[test]
+    fn exploration_ends_where_it_says() {
+        let settings = TrainSettings {
+            trajectories: 1000,
+            batch: 10,
+            epsilon: 1.0,
+            epsilon_end: 0.1,
+            epsilon_schedule: Shape::Linear,
+            epsilon_until: 0.5,
+            ..TrainSettings::default()
+        };
+        let schedule = settings.epsilon_schedule();
+        for (step, epsilon) in [(0, 1.0), (25, 0.55), (50, 0.1), (99, 0.1)] {
+            assert!((schedule.at(step) - epsilon).abs() < 1e-12, "{step}");
+        }
+        let constant = TrainSettings { epsilon_until: 0.0, ..TrainSettings::default() };
+        assert_eq!(constant.check().unwrap_err().key.as_deref(), Some("epsilon_until"));
     }
 }
