@@ -6,9 +6,11 @@
 Makes a virtualenv per peer in target/compare on the first run (gfnx 0.0.1 with JAX for the CPU,
 500 MB; torchgfn 2.4.1 with PyTorch, 200 MB where its CPU wheels can be had, else several GB) and
 builds gfn. All sides train the same network on the same task without evaluation, on the same cores;
-P_B is learned, but uniform in tfbind8 (where there is no other) and bitseq. The sequence tasks have
-trajectory balance and gfnx only, with random rewards instead of downloaded ones. Leave the machine
-alone meanwhile.
+P_B is learned, but uniform in tfbind8 (where there is no other), bitseq and dag. The sequence tasks have
+trajectory balance and gfnx only, with random rewards instead of downloaded ones. The task dag has the
+modified detailed balance of Bayesian networks and gfnx only, with random local scores for gfn where gfnx
+computes BGe; gfnx's own script has a graph network instead of the MLP of the other two. Leave the
+machine alone meanwhile.
 
 Columns: iterations per second, median (min-max) over rounds, after compilation; gfn's are taken
 from a fresh policy and again once trained, as its cost follows the length of trajectories; seconds
@@ -19,6 +21,7 @@ import argparse
 import csv
 import itertools
 import json
+import math
 import os
 import pathlib
 import random
@@ -27,14 +30,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import NamedTuple
+from typing import Callable, NamedTuple, Optional
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HERE = ROOT / "scripts" / "compare"
 VENVS = ROOT / "target" / "compare"
 PACKAGES = {
     # Later versions of equinox refuse the last JAX that gfnx can have.
-    "gfnx": ["gfnx==0.0.1", "equinox==0.13.0"],
+    "gfnx": ["gfnx==0.0.1", "equinox==0.13.0", "jraph==0.0.6.dev0"],
     "torchgfn": ["torchgfn==2.4.1", "--extra-index-url", "https://download.pytorch.org/whl/cpu"],
 }
 
@@ -42,14 +45,14 @@ PACKAGES = {
 class Task(NamedTuple):
     """Both sides of a comparison; {} stands for the objective."""
 
-    spec: str  # of gfn
+    spec: str  # of gfn: a file of configs/, or the text itself
     settings: dict  # of gfn, on top of the spec
     peer: list  # script and arguments of a peer
     objectives: list
     sides: list  # peer and style
     batch: int
     iterations: dict  # of gfn (until it counts as trained) and of the peers
-    objects: tuple = ()  # of a random table of rewards for gfn: length, symbols, separator
+    rewards: Optional[Callable] = None  # writes a table of random ones for gfn
 
 
 def grid(dim, side, batch, gfn, gfnx, torchgfn):
@@ -64,7 +67,7 @@ def grid(dim, side, batch, gfn, gfnx, torchgfn):
     )
 
 
-def sequences(name, settings, gfn, gfnx, objects=()):
+def sequences(name, settings, gfn, gfnx, rewards=None):
     return Task(
         spec=name + "_{}_uniform.toml",
         settings={"train.epsilon": 0.0, "train.weight_decay": 0.0, **settings},
@@ -73,7 +76,44 @@ def sequences(name, settings, gfn, gfnx, objects=()):
         sides=[("gfnx", "lean"), ("gfnx", "published")],
         batch=16,
         iterations={"gfn": gfn, "gfnx": gfnx},
-        objects=objects,
+        rewards=rewards,
+    )
+
+
+# Until gfn has the modified objective, the nearest that it has; then kind = "mdb" and
+# target_every = 1000.
+MDB = 'kind = "db"'
+DAG = f"""
+[env]
+kind = "dag"
+nodes = {{nodes}}
+[reward]
+kind = "table"
+path = ""
+[model]
+kind = "mlp"
+hidden = 256
+layers = 4
+[objective]
+{MDB}
+penalty = "huber"
+[backward]
+kind = "uniform"
+[train]
+lr = 1e-4
+"""
+
+
+def dag(nodes, gfn, gfnx):
+    return Task(
+        spec=DAG.format(nodes=nodes),
+        settings={},
+        peer=["dag.py", "--nodes", nodes],
+        objectives=["mdb"],
+        sides=[("gfnx", "lean"), ("gfnx", "published")],
+        batch=128,
+        iterations={"gfn": gfn, "gfnx": gfnx},
+        rewards=lambda path: write_graphs(path, nodes),
     )
 
 
@@ -83,10 +123,21 @@ TASKS = {
     "grid256": grid(4, 20, 256, 800, 40, 12),
     "grid8": grid(8, 10, 16, 4000, 300, 60),
     "qm9str": sequences(
-        "qm9str", MLP | {"backward.kind": "naive"}, 8000, 2000, (5, range(11), " ")
+        "qm9str",
+        MLP | {"backward.kind": "naive"},
+        8000,
+        2000,
+        lambda path: write_strings(path, 5, range(11), " "),
     ),
-    "tfbind8": sequences("tfbind8", MLP | {"env.build": "append"}, 8000, 2000, (8, "ACGT", "")),
+    "tfbind8": sequences(
+        "tfbind8",
+        MLP | {"env.build": "append"},
+        8000,
+        2000,
+        lambda path: write_strings(path, 8, "ACGT", ""),
+    ),
     "bitseq": sequences("bitseq", {}, 200, 60),
+    "dag": dag(5, 2000, 20),
 }
 
 
@@ -117,13 +168,45 @@ def peer(name, style, objective, task, cores):
     return {"rate": result["rate"], "first": result["first_s"], "memory": memory}
 
 
-def write_table(path, length, symbols, separator):
-    """A table of random rewards of all strings."""
-    generator = random.Random(0)
+def write_table(path, rows):
     with open(path, "w") as file:
         file.write("object,value\n")
-        for string in itertools.product(map(str, symbols), repeat=length):
-            file.write(f"{separator.join(string)},{generator.uniform(0.1, 1):.6f}\n")
+        file.writelines(f"{text},{value:.6g}\n" for text, value in rows)
+
+
+def write_strings(path, length, symbols, separator):
+    """A table of random rewards of all strings."""
+    generator = random.Random(0)
+    strings = itertools.product(map(str, symbols), repeat=length)
+    write_table(path, ((separator.join(s), generator.uniform(0.1, 1)) for s in strings))
+
+
+def write_graphs(path, nodes):
+    """A table of rewards of all acyclic graphs: products of a random score for each node and set of
+    parents, to which every edge adds 2 nats, so that most of the mass lies on graphs of many edges, as it
+    does with data."""
+    generator = random.Random(0)
+    score = lambda parents: 2 * parents.bit_count() + generator.uniform(-3, 3)
+    scores = [[score(parents) for parents in range(1 << nodes)] for _ in range(nodes)]
+    # Sets of parents and of ancestors as bits; graphs of one more edge at every turn.
+    known = front = {(0,) * nodes: (0,) * nodes}
+    while front:
+        longer = {}
+        for parents, above in front.items():
+            for i, j in itertools.permutations(range(nodes), 2):
+                if parents[j] >> i & 1 or above[i] >> j & 1:
+                    continue
+                new = above[i] | 1 << i
+                below = lambda k: k == j or above[k] >> j & 1
+                key = parents[:j] + (parents[j] | 1 << i,) + parents[j + 1 :]
+                longer[key] = tuple(a | new if below(k) else a for k, a in enumerate(above))
+        front = longer
+        known = known | longer
+    edges = lambda graph: [(i, j) for j, p in enumerate(graph) for i in range(nodes) if p >> i & 1]
+    name = lambda node: chr(ord("A") + node)
+    text = lambda graph: " ".join(f"{name(i)}->{name(j)}" for i, j in edges(graph)) or "-"
+    value = lambda graph: math.exp(sum(s[parents] for s, parents in zip(scores, graph)))
+    write_table(path, ((text(graph), value(graph)) for graph in known))
 
 
 def ours(objective, task, cores):
@@ -137,13 +220,17 @@ def ours(objective, task, cores):
             "eval.metrics": [],
             "checkpoint.every": 10**9,
         }
-        if task.objects:
+        if task.rewards:
             path = pathlib.Path(folder) / "rewards.csv"
-            write_table(path, *task.objects)
+            task.rewards(path)
             settings |= {"reward.path": path, "reward.sha256": '""'}
             settings |= {"reward.object_columns": [], "reward.value_column": '""'}
-        command = [ROOT / "target" / "release" / "gfn", "train", "-q", "--out", folder]
-        command += [ROOT / "configs" / task.spec.format(objective)]
+        if "\n" in task.spec:
+            spec = pathlib.Path(folder) / "spec.toml"
+            spec.write_text(task.spec)
+        else:
+            spec = ROOT / "configs" / task.spec.format(objective)
+        command = [ROOT / "target" / "release" / "gfn", "train", "-q", "--out", folder, spec]
         for key, value in settings.items():
             command += ["-s", f"{key}={value}"]
         out, total, memory = run(command, cores)
@@ -169,7 +256,7 @@ def main():
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--peers", nargs="*", choices=list(PACKAGES), default=list(PACKAGES))
-    objectives = ["tb", "db", "subtb"]
+    objectives = ["tb", "db", "subtb", "mdb"]
     parser.add_argument("--objectives", nargs="+", choices=objectives, default=objectives)
     args = parser.parse_args()
     for name in args.peers:

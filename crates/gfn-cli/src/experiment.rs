@@ -117,6 +117,9 @@ impl Experiment {
         let context = BackwardContext { env: env.clone(), exact: exact.clone() };
         let backward = spec.backward.build(context).map_err(at("backward"))?;
         let objective = spec.objective.build(()).map_err(at("objective"))?;
+        if let Some(chains) = objective.chains() {
+            chains.check(&*env, spec.train.n_steps()).map_err(at("objective"))?;
+        }
         let plan = Plan::new(&*env, &*objective, &*backward).map_err(|error| {
             let (objective, strategy) = (spec.objective.name(), spec.backward.name());
             let message = format!("{objective} with {strategy}: {}", error.message);
@@ -179,14 +182,20 @@ impl Experiment {
         Ok(Self { trainer, columns, env, reward, exact, data: files.into_read() })
     }
 
-    /// Number of scalars in all parameters.
+    /// Number of scalars in all parameters; 0 where there is no policy.
     pub fn n_params(&self) -> usize {
+        if !self.trainer.has_policy() {
+            return 0;
+        }
         let infos = self.trainer.engine().params().iter();
         infos.map(|info| info.shape[0] * info.shape[1]).sum()
     }
 
-    /// Whether P_F and P_B are finite along a few trajectories, as they are now.
+    /// Whether P_F and P_B are finite along a few trajectories, as they are now, or there are none.
     pub fn policy_is_finite(&self) -> bool {
+        if !self.trainer.has_policy() {
+            return true;
+        }
         let fixed = &self.trainer.parts().context;
         let (policy, step) = (self.trainer.policy(), self.trainer.counters().step);
         EvalContext::new(fixed, &policy, None, Streams::new(0), step).policy_is_finite()

@@ -7,6 +7,7 @@
 
 use gfn_cli::spec::Spec;
 use gfn_cli::{Experiment, Registry};
+use gfn_core::objective::has_loss;
 
 const LIMIT: f64 = 0.01;
 const CHECK_EVERY: u64 = 250;
@@ -39,7 +40,8 @@ fn build(text: &str) -> Result<Experiment, gfn_cli::error::Failure> {
 fn pairs() -> Vec<(String, &'static str)> {
     let registry = Registry::builtin();
     let mut pairs = Vec::new();
-    for objective in registry.objectives.iter().map(|entry| entry.name) {
+    for objective in registry.objectives.iter().filter(|kind| has_loss(kind)) {
+        let objective = objective.name;
         for backward in registry.backwards.iter().map(|entry| entry.name) {
             let objective = format!("kind = '{objective}'");
             match build(&spec(&grid(2, 3, "standard"), &objective, backward, 0.1)) {

@@ -72,6 +72,26 @@ snapshot!(
     check(SPEC.as_bytes(), &["objective.kind=fm", "backward.kind=naive"])
 );
 snapshot!(vargrad_needs_two, check(SPEC.as_bytes(), &["objective.kind=vargrad", "train.batch=1"]));
+snapshot!(chains_beside_tlm, check(SPEC.as_bytes(), &["objective.kind=mh", "backward.kind=tlm"]));
+snapshot!(
+    chains_without_local_moves,
+    check(SPEC.as_bytes(), &["objective.kind=mh", "objective.proposal=local"])
+);
+snapshot!(
+    local_moves_do_not_go_back,
+    check(
+        SPEC.as_bytes(),
+        &["objective.kind=mh", "objective.proposal=local", "objective.steps_back=2"]
+    )
+);
+snapshot!(
+    chains_that_only_burn_in,
+    check(SPEC.as_bytes(), &["objective.kind=mh", "objective.burn_in=10"])
+);
+snapshot!(
+    chains_without_proposals,
+    check(SPEC.as_bytes(), &["objective.kind=mh", "objective.thin=0"])
+);
 snapshot!(
     reward_of_another_world,
     check(SPEC.as_bytes(), &["env.kind=sequence", "reward.kind=hypergrid"])

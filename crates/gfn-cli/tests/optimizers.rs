@@ -2,6 +2,7 @@
 
 use gfn_cli::spec::Spec;
 use gfn_cli::{Experiment, Registry};
+use gfn_core::objective::has_loss;
 
 fn experiment(engine: &str, algorithm: &str, backward: &str) -> Experiment {
     of("kind = 'tb'", engine, algorithm, backward)
@@ -59,7 +60,8 @@ fn snapshots_of_objectives_continue_exactly() {
     let small = "kind = 'soft_dqn'\nstart = 3\nreplay_capacity = 50\nreplay_batch = 16\n\
                  updates = 2\ntarget_every = 5";
     let kinds = Registry::builtin().objectives;
-    let kinds = kinds.iter().map(|entry| format!("kind = '{}'", entry.name));
+    let kinds = kinds.iter().filter(|kind| has_loss(kind));
+    let kinds = kinds.map(|entry| format!("kind = '{}'", entry.name));
     for objective in kinds.chain([small.to_owned()]) {
         continues_exactly(&objective, || of(&objective, "native", "adam", "tlm"));
     }

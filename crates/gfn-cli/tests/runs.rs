@@ -196,6 +196,27 @@ fn so_do_those_with_a_replay_buffer() {
     ends_like_one_that_never_stopped(&REPLAY);
 }
 
+/// Chains that are shown after some iterations, a few proposals each.
+const CHAINS: [&str; 12] = [
+    "-s",
+    "objective.kind=mh",
+    "-s",
+    "backward.kind=uniform",
+    "-s",
+    "objective.thin=40",
+    "-s",
+    "objective.burn_in=60",
+    "-s",
+    "env.side=12",
+    "-s",
+    "train.trajectories=4804",
+];
+
+#[test]
+fn so_do_chains() {
+    ends_like_one_that_never_stopped(&CHAINS);
+}
+
 fn ends_like_one_that_never_stopped(more: &[&str]) {
     let workspace = Workspace::new();
     let whole = workspace.train("whole", more);
@@ -249,6 +270,9 @@ fn nothing_is_lost_when_a_scorer_dies() {
     ];
     let reward: Vec<&str> = reward.into_iter().flat_map(|change| ["-s", change]).collect();
     let whole = workspace.train("whole", &reward);
+    let chains =
+        ["-s", "objective.kind=mh", "-s", "objective.thin=9", "-s", "backward.kind=uniform"];
+    nothing_is_lost_when_chains_lose_it(&workspace, &[&reward[..], &chains].concat());
     // It dies in the first evaluation, in an update, and in the evaluation at iteration 50.
     for objects in ["20", "90", "360"] {
         std::fs::write(workspace.path("broken"), objects).unwrap();
@@ -267,6 +291,24 @@ fn nothing_is_lost_when_a_scorer_dies() {
     let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
     // 200 iterations of 8, 50 samples at each of 5 evaluations, 50 in samples.csv.
     assert_eq!(manifest["sessions"][0]["rewards_computed"], 200 * 8 + 5 * 50 + 50);
+}
+
+/// Within the start, or the proposals of an iteration: the run goes on from the iteration before.
+fn nothing_is_lost_when_chains_lose_it(workspace: &Workspace, spec: &[&str]) {
+    let whole = workspace.train("whole_chains", spec);
+    let args = [&["train", "spec.toml", "--out", "chains"], spec].concat();
+    for objects in ["3", "60", "500"] {
+        std::fs::write(workspace.path("broken"), objects).unwrap();
+        assert_eq!(code(&workspace.gfn(&args)), 3);
+    }
+    std::fs::remove_file(workspace.path("broken")).unwrap();
+    assert_same(&whole, &workspace.train("chains", spec));
+    let manifest = std::fs::read_to_string(whole.join("manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    // Evaluations compute none; samples.csv goes on by iterations of 8 chains.
+    let computed = manifest["sessions"][0]["rewards_computed"].as_u64().unwrap();
+    let counted: u64 = column_of(&whole, "reward_calls").pop().unwrap().parse().unwrap();
+    assert!(counted <= computed && computed <= counted + 7 * 9 * 8, "{computed} {counted}");
 }
 
 #[allow(unsafe_code)]
@@ -605,6 +647,28 @@ fn samples_follow_the_policy_and_their_seed() {
     assert_eq!(samples.lines().count(), 51);
 }
 
+/// Where there is no policy, samples are objects that the chains go on to: once they are past burn-in.
+#[test]
+fn samples_of_chains() {
+    let workspace = Workspace::new();
+    let run = workspace.train("out", &[&CHAINS[..], &["-s", "checkpoint.keep=30"]].concat());
+    let sample = |args: &[&str]| {
+        let output = workspace.gfn(&[&["sample", "out/run/s3"], args].concat());
+        (code(&output), String::from_utf8(output.stdout.clone()).unwrap(), stderr(&output))
+    };
+    let (_, a, _) = sample(&["-n", "50"]);
+    assert_eq!(a, std::fs::read_to_string(run.join("samples.csv")).unwrap());
+    assert_ne!(a, sample(&["-n", "50", "--seed", "1"]).1);
+    assert_eq!(sample(&["-n", "50", "--checkpoint", "80"]).0, 0);
+    let (code, out, said) = sample(&["-n", "50", "--checkpoint", "40"]);
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(said.contains("not past their burn-in at iteration 40"), "{said}");
+    for column in ["loss", "log_z", "grad_norm", "lr", "epsilon"] {
+        let log = std::fs::read_to_string(run.join("train.csv")).unwrap();
+        assert!(self::column(&log, column).iter().all(String::is_empty), "{column}");
+    }
+}
+
 #[test]
 fn run_directories_are_complete() {
     let workspace = Workspace::new();
@@ -679,7 +743,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
     };
     let mlp = ["-s", "model.hidden=64"];
     let transformer = ["-s", "model.kind=transformer", "-s", "model.width=16"];
-    for (i, model) in [&mlp[..], &transformer, &REPLAY].into_iter().enumerate() {
+    for (i, model) in [&mlp[..], &transformer, &REPLAY, &CHAINS].into_iter().enumerate() {
         let one = train(&format!("one{i}"), "1", model);
         assert_same(&one, &train(&format!("four{i}"), "4", model));
     }

@@ -185,9 +185,9 @@ impl Settings {
             loss: main.map(|(loss, _)| loss),
             backward_loss: own.map(|(loss, _)| loss),
             grad_norm: main.map(|(_, norm)| norm),
-            lr: self.rate("forward", OBJECTIVE, t),
+            lr: Some(self.rate("forward", OBJECTIVE, t)),
             backward_lr: Some(self.rate("backward", BACKWARD, t)),
-            epsilon: self.epsilon(t),
+            epsilon: Some(self.epsilon(t)),
         }
     }
 
@@ -218,7 +218,7 @@ impl Settings {
             let expected = self.iteration(&mut twin, t);
             let numbers = |report: &Report| {
                 let Report { loss, backward_loss, grad_norm, .. } = *report;
-                let rates = [report.lr, report.backward_lr.unwrap(), report.epsilon];
+                let rates = [report.lr, report.backward_lr, report.epsilon].map(Option::unwrap);
                 let main = [loss, backward_loss, grad_norm].map(|number| number.unwrap_or(-1.0));
                 [main, rates].concat()
             };
@@ -274,7 +274,7 @@ fn rates_follow_one_schedule() {
             {
                 let reports =
                     Settings { backward_lr, backward_decay, ..shaped.clone() }.check("kind = 'tb'");
-                assert!(reports[11].lr < 0.3 * reports[0].lr, "{shape}");
+                assert!(reports[11].lr.unwrap() < 0.3 * reports[0].lr.unwrap(), "{shape}");
             }
         }
     }
@@ -328,7 +328,7 @@ fn exploration_follows_its_schedule() {
         runs.push(settings.check("kind = 'tb'"));
     }
     assert!(differ(&runs[0], &runs[1]) && differ(&runs[1], &runs[2]), "it changes what is drawn");
-    assert_eq!(runs[4][11].epsilon, 0.3, "the floor of an exponential schedule");
+    assert_eq!(runs[4][11].epsilon, Some(0.3), "the floor of an exponential schedule");
 }
 
 /// copy ← (1 − κ) copy + κ current at the end of every iteration, or the current values now and

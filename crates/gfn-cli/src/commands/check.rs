@@ -31,8 +31,9 @@ pub fn run(registry: &Registry, args: &SpecArgs) -> Result<(), Failure> {
         experiment.n_params()
     ));
     let plan = &experiment.trainer.parts().plan;
-    let (main, head) = (&plan.updates[plan.main], Head::BACKWARD);
-    if plan.network_pb() && !main.reads.iter().any(|read| read.head == head) {
+    let (main, head) = (plan.updates.get(plan.main), Head::BACKWARD);
+    let unread = main.is_some_and(|main| !main.reads.iter().any(|read| read.head == head));
+    if plan.network_pb() && unread {
         say(&format!(
             "note: P_B does not appear in the objective {}; it is trained for evaluation only",
             spec.objective.name()

@@ -395,7 +395,7 @@ impl<'a> Session<'a> {
         values.is_some_and(|values| self.broken(&values).is_none())
     }
 
-    /// Fresh samples of the final policy, in samples.csv.
+    /// Fresh samples of the final policy, or where the chains go on to, in samples.csv.
     fn write_samples(&self) -> Result<(), Failure> {
         let n = self.spec.eval.samples;
         let text = sample_csv(&self.experiment, n, self.spec.eval.seed)?;
@@ -467,9 +467,9 @@ fn log_row(report: &Report, log_z: Option<f64>, clocks: Clocks) -> Vec<String> {
         cell(report.backward_loss),
         cell(log_z),
         cell(report.grad_norm),
-        cell(Some(report.lr)),
+        cell(report.lr),
         cell(report.backward_lr),
-        cell(Some(report.epsilon)),
+        cell(report.epsilon),
         format!("{:.3}", clocks.wall_s),
         format!("{:.3}", clocks.train_s),
     ]

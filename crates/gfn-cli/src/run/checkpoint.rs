@@ -1,7 +1,7 @@
 //! Checkpoints on disk: a folder per iteration, complete or absent, with a hash of every file.
 //!
 //! `model.safetensors`, `copies.safetensors` and `optimizer.safetensors` hold arrays that other
-//! tools can read; `state.bin` holds past batches, replay buffers and what metrics have gathered;
+//! tools can read; `state.bin` holds past batches, replay buffers, what metrics have gathered, and chains;
 //! `checkpoint.json` says what belongs together. A folder appears under its name only when all
 //! of it has been written, so a kill at any moment leaves the checkpoints before it intact. No
 //! file holds a clock: two runs of the same spec have the same checkpoints, byte for byte.

@@ -20,9 +20,9 @@ const LEADING: [(&str, &str, &str); 14] = [
     ("device", "", "device that computed"),
     ("seed", "", "training seed"),
     ("step", "iterations", "iterations finished"),
-    ("trajectories", "trajectories", "trajectories sampled for training"),
+    ("trajectories", "trajectories", "trajectories sampled for training, or objects of chains"),
     ("reward_calls", "calls", "rewards computed for training"),
-    ("env_steps", "steps", "environment steps of training"),
+    ("env_steps", "steps", "environment steps of training, both ways where chains take them"),
     ("grad_steps", "steps", "optimiser steps"),
     ("wall_s", "s", "seconds of training, evaluation and saving, over all sessions"),
     (

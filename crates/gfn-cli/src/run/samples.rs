@@ -1,37 +1,48 @@
-//! Fresh samples of a trained policy.
+//! Fresh samples of a trained policy, or of Markov chains that go on.
 
-use gfn_core::Trajectories;
 use gfn_core::rng::{Purpose, Streams};
 use gfn_core::sampler::{Draw, Exploration, Sampler};
+use gfn_core::{RewardError, States};
 
 use super::table::line;
 use crate::Experiment;
 use crate::error::{DATA, Failure};
 
-/// Fresh samples of the policy as CSV.
+/// Fresh samples as CSV.
 ///
 /// # Errors
-/// When a reward cannot be computed.
+/// As [`draw`].
 pub fn sample_csv(experiment: &Experiment, n: usize, seed: u64) -> Result<String, Failure> {
-    let samples = draw(experiment, n, seed)?;
+    let (objects, log_reward) = draw(experiment, n, seed)?;
     let mut text = line(&["object", "log_reward", "reward"].map(str::to_owned));
-    for (i, log_reward) in samples.log_reward.iter().enumerate() {
-        let object = experiment.env.render(samples.terminal(i));
+    for (row, log_reward) in objects.rows().zip(log_reward) {
+        let object = experiment.env.render(row);
         text += &line(&[object, log_reward.to_string(), log_reward.exp().to_string()]);
     }
     Ok(text)
 }
 
-/// Fresh samples of the policy: objects, without the way to them, and their log R.
+/// Fresh samples and their log R: of the policy; where there is none, the objects that the chains come
+/// to from where they are.
 ///
 /// # Errors
-/// When a reward cannot be computed.
-pub fn draw(experiment: &Experiment, n: usize, seed: u64) -> Result<Trajectories, Failure> {
+/// When a reward cannot be computed, or chains are not past their burn-in.
+pub fn draw(experiment: &Experiment, n: usize, seed: u64) -> Result<(States, Vec<f64>), Failure> {
+    let unknown = |error: RewardError| Failure::new(DATA, error.to_string());
+    let trainer = &experiment.trainer;
+    if !trainer.has_policy() {
+        let drawn = trainer.draw_from_chains(Streams::new(seed), n).map_err(unknown)?;
+        return drawn.ok_or_else(|| {
+            let step = trainer.counters().step;
+            Failure::usage(format!("the chains are not past their burn-in at iteration {step}"))
+                .help("train on, or choose a later checkpoint with --checkpoint")
+        });
+    }
     // In blocks, so that memory does not grow with n times the length of a trajectory.
     const BLOCK: usize = 4096;
-    let mut out = Trajectories::new(experiment.env.space().width);
-    let mut log_reward = Vec::with_capacity(n);
-    let policy = experiment.trainer.policy();
+    let mut objects = States::with_capacity(experiment.env.space().width, n);
+    let mut log_reward = vec![0.0; n];
+    let policy = trainer.policy();
     let mut sampler = Sampler::default();
     for (block, start) in (0..n).step_by(BLOCK).enumerate() {
         let draw =
@@ -39,16 +50,9 @@ pub fn draw(experiment: &Experiment, n: usize, seed: u64) -> Result<Trajectories
         let n = BLOCK.min(n - start);
         let samples = sampler.forward(&*experiment.env, &policy, Exploration::NONE, draw, n);
         let terminals = samples.terminals();
-        let mut rewards = vec![0.0; terminals.len()];
-        experiment
-            .reward
-            .log_reward(&terminals, &mut rewards)
-            .map_err(|error| Failure::new(DATA, error.to_string()))?;
-        log_reward.extend(rewards);
-        for row in terminals.rows() {
-            out.push(row, &[], &[]);
-        }
+        let rewards = &mut log_reward[start..start + n];
+        experiment.reward.log_reward(&terminals, rewards).map_err(unknown)?;
+        terminals.rows().for_each(|row| objects.push(row));
     }
-    out.log_reward = log_reward;
-    Ok(out)
+    Ok((objects, log_reward))
 }

@@ -2,6 +2,7 @@
 //! networks and gradients behind a trait.
 
 pub mod batch;
+mod chains;
 pub mod engine;
 pub mod expr;
 pub mod head;
@@ -15,6 +16,7 @@ mod trainer;
 pub mod update;
 pub mod view;
 
+pub use chains::{ChainSettings, Moves};
 pub use plan::{Plan, Planned};
 pub use policy::EnginePolicy;
 pub use replay::{Buffer, Drawn};

@@ -34,7 +34,8 @@ pub struct Planned {
 pub struct Plan {
     /// The updates.
     pub updates: Vec<Planned>,
-    /// Which of them is the objective's: its loss and gradient are reported as those of training.
+    /// Which of them is the objective's: its loss and gradient are reported as those of training. None
+    /// is where there are no updates.
     pub main: usize,
     /// The heads that a model must have; P_F is the first.
     pub heads: Vec<Head>,
@@ -46,7 +47,7 @@ impl Plan {
     /// What an objective and a strategy do in an iteration.
     ///
     /// # Errors
-    /// When P_B would never be trained.
+    /// When P_B would never be trained, or trained in vain.
     pub fn new(
         env: &dyn Environment,
         objective: &dyn Objective,
@@ -56,6 +57,9 @@ impl Plan {
             check_stops(env)?;
         }
         let pb = backward.source();
+        if objective.chains().is_some() {
+            return Self::without_policy(backward);
+        }
         let mut updates = objective.updates();
         for update in &mut updates {
             update.rates.push((Head::BACKWARD, backward.rate()));
@@ -110,6 +114,17 @@ impl Plan {
         }
         heads.sort_by_key(|head| head.is_parameter());
         Ok(Self { updates: planned, main, heads, pb })
+    }
+
+    /// That of a baseline without a policy. Which P_B stands beside it makes no difference, so one
+    /// that would have to be trained is most likely a mistake.
+    fn without_policy(backward: &dyn BackwardStrategy) -> Result<Self, KeyError> {
+        let pb = backward.source();
+        if pb != PbSource::Fixed || !backward.updates().is_empty() {
+            let message = "this strategy trains P_B, but the objective trains no policy";
+            return Err(KeyError::new("kind", message).help("use uniform; it is not used"));
+        }
+        Ok(Self { updates: Vec::new(), main: 0, heads: vec![Head::FORWARD], pb })
     }
 
     /// The heads that the first update reads of the current values on this iteration's

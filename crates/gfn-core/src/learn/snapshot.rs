@@ -17,13 +17,13 @@ use crate::Trajectories;
 pub struct Snapshot {
     /// What has been spent so far.
     pub counters: Counters,
-    /// Parameters, by name.
+    /// Parameters, by name; none where there is no policy.
     pub model: Vec<NamedTensor>,
     /// Copies that updates keep, under `<copy>/<parameter>`.
     pub copies: Vec<NamedTensor>,
     /// States of the optimisers, under `<update>/<parameter>.<what>`.
     pub optimizers: Vec<NamedTensor>,
-    /// Past batches, replay buffers and what metrics have gathered (postcard).
+    /// Past batches, replay buffers and what metrics have gathered (postcard), then chains.
     pub state: Vec<u8>,
 }
 
@@ -73,9 +73,14 @@ impl Trainer {
         updates.filter_map(|planned| Some(planned.update.copy?.name)).collect()
     }
 
+    /// The parameters that a snapshot holds: those of a network that nothing trains would mislead.
+    fn trained_params(&self) -> &[ParamInfo] {
+        if self.has_policy() { self.engine.params() } else { &[] }
+    }
+
     /// The complete state.
     pub fn snapshot(&self) -> Snapshot {
-        let infos = self.engine.params();
+        let infos = self.trained_params();
         let named = |(info, values): (&ParamInfo, Vec<f32>)| NamedTensor {
             name: info.name.clone(),
             shape: info.shape.to_vec(),
@@ -99,12 +104,14 @@ impl Trainer {
             buffers: self.buffers.clone(),
             metrics: gathered.collect(),
         };
+        let mut state = postcard::to_stdvec(&state).expect("the state serialises");
+        state.extend(self.save_walk());
         Snapshot {
             counters: self.counters,
             model: model.collect(),
             copies: copies.collect(),
             optimizers: optimizers.collect(),
-            state: postcard::to_stdvec(&state).expect("the state serialises"),
+            state,
         }
     }
 
@@ -118,8 +125,10 @@ impl Trainer {
             let name = planned.update.name;
             self.engine.load_optimizer(name, of_prefix(name, &snapshot.optimizers));
         }
-        let state: State = postcard::from_bytes(&snapshot.state)
-            .map_err(|error| SnapshotError(format!("the state cannot be read: {error}")))?;
+        let unreadable = |error| SnapshotError(format!("the state cannot be read: {error}"));
+        let (state, chains): (State, _) =
+            postcard::take_from_bytes(&snapshot.state).map_err(unreadable)?;
+        self.load_walk(chains).map_err(SnapshotError)?;
         for metric in &mut self.parts.metrics {
             let name = metric.name();
             metric.load(state.metrics.get(name).map(Vec::as_slice)).map_err(|error| {
@@ -138,7 +147,7 @@ impl Trainer {
     /// # Errors
     /// When the snapshot is of a different network.
     pub fn restore_model(&mut self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
-        let infos = self.engine.params();
+        let infos = self.trained_params();
         let model = in_order(&snapshot.model, infos, "the model")?;
         let copies: Vec<_> = self
             .copies()

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use rand::RngExt;
 
 use super::batch::{Batch, PbOf};
+use super::chains::Walk;
 use super::engine::{Ask, Engine, Rows, Values};
 use super::expr::Tape;
 use super::head::Head;
@@ -42,8 +43,8 @@ pub enum TrainError {
     Reward(#[from] RewardError),
 }
 
-/// What one iteration did.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// What one iteration did. Without a loss, nothing but its number is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Report {
     /// The iteration, counted from 0.
     pub step: u64,
@@ -54,11 +55,11 @@ pub struct Report {
     /// Norm of the objective's gradient over all network parameters, before clipping.
     pub grad_norm: Option<f64>,
     /// Learning rate of the network.
-    pub lr: f64,
+    pub lr: Option<f64>,
     /// Learning rate of P_B, where it is learned.
     pub backward_lr: Option<f64>,
     /// Probability of a uniform action.
-    pub epsilon: f64,
+    pub epsilon: Option<f64>,
 }
 
 /// What has been spent so far.
@@ -66,7 +67,7 @@ pub struct Report {
 pub struct Counters {
     /// Iterations finished.
     pub step: u64,
-    /// Trajectories sampled for training.
+    /// Trajectories sampled for training, or objects of chains.
     pub trajectories: u64,
     /// Rewards computed for training.
     pub reward_calls: u64,
@@ -108,16 +109,19 @@ impl Components {
 }
 
 /// Trains a GFlowNet: every iteration samples trajectories with P_F, computes their rewards, and
-/// makes the updates of the [`Plan`]. Each touches the parameters alone that its loss reads.
+/// makes the updates of the [`Plan`]. Each touches the parameters alone that its loss reads. Where the
+/// objective is a baseline of chains, an iteration advances these instead.
 pub struct Trainer {
     pub(super) parts: Components,
-    settings: TrainSettings,
+    pub(super) settings: TrainSettings,
     pub(super) engine: Box<dyn Engine>,
     pub(super) history: VecDeque<Trajectories>,
     /// By update.
     pub(super) buffers: Vec<Option<Buffer>>,
-    sampler: Sampler,
-    streams: Streams,
+    /// Where chains take the place of training.
+    pub(super) walk: Walk,
+    pub(super) sampler: Sampler,
+    pub(super) streams: Streams,
     eval_streams: Streams,
     pub(super) counters: Counters,
 }
@@ -145,6 +149,7 @@ impl Trainer {
             settings,
             engine,
             history: VecDeque::new(),
+            walk: Walk::default(),
             sampler: Sampler::default(),
             streams: Streams::new(seed),
             eval_streams: Streams::new(eval_seed),
@@ -177,7 +182,8 @@ impl Trainer {
         &mut *self.engine
     }
 
-    /// P_F and P_B as they are now, for sampling and evaluation.
+    /// P_F and P_B as they are now, for sampling and evaluation: untrained where the trainer
+    /// [has no policy](Self::has_policy).
     pub fn policy(&self) -> EnginePolicy<'_> {
         EnginePolicy::new(&*self.engine, &*self.parts.backward)
     }
@@ -272,6 +278,9 @@ impl Trainer {
     /// When a loss or its gradient is not finite (that update is then not applied), or a reward
     /// cannot be computed.
     pub fn step(&mut self) -> Result<Report, TrainError> {
+        if let Some(settings) = self.chain_settings() {
+            return self.step_chains(settings);
+        }
         let step = self.counters.step;
         let (epsilon, temperature) =
             (self.settings.epsilon_schedule().at(step), self.settings.temperature);
@@ -318,9 +327,9 @@ impl Trainer {
                 .and_then(|which| done[which])
                 .map(|(loss, _)| loss),
             grad_norm: main.map(|(_, norm)| norm),
-            lr: self.rate_of(&updates[self.parts.plan.main], Head::FORWARD.name, step),
+            lr: Some(self.rate_of(&updates[self.parts.plan.main], Head::FORWARD.name, step)),
             backward_lr: learned.map(|planned| self.rate_of(planned, Head::BACKWARD.name, step)),
-            epsilon,
+            epsilon: Some(epsilon),
         })
     }
 
@@ -518,7 +527,8 @@ impl Trainer {
         Batch::of_trajectories(self.parts.env(), &self.parts.pb(), trajectories)
     }
 
-    /// Evaluates every metric under the current policy; one value per declared column.
+    /// Evaluates every metric under the current policy, or on the last objects of chains; one value per
+    /// declared column.
     ///
     /// # Errors
     /// When a reward cannot be computed, or the environment is not what a metric needs.
@@ -527,9 +537,15 @@ impl Trainer {
         let mut metrics = std::mem::take(&mut self.parts.metrics);
         let policy = self.policy();
         let (context, step) = (&self.parts.context, self.counters.step);
-        let eval = EvalContext::new(context, &policy, log_z, self.eval_streams, step);
-        let values =
-            metrics.iter_mut().map(|metric| metric.evaluate(&eval)).collect::<Result<Vec<_>, _>>();
+        let streams = self.eval_streams;
+        let eval = if self.has_policy() {
+            EvalContext::new(context, &policy, log_z, streams, step)
+        } else {
+            let samples = self.walk.samples(context.env.space().width);
+            EvalContext::without_policy(context, samples, streams, step)
+        };
+        let measured = metrics.iter_mut().map(|metric| eval.measure(&mut **metric));
+        let values = measured.collect::<Result<Vec<_>, _>>();
         self.parts.metrics = metrics;
         Ok(values?.into_iter().flatten().collect())
     }

@@ -53,7 +53,7 @@ pub fn estimate_log_probs(
     }
     let (streams, step) = (eval.streams, eval.step);
     let draw = Draw { streams, purpose: Purpose::BackwardEvaluation, step };
-    let trajectories = Sampler::default().backward(env, eval.policy, draw, &repeated);
+    let trajectories = Sampler::default().backward(env, eval.policy(), draw, &repeated);
     let (log_pf, log_pb) = eval.log_probs_of(&trajectories);
     let log_weights: Vec<f64> = log_pf.iter().zip(&log_pb).map(|(pf, pb)| pf - pb).collect();
     log_weights.chunks_exact(n).map(LogProbEstimate::of).collect()

@@ -85,6 +85,10 @@ impl Metric for Empirical {
         ]
     }
 
+    fn needs_policy(&self) -> bool {
+        false
+    }
+
     fn observe(&mut self, batch: &Observed<'_>) {
         let Some(exact) = &self.context.exact else { return };
         for row in batch.terminals.rows() {

@@ -35,11 +35,15 @@ impl Metric for LogZ {
         ]
     }
 
+    fn needs_policy(&self) -> bool {
+        false
+    }
+
     fn evaluate(&mut self, eval: &EvalContext<'_>) -> Result<Vec<Option<f64>>, MetricError> {
         let exact = match (eval.fixed.reward.log_partition(), &eval.fixed.exact) {
             (Some(closed), _) => Some(closed),
             (None, Some(exact)) => Some(exact.target.log_z),
-            (None, None) => eval.objects()?.map(|objects| objects.log_z),
+            (None, None) => eval.target()?.map(|(_, log_z)| log_z),
         };
         let error = eval.log_z.zip(exact).map(|(learned, exact)| (learned - exact).abs());
         Ok(vec![eval.log_z, exact, error])

@@ -26,7 +26,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::exact::Exact;
-use crate::policy::{Direction, Policy};
+use crate::policy::{Direction, Policy, UniformPolicy};
 use crate::rng::Purpose;
 use crate::sampler::{Draw, Exploration, Sampler};
 use crate::{
@@ -193,8 +193,8 @@ impl ObjectDistribution<'_> {
 pub struct EvalContext<'a> {
     /// The fixed parts of the run.
     pub fixed: &'a MetricContext,
-    /// P_F and P_B as they are used now, without exploration.
-    pub policy: &'a dyn Policy,
+    /// P_F and P_B as they are used now, without exploration; none where Markov chains take their place.
+    pub policy: Option<&'a dyn Policy>,
     /// The learned log Z, where the objective has one.
     pub log_z: Option<f64>,
     /// Streams of the evaluation; they do not depend on the training seed.
@@ -222,7 +222,7 @@ impl<'a> EvalContext<'a> {
     ) -> Self {
         Self {
             fixed,
-            policy,
+            policy: Some(policy),
             log_z,
             streams,
             step,
@@ -232,6 +232,35 @@ impl<'a> EvalContext<'a> {
             log_prob: OnceCell::new(),
             samples: OnceCell::new(),
         }
+    }
+
+    /// An evaluation without a policy, on objects that were sampled in another way: trajectories of one
+    /// row each, with their rewards.
+    pub fn without_policy(
+        fixed: &'a MetricContext,
+        samples: Trajectories,
+        streams: Streams,
+        step: u64,
+    ) -> Self {
+        let samples = OnceCell::from(samples);
+        Self { policy: None, samples, ..Self::new(fixed, &UniformPolicy, None, streams, step) }
+    }
+
+    /// What a metric measures, one value per column: nothing where it [needs a
+    /// policy](Metric::needs_policy) and there is none.
+    ///
+    /// # Errors
+    /// As [`Metric::evaluate`].
+    pub fn measure(&self, metric: &mut dyn Metric) -> Result<Vec<Option<f64>>, MetricError> {
+        if self.policy.is_none() && metric.needs_policy() {
+            return Ok(vec![None; metric.columns().len()]);
+        }
+        metric.evaluate(self)
+    }
+
+    /// The policy of an evaluation that has one.
+    fn policy(&self) -> &'a dyn Policy {
+        self.policy.expect("metrics that use the policy say that they need it")
     }
 
     /// log P_F of every edge of the exact graph.
@@ -245,7 +274,7 @@ impl<'a> EvalContext<'a> {
     }
 
     fn log_probs(&self, exact: &Exact, direction: Direction) -> Vec<f64> {
-        exact.graph.log_probs(&*self.fixed.env, self.policy, direction, BLOCK)
+        exact.graph.log_probs(&*self.fixed.env, self.policy(), direction, BLOCK)
     }
 
     /// log P_T of every object of the exact graph, in its order.
@@ -259,7 +288,7 @@ impl<'a> EvalContext<'a> {
         const TRAJECTORIES: usize = 16;
         let draw = Draw { streams: self.streams, purpose: Purpose::Evaluation, step: self.step };
         let env = &*self.fixed.env;
-        let (policy, none) = (self.policy, Exploration::NONE);
+        let (policy, none) = (self.policy(), Exploration::NONE);
         let trajectories = Sampler::default().forward(env, policy, none, draw, TRAJECTORIES);
         let (log_pf, log_pb) = self.log_probs_of(&trajectories);
         log_pf.iter().chain(&log_pb).all(|log_prob| log_prob.is_finite())
@@ -278,7 +307,7 @@ impl<'a> EvalContext<'a> {
         }
         let Some(layers) = &fixed.layers else { return Ok(None) };
         if self.prob.get().is_none() {
-            let (prob, _) = layers.terminal_probs(&*fixed.env, self.policy, &*fixed.reward)?;
+            let (prob, _) = layers.terminal_probs(&*fixed.env, self.policy(), &*fixed.reward)?;
             let _ = self.prob.set(prob);
         }
         let (Some(prob), Some(target)) = (self.prob.get(), layers.known_target()) else {
@@ -287,7 +316,21 @@ impl<'a> EvalContext<'a> {
         Ok(Some(ObjectDistribution { prob, log_reward: &target.log_reward, log_z: target.log_z }))
     }
 
-    /// Fresh trajectories of the policy, without exploration, with their rewards.
+    /// log R of all objects and log of its sum, where they can be enumerated.
+    ///
+    /// # Errors
+    /// As [`objects`](Self::objects).
+    pub fn target(&self) -> Result<Option<(&[f64], f64)>, MetricError> {
+        if let Some(exact) = &self.fixed.exact {
+            return Ok(Some((&exact.target.log_reward, exact.target.log_z)));
+        }
+        // Layers are walked with the policy, and give both at once.
+        let objects = if self.policy.is_some() { self.objects()? } else { None };
+        Ok(objects.map(|objects| (objects.log_reward, objects.log_z)))
+    }
+
+    /// Fresh trajectories of the policy, without exploration, with their rewards; without a policy the
+    /// last objects of Markov chains, which may be fewer, and no way to them.
     ///
     /// # Errors
     /// When the reward of some object is not known.
@@ -299,7 +342,7 @@ impl<'a> EvalContext<'a> {
         let mut sampler = Sampler::default();
         let mut samples = sampler.forward(
             &*self.fixed.env,
-            self.policy,
+            self.policy(),
             Exploration::NONE,
             draw,
             self.fixed.samples,
@@ -339,7 +382,7 @@ impl<'a> EvalContext<'a> {
                     end += 1;
                 }
                 logits.resize(states.len() * n_actions, 0.0f32);
-                self.policy.logits(env, direction, &states, &mut logits);
+                self.policy().logits(env, direction, &states, &mut logits);
                 let mut rows = states.rows().zip(logits.chunks_exact(n_actions));
                 for i in first..end {
                     let log_prob = |transition: usize| {
@@ -374,6 +417,12 @@ pub trait Metric: Send {
 
     /// The columns, in the order of [`evaluate`](Self::evaluate).
     fn columns(&self) -> Vec<Column>;
+
+    /// Whether it uses P_F, P_B or the way to a sample. Where Markov chains take the place of a policy
+    /// its cells are then empty.
+    fn needs_policy(&self) -> bool {
+        true
+    }
 
     /// Watches one training batch.
     fn observe(&mut self, _batch: &Observed<'_>) {}

@@ -41,6 +41,10 @@ impl Metric for ModesFound {
         vec![Column::new("modes", "modes", Better::Higher, definition).headline(3)]
     }
 
+    fn needs_policy(&self) -> bool {
+        false
+    }
+
     fn observe(&mut self, batch: &Observed<'_>) {
         let (Some(modes), Some(found)) = (self.context.reward.modes(), &mut self.found) else {
             return;

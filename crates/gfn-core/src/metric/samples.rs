@@ -1,4 +1,5 @@
-//! Rewards of fresh samples.
+//! Rewards of fresh samples, or of the last objects of Markov chains where these take the place of a
+//! policy.
 
 use rustc_hash::FxHashSet;
 
@@ -21,25 +22,26 @@ impl Metric for Samples {
 
     fn columns(&self) -> Vec<Column> {
         let (n, k) = (self.context.samples, self.context.top_k);
+        let samples = format!("{n} fresh samples (of Markov chains: their last {n} objects)");
         vec![
             Column::new(
                 "mean_reward",
                 "reward",
                 Better::Neither,
-                format!("mean R(x) of {n} fresh samples; the target's own mean is its optimum"),
+                format!("mean R(x) of {samples}; the target's own mean is its optimum"),
             ),
             Column::new(
                 "mean_log_reward",
                 "nats",
                 Better::Neither,
-                format!("mean log R(x) of {n} fresh samples"),
+                format!("mean log R(x) of {samples}"),
             ),
             Column::new(
                 "top_k_reward",
                 "reward",
                 Better::Higher,
                 format!(
-                    "mean R(x) of the {k} best distinct objects among {n} fresh samples; empty if \
+                    "mean R(x) of the {k} best distinct objects among {samples}; empty if \
                      n_distinct is below {k}"
                 ),
             ),
@@ -56,9 +58,13 @@ impl Metric for Samples {
                 "n_distinct",
                 "objects",
                 Better::Neither,
-                format!("distinct objects among {n} fresh samples"),
+                format!("distinct objects among {samples}"),
             ),
         ]
+    }
+
+    fn needs_policy(&self) -> bool {
+        false
     }
 
     fn evaluate(&mut self, eval: &EvalContext<'_>) -> Result<Vec<Option<f64>>, MetricError> {

@@ -35,13 +35,17 @@ impl Metric for TargetMoments {
         ]
     }
 
+    fn needs_policy(&self) -> bool {
+        false
+    }
+
     fn evaluate(&mut self, eval: &EvalContext<'_>) -> Result<Vec<Option<f64>>, MetricError> {
         if self.known.is_none() {
-            self.known = match eval.objects()? {
-                Some(objects) => {
-                    let terms = objects.target().zip(objects.log_reward);
+            self.known = match eval.target()? {
+                Some((log_reward, log_z)) => {
+                    let terms = log_reward.iter().map(|r| ((r - log_z).exp(), r));
                     Some(TargetEstimate {
-                        log_z: objects.log_z,
+                        log_z,
                         log_z_error: 0.0,
                         // A reward of 0 weighs nothing.
                         mean_log_reward: terms.filter(|(p, _)| *p > 0.0).map(|(p, r)| p * r).sum(),

@@ -4,7 +4,9 @@
 mod detailed_balance;
 mod flow_matching;
 mod forward_looking;
+mod metropolis_hastings;
 mod modified_db;
+
 mod penalty;
 mod policy_gradient;
 mod soft_dqn;
@@ -13,6 +15,7 @@ mod trajectory_balance;
 mod vargrad;
 
 use crate::KeyError;
+use crate::learn::ChainSettings;
 use crate::learn::head::Head;
 use crate::learn::update::Update;
 use crate::registry::{Axis, Entry};
@@ -21,6 +24,7 @@ pub use detailed_balance::DetailedBalance;
 pub use flow_matching::FlowMatching;
 pub use forward_looking::ForwardLooking;
 pub use modified_db::ModifiedDb;
+pub use metropolis_hastings::MetropolisHastings;
 pub use penalty::Penalty;
 pub use policy_gradient::PolicyGradient;
 pub use soft_dqn::SoftDqn;
@@ -47,7 +51,8 @@ pub enum LogZ {
 
 /// How P_F, and what it needs, is trained.
 pub trait Objective: Send + Sync {
-    /// What it does in an iteration; the last one is its main update, whose loss is reported.
+    /// What it does in an iteration; the last one is its main update, whose loss is reported. None
+    /// for a baseline of [chains](Self::chains).
     fn updates(&self) -> Vec<Update>;
 
     /// Where the learned log Z is.
@@ -61,6 +66,12 @@ pub trait Objective: Send + Sync {
     /// The fewest trajectories per batch.
     fn min_batch(&self) -> usize {
         1
+    }
+
+    /// The Markov chains whose objects take the place of trajectories, if it is a baseline without a
+    /// policy.
+    fn chains(&self) -> Option<ChainSettings> {
+        None
     }
 }
 
@@ -83,7 +94,14 @@ pub const OBJECTIVES: &[Entry<ObjectiveAxis>] = &[
     Entry::of::<PolicyGradient>(),
     Entry::of::<ModifiedDb>(),
     Entry::of::<ForwardLooking>(),
+    Entry::of::<MetropolisHastings>(),
 ];
+
+/// Whether a kind of objective has a loss, by its defaults: a baseline of chains has none.
+pub fn has_loss(kind: &Entry<ObjectiveAxis>) -> bool {
+    let defaults = kind.defaults().ok().and_then(|settings| settings.build(()).ok());
+    defaults.is_none_or(|objective| objective.chains().is_none())
+}
 
 /// The name of the update of objectives that make one.
 pub const OBJECTIVE: &str = "objective";

@@ -38,13 +38,15 @@ pub struct BackAndForth {
     pub most: usize,
 }
 
-impl Proposal for BackAndForth {
-    fn propose(
+impl BackAndForth {
+    /// [`Proposal::propose`], adding the number of actions that it walks to `steps`.
+    pub fn walk(
         &self,
         env: &dyn Environment,
         object: &[i32],
         rng: &mut ChaCha8Rng,
         proposed: &mut [i32],
+        steps: &mut u64,
     ) -> Option<f64> {
         let space = env.space();
         let mut forward = vec![false; space.n_actions];
@@ -56,6 +58,7 @@ impl Proposal for BackAndForth {
             env.legal_back(proposed, &mut backward);
             let (action, n_back) = draw_legal(&backward, rng)?;
             env.unstep(proposed, action);
+            *steps += 1;
             env.legal(proposed, &mut forward);
             log_ratio += ln(n_back) - ln(n_legal(&forward));
         }
@@ -63,6 +66,7 @@ impl Proposal for BackAndForth {
             env.legal(proposed, &mut forward);
             let (action, n_forward) = draw_legal(&forward, rng)?;
             env.step(proposed, action);
+            *steps += 1;
             env.legal_back(proposed, &mut backward);
             log_ratio += ln(n_forward) - ln(n_legal(&backward));
             env.legal(proposed, &mut forward);
@@ -71,6 +75,18 @@ impl Proposal for BackAndForth {
             }
         }
         None
+    }
+}
+
+impl Proposal for BackAndForth {
+    fn propose(
+        &self,
+        env: &dyn Environment,
+        object: &[i32],
+        rng: &mut ChaCha8Rng,
+        proposed: &mut [i32],
+    ) -> Option<f64> {
+        self.walk(env, object, rng, proposed, &mut 0)
     }
 }
 
