@@ -3,23 +3,37 @@
 use gfn_core::Trajectories;
 use gfn_core::rng::{Purpose, Streams};
 use gfn_core::sampler::{Draw, Exploration, Sampler};
+use serde_json::json;
 
 use super::table::line;
 use crate::Experiment;
 use crate::error::{DATA, Failure};
 
-/// Fresh samples of the policy as CSV.
-///
-/// # Errors
-/// When a reward cannot be computed.
-pub fn sample_csv(experiment: &Experiment, n: usize, seed: u64) -> Result<String, Failure> {
-    let samples = draw(experiment, n, seed)?;
+/// Samples as CSV.
+pub fn csv(experiment: &Experiment, samples: &Trajectories) -> String {
     let mut text = line(&["object", "log_reward", "reward"].map(str::to_owned));
     for (i, log_reward) in samples.log_reward.iter().enumerate() {
         let object = experiment.env.render(samples.terminal(i));
         text += &line(&[object, log_reward.to_string(), log_reward.exp().to_string()]);
     }
-    Ok(text)
+    text
+}
+
+/// Samples as JSON, an object per line.
+pub fn jsonl(experiment: &Experiment, samples: &Trajectories) -> String {
+    let mut text = String::new();
+    for (i, log_reward) in samples.log_reward.iter().enumerate() {
+        let object = experiment.env.render(samples.terminal(i));
+        let reward = log_reward.exp();
+        let row = json!({ "object": object, "log_reward": log_reward, "reward": reward });
+        text += &format!("{row}\n");
+    }
+    text
+}
+
+/// What samples show together in the environment's own way, as names and texts of files.
+pub fn artifacts(experiment: &Experiment, samples: &Trajectories) -> Vec<(&'static str, String)> {
+    experiment.env.artifacts(&samples.terminals(), &samples.log_reward)
 }
 
 /// Fresh samples of the policy: objects, without the way to them, and their log R.
