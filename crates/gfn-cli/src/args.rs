@@ -29,6 +29,8 @@ pub enum Command {
     Eval(Eval),
     /// Sample objects from a checkpoint of a run.
     Sample(Sample),
+    /// Print what is exactly known of a spec's target, without training.
+    Exact(Exact),
     /// Resolve a spec, check it and print it completely; writes nothing.
     Check(SpecArgs),
     /// List what specs can name.
@@ -98,6 +100,16 @@ pub struct SpecArgs {
     pub name: Option<String>,
 }
 
+/// Arguments of `gfn exact`.
+#[derive(Debug, ClapArgs)]
+pub struct Exact {
+    #[command(flatten)]
+    pub spec: SpecArgs,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Arguments of `gfn train`.
 #[derive(Debug, ClapArgs)]
 pub struct Train {
@@ -159,6 +171,10 @@ pub struct Sample {
     /// Output format.
     #[arg(long, value_enum, default_value_t = Format::Csv)]
     pub format: Format,
+    /// Write the samples, and what they show together (of graphs: edge probabilities, arcs, drawings),
+    /// into files in DIR instead, and print DIR.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
     /// Which checkpoint: an iteration, `last` or `best`.
     #[arg(long, default_value = "last")]
     pub checkpoint: String,

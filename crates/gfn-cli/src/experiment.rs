@@ -1,89 +1,19 @@
 //! A checked spec made into the parts that train and measure.
 
-use std::cell::RefCell;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use gfn_core::backward::BackwardContext;
 use gfn_core::exact::Exact;
-use gfn_core::graph::ExploreError;
 use gfn_core::learn::{Components, Plan, Trainer};
 use gfn_core::metric::{Column, EvalContext, MetricContext, TestSet};
-use gfn_core::registry::{Files, RewardContext};
-use gfn_core::{Environment, Layers, Purpose, Reward, StateGraph, States, Streams};
+use gfn_core::{Environment, Layers, Purpose, Reward, States, Streams};
 use gfn_models::network::NetworkContext;
-use sha2::{Digest, Sha256};
 
 use crate::Registry;
-use crate::data::{self, DataFile};
-use crate::error::{BUG, DATA, Failure};
+use crate::error::Failure;
 use crate::spec::{EvalSettings, Spec};
-
-/// Reads data files, as named or from the data directory, and remembers what was read, for the
-/// manifest.
-#[derive(Debug)]
-pub struct FileReader {
-    data_dir: PathBuf,
-    read: RefCell<Vec<(PathBuf, String)>>,
-}
-
-impl FileReader {
-    /// A reader that looks for bare file names in `data_dir`, too.
-    pub fn new(data_dir: PathBuf) -> Self {
-        Self { data_dir, read: RefCell::default() }
-    }
-
-    /// Absolute paths and SHA-256 of everything that has been read.
-    pub fn into_read(self) -> Vec<(PathBuf, String)> {
-        self.read.into_inner()
-    }
-
-    /// A file of the data directory is named without a folder.
-    fn in_data_dir(&self, path: &Path) -> Option<PathBuf> {
-        let bare = path.file_name() == Some(path.as_os_str());
-        bare.then(|| self.data_dir.join(path))
-    }
-}
-
-/// What is known of a file by its name.
-fn known(path: &Path) -> Option<&'static DataFile> {
-    data::find_by_file(path.file_name()?.to_str()?)
-}
-
-impl Files for FileReader {
-    fn read(&self, path: &Path) -> std::io::Result<Vec<u8>> {
-        let (path, bytes, expected) = match (std::fs::read(path), self.in_data_dir(path)) {
-            (Err(error), Some(elsewhere)) if error.kind() == ErrorKind::NotFound => {
-                // What lies in the data directory under a known name is what it says.
-                let expected = known(path).and_then(|file| file.sha256);
-                let bytes = std::fs::read(&elsewhere)?;
-                (elsewhere, bytes, expected)
-            }
-            (read, _) => (path.to_owned(), read?, None),
-        };
-        let hash: String = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
-        if let Some(expected) = expected.filter(|expected| *expected != hash) {
-            let path = path.display();
-            return Err(std::io::Error::other(format!(
-                "`{path}` is damaged: its SHA-256 is {hash}, expected {expected}"
-            )));
-        }
-        self.read.borrow_mut().push((std::path::absolute(path)?, hash));
-        Ok(bytes)
-    }
-
-    fn remedy(&self, path: &Path) -> Option<String> {
-        let file = known(path)?;
-        let hash = file.sha256.map(|hash| format!("\nSHA-256: {hash}")).unwrap_or_default();
-        let dir = self.data_dir.display();
-        Some(format!("{}{hash}\ndata directory: {dir}", file.remedy()))
-    }
-
-    fn note(&self, message: &str) {
-        tracing::warn!("{message}");
-    }
-}
+use crate::world::World;
 
 /// Everything that a spec says, built.
 pub struct Experiment {
@@ -108,12 +38,7 @@ impl Experiment {
     /// With the key that does not fit, or the data that is missing.
     pub fn build(registry: &Registry, spec: &Spec) -> Result<Self, Failure> {
         let at = |table: &'static str| move |error| spec.key_failure(table, &error);
-        let env: Arc<dyn Environment> = spec.env.build(()).map_err(at("env"))?.into();
-        let files = FileReader::new(data::data_dir());
-        let context = RewardContext { env: &env, files: &files };
-        let reward: Arc<dyn Reward> = spec.reward.build(context).map_err(at("reward"))?.into();
-
-        let exact = enumerate(&*env, &*reward, spec.eval.max_states)?.map(Arc::new);
+        let World { env, reward, exact, data } = World::build(spec)?;
         let context = BackwardContext { env: env.clone(), exact: exact.clone() };
         let backward = spec.backward.build(context).map_err(at("backward"))?;
         let objective = spec.objective.build(()).map_err(at("objective"))?;
@@ -179,7 +104,7 @@ impl Experiment {
             gfn_models::engine::new(network, context, &plan.heads, &spec.train, &device, &mut rng);
         let parts = Components { objective, backward, plan, metrics, context: metric_context };
         let trainer = Trainer::new(engine, parts, spec.train.clone(), spec.seed, spec.eval.seed);
-        Ok(Self { trainer, columns, env, reward, exact, data: files.into_read() })
+        Ok(Self { trainer, columns, env, reward, exact, data })
     }
 
     /// Number of scalars in all parameters; 0 where there is no policy.
@@ -238,31 +163,6 @@ fn spaced(all: &States, n: usize) -> States {
 /// The greatest common divisor; 0 has any.
 fn gcd(a: usize, b: usize) -> usize {
     if b == 0 { a } else { gcd(b, a % b) }
-}
-
-/// Enumerates the environment with its target, unless it has more than `limit` states.
-fn enumerate(
-    env: &dyn Environment,
-    reward: &dyn Reward,
-    limit: usize,
-) -> Result<Option<Exact>, Failure> {
-    if !reward.may_enumerate() {
-        return Ok(None);
-    }
-    // Do not walk millions of states only to find out.
-    if env.n_objects().is_some_and(|n| n > limit as u64) {
-        return Ok(None);
-    }
-    let graph = match StateGraph::explore(env, limit) {
-        Ok(graph) => graph,
-        Err(ExploreError::TooLarge { .. }) => return Ok(None),
-        Err(ExploreError::Broken(law)) => return Err(Failure::usage(law.to_string())),
-    };
-    let target = graph.target(reward).map_err(|error| Failure::new(DATA, error.to_string()))?;
-    if !target.log_z.is_finite() {
-        return Err(Failure::new(BUG, format!("log Z is {} by enumeration", target.log_z)));
-    }
-    Ok(Some(Exact { graph, target }))
 }
 
 #[cfg(test)]

@@ -21,16 +21,20 @@ mod commands;
 pub mod data;
 pub mod error;
 mod experiment;
+mod files;
 mod progress;
 mod registry;
 mod run;
 mod signals;
 pub mod spec;
+mod world;
 
 use std::process::ExitCode;
 
-pub use experiment::{Experiment, FileReader};
+pub use experiment::Experiment;
+pub use files::FileReader;
 pub use registry::Registry;
+pub use world::World;
 
 /// Parses the command line, runs the command and returns the documented exit code.
 pub fn run(registry: &Registry) -> ExitCode {

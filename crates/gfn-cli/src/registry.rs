@@ -37,7 +37,7 @@ impl Registry {
             models: MODELS.to_vec(),
             objectives: OBJECTIVES.to_vec(),
             backwards: BACKWARDS.to_vec(),
-            metrics: METRICS.to_vec(),
+            metrics: [METRICS, gfn_envs::METRICS].concat(),
             devices: DEVICES.to_vec(),
         }
     }

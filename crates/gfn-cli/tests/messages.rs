@@ -243,6 +243,78 @@ snapshot!(table_with_a_nan, check_table("x,y\nAA,1\nAC,nan\nCA,3\nCC,1\n"));
 snapshot!(table_of_another_alphabet, check_table("x,y\nAA,1\nAG,2\n"));
 snapshot!(table_with_a_zero, check_table("x,y\nAA,1\nAC,0\nCA,3\nCC,1\n"));
 
+/// Runs `gfn` on a spec of two lines of graphs, with files beside it.
+fn graphs(command: &str, files: &[(&str, &str)], overrides: &[&str]) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        std::fs::write(dir.path().join(name), text).unwrap();
+    }
+    std::fs::write(dir.path().join("spec.toml"), "[env]\nkind = 'dag'\n").unwrap();
+    let mut gfn = Command::new(env!("CARGO_BIN_EXE_gfn"));
+    gfn.args([command, "spec.toml"]).current_dir(dir.path()).env("GFN_DATA", "data");
+    for change in overrides {
+        gfn.args(["-s", change]);
+    }
+    let output = gfn.output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    format!("exit {}\n{text}", output.status.code().unwrap())
+}
+
+/// ... on observations.
+fn observed(text: &str, overrides: &[&str]) -> String {
+    let overrides = [&["env.data=cells.csv"], overrides].concat();
+    graphs("check", &[("cells.csv", text)], &overrides)
+}
+
+snapshot!(observations_missing, graphs("check", &[], &["env.data=cells.csv"]));
+snapshot!(observations_in_words, observed("Raf,Mek\n26.4,13.2\n35.9,high\n", &[]));
+snapshot!(observations_with_a_gap, observed("Raf,Mek\n26.4,13.2\n35.9,NA\n", &[]));
+snapshot!(observations_that_are_constant, observed("Raf,Mek\n26.4,1\n35.9,1\n", &[]));
+snapshot!(observations_of_one_name, observed("Raf,Raf\n26.4,1\n35.9,1\n", &[]));
+snapshot!(
+    observations_of_65_nodes,
+    observed(&((0..65).map(|i| format!("V{i}")).collect::<Vec<_>>().join(",") + "\n"), &[])
+);
+snapshot!(
+    observations_of_other_nodes,
+    graphs(
+        "check",
+        &[("cells.csv", "Raf,Mek\n26.4,13.2\n35.9,16.5\n")],
+        &["env.nodes=2", "reward.kind=bge", "reward.data=cells.csv"]
+    )
+);
+snapshot!(
+    measurements_as_states,
+    observed(
+        &("Raf,Mek\n".to_owned()
+            + &(0..50).map(|i| format!("{i}.5,{}\n", i % 2)).collect::<String>()),
+        &["reward.kind=bde"]
+    )
+);
+snapshot!(
+    an_edge_required_and_forbidden,
+    graphs("check", &[], &["env.required=['A -> B']", "env.forbidden=['A -> B']"])
+);
+snapshot!(
+    required_edges_in_a_cycle,
+    graphs("check", &[], &["env.required=['A -> B', 'B -> C', 'C -> A']"])
+);
+snapshot!(graphs_of_65_nodes, graphs("check", &[], &["env.nodes=65"]));
+snapshot!(
+    local_scores_cut_off,
+    graphs(
+        "check",
+        &[("scores.jkl", "2\nRaf 2\n-10.5 0\n-9.5 1 Mek\nMek 2\n-11 0\n")],
+        &["env.data=scores.jkl", "reward.kind=local_scores"]
+    )
+);
+snapshot!(unknown_prior, graphs("check", &[], &["reward.kind=bge", "reward.prior=fare"]));
+snapshot!(
+    generated_and_given,
+    observed("Raf,Mek\n26.4,13.2\n35.9,16.5\n", &["reward.kind=bge", "reward.generate.rows=9"])
+);
+snapshot!(nothing_exact, graphs("exact", &[], &["env.nodes=15"]));
+
 /// So are tables.
 #[test]
 fn tables_from_windows_are_read() {

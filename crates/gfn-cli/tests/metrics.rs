@@ -13,7 +13,7 @@ use gfn_core::metric::{
     Column, EvalContext, METRICS, Metric, MetricContext, MetricEntry, MetricError, Observed,
 };
 use gfn_core::policy::{Direction, Policy};
-use gfn_core::registry::{Entry, EnvAxis, Kind, RewardAxis, RewardContext};
+use gfn_core::registry::{Entry, EnvAxis, EnvContext, Kind, RewardAxis, RewardContext};
 use gfn_core::{Block, Environment, KeyError, Reward, RewardError, Space, States, Streams};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -447,7 +447,7 @@ impl Kind<EnvAxis> for Hops {
     const NAME: &'static str = "hops";
     const SUMMARY: &'static str = "breaks laws";
 
-    fn build(&self, (): ()) -> Result<Box<dyn Environment>, KeyError> {
+    fn build(&self, _: EnvContext<'_>) -> Result<Box<dyn Environment>, KeyError> {
         Ok(Box::new(self.clone()))
     }
 }

@@ -74,7 +74,19 @@ pub struct EnvAxis;
 impl Axis for EnvAxis {
     const NAME: &'static str = "env";
     type Product = dyn Environment;
-    type Context<'a> = ();
+    type Context<'a> = EnvContext<'a>;
+}
+
+/// What an environment is built from.
+#[derive(Clone, Copy)]
+pub struct EnvContext<'a> {
+    /// Where data files are read from.
+    pub files: &'a dyn Files,
+}
+
+impl EnvContext<'static> {
+    /// For environments that read no files.
+    pub const NO_FILES: Self = Self { files: &NoFiles };
 }
 
 /// The `reward` axis; rewards are built for an environment.
@@ -128,6 +140,15 @@ pub trait Files {
             let message = format!("cannot read `{}`: {error}", path.display());
             KeyError { help: self.remedy(path), ..KeyError::data(key, message) }
         })
+    }
+}
+
+/// There are none.
+struct NoFiles;
+
+impl Files for NoFiles {
+    fn read(&self, _: &Path) -> std::io::Result<Vec<u8>> {
+        Err(std::io::ErrorKind::NotFound.into())
     }
 }
 

@@ -1,16 +1,21 @@
 //! Directed acyclic graphs on named nodes: start with the required edges, add one at a time, and stop
 //! anywhere. The structures of Bayesian networks (Deleu et al. 2022, arXiv:2202.13903).
 
+mod drawing;
 mod local_moves;
+mod source;
 mod spec;
+mod summary;
 mod words;
 
+pub use source::{Source, lists_scores};
+pub(crate) use spec::edge;
 pub use spec::{DagSpec, ParentSets};
 pub(crate) use words::bits;
 
 use gfn_core::proposal::Proposal;
 use gfn_core::special::ln_gamma;
-use gfn_core::{Block, Environment, KeyError, NO_TOKEN, Space};
+use gfn_core::{Block, Environment, KeyError, NO_TOKEN, Space, States};
 
 use words::spread;
 
@@ -40,11 +45,12 @@ pub struct Dag {
     /// Whether some node may not have all the parents that it is allowed.
     limited: bool,
     start: Vec<i32>,
+    source: Option<Source>,
     space: Space,
 }
 
 impl Dag {
-    /// Graphs as the settings say.
+    /// Graphs as the settings say, without looking at a file.
     ///
     /// # Errors
     /// When names or constraints are wrong, or no graph obeys them.
@@ -63,7 +69,8 @@ impl Dag {
             .related(1, true)
             .forward(&[Block::ordered("add_edge", 1), Block::stop()])
             .backward(&[Block::ordered("remove_edge", 1), Block::whole("go_on", 1)]);
-        let mut dag = Self { names, parent_sets, children, limited, start: Vec::new(), space };
+        let (start, source) = (Vec::new(), None);
+        let mut dag = Self { names, parent_sets, children, limited, start, source, space };
         let required: Vec<u64> = dag.parent_sets.iter().map(|set| set.required).collect();
         dag.start = dag.row_of(&required, false).expect("constraints leave a graph");
         Ok(dag)
@@ -72,6 +79,11 @@ impl Dag {
     /// Names of the nodes, by their numbers.
     pub fn names(&self) -> &[String] {
         &self.names
+    }
+
+    /// The file that named the nodes.
+    pub fn source(&self) -> Option<&Source> {
+        self.source.as_ref()
     }
 
     /// Number of nodes.
@@ -350,6 +362,10 @@ impl Environment for Dag {
             set.required == 0 && set.allowed.count_ones() as usize == d - 1 && set.most == d - 1
         };
         self.parent_sets.iter().all(is_free).then(|| n_dags(d))
+    }
+
+    fn artifacts(&self, objects: &States, _: &[f64]) -> Vec<(&'static str, String)> {
+        summary::Summary::new(self, objects).files()
     }
 
     fn local_moves(&self) -> Option<&dyn Proposal> {

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use gfn_core::registry::{EnvAxis, Kind};
+use gfn_core::registry::{EnvAxis, EnvContext, Kind};
 use gfn_core::space::At;
 use gfn_core::special::ln_gamma;
 use gfn_core::{Block, Environment, KeyError, Space};
@@ -32,7 +32,7 @@ impl Kind<EnvAxis> for HypergridSpec {
     const SUMMARY: &'static str = "walk a dim-dimensional grid of the given side and stop anywhere";
     const PAPER: Option<&'static str> = Some("arXiv:2106.04399");
 
-    fn build(&self, (): ()) -> Result<Box<dyn Environment>, KeyError> {
+    fn build(&self, _: EnvContext<'_>) -> Result<Box<dyn Environment>, KeyError> {
         if self.dim == 0 {
             return Err(KeyError::new("dim", "a grid needs at least one dimension")
                 .help("the papers use dim = 4"));

@@ -1,6 +1,6 @@
 //! Environments and rewards for GFlowNets, in plain Rust.
 //!
-//! One file each; [`ENVIRONMENTS`] and [`REWARDS`] are the registries that everything else
+//! One file each; [`ENVIRONMENTS`], [`REWARDS`] and [`METRICS`] are the registries that everything else
 //! (parsing, listing, documentation, contract tests) follows.
 
 #![warn(unreachable_pub, clippy::float_cmp, clippy::iter_over_hash_type)]
@@ -8,8 +8,11 @@
 pub mod bayes_net;
 pub mod dag;
 pub mod hypergrid;
+mod metric;
 pub mod reward;
 pub mod sequence;
+
+pub use metric::METRICS;
 
 use gfn_core::registry::{Entry, EnvAxis, RewardAxis};
 
@@ -27,5 +30,9 @@ pub const REWARDS: &[Entry<RewardAxis>] = &[
     Entry::of::<reward::table::TableSpec>(),
     Entry::of::<reward::hamming::HammingSpec>(),
     Entry::of::<reward::gbt::GbtSpec>(),
+    Entry::of::<reward::bayes_net::bge::BgeSpec>(),
+    Entry::of::<reward::bayes_net::bde::BdeSpec>(),
+    Entry::of::<reward::bayes_net::linear_gaussian::LinearGaussianSpec>(),
+    Entry::of::<reward::bayes_net::local_scores::LocalScoresSpec>(),
     Entry::of::<reward::command::CommandSpec>(),
 ];

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use gfn_core::registry::{EnvAxis, Kind};
+use gfn_core::registry::{EnvAxis, EnvContext, Kind};
 use gfn_core::space::At;
 use gfn_core::special::ln_gamma;
 use gfn_core::{Block, Environment, KeyError, Space};
@@ -55,7 +55,7 @@ impl Kind<EnvAxis> for SequenceSpec {
     const SUMMARY: &'static str = "strings, grown at one end, at both, or filled in any order";
     const PAPER: Option<&'static str> = Some("arXiv:2305.07170");
 
-    fn build(&self, (): ()) -> Result<Box<dyn Environment>, KeyError> {
+    fn build(&self, _: EnvContext<'_>) -> Result<Box<dyn Environment>, KeyError> {
         if self.length == 0 {
             return Err(KeyError::new("length", "a string needs at least one symbol"));
         }
@@ -115,7 +115,7 @@ impl Kind<EnvAxis> for BitSequenceSpec {
     const SUMMARY: &'static str = "bit strings of fixed length, built from words of k bits";
     const PAPER: Option<&'static str> = Some("arXiv:2310.12934");
 
-    fn build(&self, (): ()) -> Result<Box<dyn Environment>, KeyError> {
+    fn build(&self, context: EnvContext<'_>) -> Result<Box<dyn Environment>, KeyError> {
         let Self { bits, word_bits, build } = *self;
         if !(1..=16).contains(&word_bits) {
             return Err(KeyError::new("word_bits", format!("must lie in 1..=16, not {word_bits}"))
@@ -131,7 +131,7 @@ impl Kind<EnvAxis> for BitSequenceSpec {
         // Word w is its number in binary, the most significant bit first.
         let symbols = (0..1usize << word_bits).map(|w| format!("{w:0word_bits$b}")).collect();
         let words = SequenceSpec { length: bits / word_bits, min_length: None, symbols, build };
-        words.build(()).map_err(|error| KeyError { key: Some("bits".to_owned()), ..error })
+        words.build(context).map_err(|error| KeyError { key: Some("bits".to_owned()), ..error })
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use gfn_core::metropolis::{BackAndForth, Chains};
 use gfn_core::proposal::Proposal;
-use gfn_core::registry::Kind;
+use gfn_core::registry::{EnvContext, Kind};
 use gfn_core::rng::{Purpose, Streams};
 use gfn_core::sampler::Draw;
 use gfn_core::{Environment, Reward, RewardError, StateGraph, States};
@@ -86,7 +86,7 @@ impl Proposal for WithoutRatio<'_> {
 }
 
 fn sequence(spec: &str) -> Box<dyn Environment> {
-    toml::from_str::<SequenceSpec>(spec).unwrap().build(()).unwrap()
+    toml::from_str::<SequenceSpec>(spec).unwrap().build(EnvContext::NO_FILES).unwrap()
 }
 
 fn dag(spec: &str) -> Dag {
@@ -95,7 +95,7 @@ fn dag(spec: &str) -> Dag {
 
 #[test]
 fn chains_come_to_the_target() {
-    let grid = HypergridSpec { dim: 2, side: 4 }.build(()).unwrap();
+    let grid = HypergridSpec { dim: 2, side: 4 }.build(EnvContext::NO_FILES).unwrap();
     let ends = sequence("length = 3\nsymbols = ['A', 'B', 'C']");
     let variable = sequence("length = 3\nmin_length = 1\nsymbols = ['A', 'B']");
     let free = dag("nodes = 3");

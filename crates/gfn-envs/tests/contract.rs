@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use gfn_core::policy::{Direction, UniformPolicy};
-use gfn_core::registry::{Entry, EnvAxis};
+use gfn_core::registry::{Entry, EnvAxis, EnvContext};
 use gfn_core::rng::{Purpose, Streams};
 use gfn_core::sampler::{Draw, Exploration, Sampler};
 use gfn_core::space::{At, Scope};
@@ -54,7 +54,7 @@ const TRIED: usize = 30_000;
 fn build(entry: &Entry<EnvAxis>, spec: &str) -> Box<dyn Environment> {
     let table = DeTable::parse(spec).expect("TOML");
     let settings = (entry.parse)(Spanned::new(0..0, table.into_inner())).expect("settings");
-    settings.build(()).expect("an environment")
+    settings.build(EnvContext::NO_FILES).expect("an environment")
 }
 
 fn for_each(small: bool, check: impl Fn(&str, &dyn Environment)) {

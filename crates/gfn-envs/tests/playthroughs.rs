@@ -5,6 +5,7 @@ use std::fmt::{self, Display, Write};
 use std::path::{Path, PathBuf};
 
 use gfn_core::policy::UniformPolicy;
+use gfn_core::registry::EnvContext;
 use gfn_core::rng::{Purpose, Streams};
 use gfn_core::sampler::{Draw, Exploration, Sampler};
 use gfn_core::space::{Block, Scope};
@@ -171,7 +172,7 @@ fn walks_are_as_written() {
         let entry = ENVIRONMENTS.iter().find(|entry| entry.name == *kind).expect("a kind");
         let table = DeTable::parse(spec).expect("TOML");
         let settings = (entry.parse)(Spanned::new(0..0, table.into_inner())).expect("settings");
-        let env = settings.build(()).expect("an environment");
+        let env = settings.build(EnvContext::NO_FILES).expect("an environment");
         let title = format!("kind = '{kind}'\n{spec}");
         let text = playthrough(&title, &*env).unwrap();
         let path = folder().join(file).with_extension("txt");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use gfn_core::metric::{pearson, spearman};
 use gfn_core::policy::{Direction, UniformPolicy};
-use gfn_core::registry::{EnvAxis, Files, Kind, RewardAxis, RewardContext};
+use gfn_core::registry::{EnvAxis, EnvContext, Files, Kind, RewardAxis, RewardContext};
 use gfn_core::special::binomial_mean_deviation;
 use gfn_core::{Environment, KeyError, Reward, StateGraph, States};
 use gfn_envs::hypergrid::{Hypergrid, HypergridSpec};
@@ -229,7 +229,7 @@ fn bounds_enclose_log_z_and_meet_at_the_optimum() {
 }
 
 fn env_of(spec: &impl Kind<EnvAxis>) -> Arc<dyn Environment> {
-    spec.build(()).unwrap().into()
+    spec.build(EnvContext::NO_FILES).unwrap().into()
 }
 
 fn sequence() -> Arc<dyn Environment> {
@@ -561,8 +561,8 @@ fn test_objects_are_modes_with_flipped_bits() {
 #[test]
 fn bad_bit_sequences_and_modes_are_refused() {
     let env = |bits, word_bits| {
-        Kind::<EnvAxis>::build(&BitSequenceSpec { bits, word_bits, build: Build::Fill }, ())
-            .map(Arc::<dyn Environment>::from)
+        let spec = BitSequenceSpec { bits, word_bits, build: Build::Fill };
+        Kind::<EnvAxis>::build(&spec, EnvContext::NO_FILES).map(Arc::<dyn Environment>::from)
     };
     assert!(env(120, 7).err().unwrap().message.contains("not a whole number of words"));
     assert!(env(120, 0).is_err() && env(0, 8).is_err());

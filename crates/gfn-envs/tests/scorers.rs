@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use gfn_core::registry::{EnvAxis, Kind, RewardAxis, RewardContext};
+use gfn_core::registry::{EnvAxis, EnvContext, Kind, RewardAxis, RewardContext};
 use gfn_core::{Environment, KeyError, Reward, RewardError, States};
 use gfn_envs::reward::command::{CommandSpec, Format};
 use gfn_envs::reward::gbt::{GbtSpec, Trees};
@@ -15,7 +15,7 @@ use safetensors::{Dtype, tensor::TensorView};
 fn strings(length: usize, symbols: &[&str]) -> Arc<dyn Environment> {
     let symbols = symbols.iter().map(|&symbol| symbol.to_owned()).collect();
     let spec = SequenceSpec { length, symbols, ..Default::default() };
-    Kind::<EnvAxis>::build(&spec, ()).unwrap().into()
+    Kind::<EnvAxis>::build(&spec, EnvContext::NO_FILES).unwrap().into()
 }
 
 fn build(

@@ -4,6 +4,7 @@ mod check;
 mod data;
 mod describe;
 mod eval;
+mod exact;
 mod list;
 mod open;
 mod sample;
@@ -26,6 +27,7 @@ pub fn run(registry: &Registry, args: Args) -> Result<(), Failure> {
         Command::Train(train) => train::run(registry, &train),
         Command::Eval(eval) => eval::run(registry, &eval),
         Command::Sample(sample) => sample::run(registry, &sample),
+        Command::Exact(exact) => exact::run(registry, &exact),
         Command::Check(spec) => check::run(registry, &spec),
         Command::List { axis } => list::run(registry, axis.as_deref()),
         Command::Describe { what } => describe::run(registry, &what),

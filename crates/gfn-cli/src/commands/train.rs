@@ -16,7 +16,7 @@ use crate::run::checkpoint::{self, Checkpoint};
 use crate::run::directory::{RunDirectory, differences, move_aside};
 use crate::run::manifest::Manifest;
 use crate::run::metrics::{self, Clocks};
-use crate::run::samples::sample_csv;
+use crate::run::samples;
 use crate::run::table::{Table, cell, cut_back};
 use crate::signals::Stop;
 use crate::spec::Spec;
@@ -395,11 +395,13 @@ impl<'a> Session<'a> {
         values.is_some_and(|values| self.broken(&values).is_none())
     }
 
-    /// Fresh samples of the final policy, or where the chains go on to, in samples.csv.
+    /// Fresh samples of the final policy, or where the chains go on to, in samples.csv, and what they
+    /// show together.
     fn write_samples(&self) -> Result<(), Failure> {
-        let n = self.spec.eval.samples;
-        let text = sample_csv(&self.experiment, n, self.spec.eval.seed)?;
-        self.directory.write("samples.csv", text.as_bytes())
+        let samples = samples::draw(&self.experiment, self.spec.eval.samples, self.spec.eval.seed)?;
+        let mut files = vec![("samples.csv", samples::csv(&self.experiment, &samples))];
+        files.extend(samples::artifacts(&self.experiment, &samples));
+        files.iter().try_for_each(|(name, text)| self.directory.write(name, text.as_bytes()))
     }
 
     fn summary(&self) -> serde_json::Value {

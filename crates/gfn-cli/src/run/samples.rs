@@ -3,23 +3,44 @@
 use gfn_core::rng::{Purpose, Streams};
 use gfn_core::sampler::{Draw, Exploration, Sampler};
 use gfn_core::{RewardError, States};
+use serde_json::json;
 
 use super::table::line;
 use crate::Experiment;
 use crate::error::{DATA, Failure};
 
-/// Fresh samples as CSV.
-///
-/// # Errors
-/// As [`draw`].
-pub fn sample_csv(experiment: &Experiment, n: usize, seed: u64) -> Result<String, Failure> {
-    let (objects, log_reward) = draw(experiment, n, seed)?;
+/// Objects, without the way to them.
+pub struct Samples {
+    pub objects: States,
+    /// Their log R.
+    pub log_reward: Vec<f64>,
+}
+
+/// Samples as CSV.
+pub fn csv(experiment: &Experiment, samples: &Samples) -> String {
     let mut text = line(&["object", "log_reward", "reward"].map(str::to_owned));
-    for (row, log_reward) in objects.rows().zip(log_reward) {
+    for (row, log_reward) in samples.objects.rows().zip(&samples.log_reward) {
         let object = experiment.env.render(row);
         text += &line(&[object, log_reward.to_string(), log_reward.exp().to_string()]);
     }
-    Ok(text)
+    text
+}
+
+/// Samples as JSON, an object per line.
+pub fn jsonl(experiment: &Experiment, samples: &Samples) -> String {
+    let mut text = String::new();
+    for (row, log_reward) in samples.objects.rows().zip(&samples.log_reward) {
+        let object = experiment.env.render(row);
+        let reward = log_reward.exp();
+        let row = json!({ "object": object, "log_reward": log_reward, "reward": reward });
+        text += &format!("{row}\n");
+    }
+    text
+}
+
+/// What samples show together in the environment's own way, as names and texts of files.
+pub fn artifacts(experiment: &Experiment, samples: &Samples) -> Vec<(&'static str, String)> {
+    experiment.env.artifacts(&samples.objects, &samples.log_reward)
 }
 
 /// Fresh samples and their log R: of the policy; where there is none, the objects that the chains come
@@ -27,11 +48,12 @@ pub fn sample_csv(experiment: &Experiment, n: usize, seed: u64) -> Result<String
 ///
 /// # Errors
 /// When a reward cannot be computed, or chains are not past their burn-in.
-pub fn draw(experiment: &Experiment, n: usize, seed: u64) -> Result<(States, Vec<f64>), Failure> {
+pub fn draw(experiment: &Experiment, n: usize, seed: u64) -> Result<Samples, Failure> {
     let unknown = |error: RewardError| Failure::new(DATA, error.to_string());
     let trainer = &experiment.trainer;
     if !trainer.has_policy() {
         let drawn = trainer.draw_from_chains(Streams::new(seed), n).map_err(unknown)?;
+        let drawn = drawn.map(|(objects, log_reward)| Samples { objects, log_reward });
         return drawn.ok_or_else(|| {
             let step = trainer.counters().step;
             Failure::usage(format!("the chains are not past their burn-in at iteration {step}"))
@@ -54,5 +76,5 @@ pub fn draw(experiment: &Experiment, n: usize, seed: u64) -> Result<(States, Vec
         experiment.reward.log_reward(&terminals, rewards).map_err(unknown)?;
         terminals.rows().for_each(|row| objects.push(row));
     }
-    Ok((objects, log_reward))
+    Ok(Samples { objects, log_reward })
 }

@@ -204,7 +204,7 @@ impl Spec {
 
         let env = Chosen::take(&source, &mut table, &registry.environments, None)?;
         // The reward that goes with an environment has its name.
-        let default = registry.rewards.iter().find(|entry| entry.name == env.name()).copied();
+        let default = registry.rewards.iter().find(|entry| entry.answers_to(env.name())).copied();
         let reward = Chosen::take(&source, &mut table, &registry.rewards, default)?;
         let model =
             Chosen::take(&source, &mut table, &registry.models, registry.models.first().copied())?;

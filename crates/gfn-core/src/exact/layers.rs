@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use rayon::prelude::*;
 
 use crate::metric::MetricError;
-use crate::policy::{Direction, Policy, log_softmax};
+use crate::policy::{Direction, Policy, UniformPolicy, log_softmax};
 use crate::row_index::Digits;
 use crate::special::log_sum_exp;
 use crate::{BrokenLaw, Environment, Reward, RewardError, States};
@@ -68,6 +68,15 @@ impl Bits {
     }
 }
 
+/// All states, walked.
+struct Walk {
+    /// By number, the probability of passing through.
+    visits: Vec<f64>,
+    objects: Bits,
+    /// The other states.
+    expanded: Bits,
+}
+
 impl Layers {
     /// A numbering, if the environment's cells have few enough values: at most `limit` numbers.
     pub fn new(env: &dyn Environment, limit: usize) -> Option<Self> {
@@ -90,6 +99,42 @@ impl Layers {
         policy: &dyn Policy,
         reward: &dyn Reward,
     ) -> Result<(Vec<f64>, &LayeredTarget), MetricError> {
+        let Walk { mut visits, objects, .. } = self.walk_all(env, policy)?;
+        // Objects move to the front of the same memory.
+        for (i, number) in objects.iter().enumerate() {
+            visits[i] = visits[number];
+        }
+        let n = objects.iter().count();
+        visits.truncate(n);
+        visits.shrink_to_fit();
+        Ok((visits, self.target(&objects, n, reward)?))
+    }
+
+    /// Every state and object, without a policy: the number of states, the objects' numbers (see
+    /// [`write_row`](Self::write_row)) and the target, in one order.
+    ///
+    /// # Errors
+    /// As [`terminal_probs`](Self::terminal_probs).
+    pub fn survey(
+        &self,
+        env: &dyn Environment,
+        reward: &dyn Reward,
+    ) -> Result<(usize, Vec<u32>, &LayeredTarget), MetricError> {
+        let Walk { objects, expanded, visits } = self.walk_all(env, &UniformPolicy)?;
+        drop(visits);
+        let numbers: Vec<u32> = objects.iter().map(|number| number as u32).collect();
+        let n_states = numbers.len() + expanded.iter().count();
+        let target = self.target(&objects, numbers.len(), reward)?;
+        Ok((n_states, numbers, target))
+    }
+
+    /// Writes the state with this number.
+    pub fn write_row(&self, number: u32, row: &mut [i32]) {
+        self.digits.write_row(number as usize, row);
+    }
+
+    /// The probability of visiting every state, by number, layer by layer.
+    fn walk_all(&self, env: &dyn Environment, policy: &dyn Policy) -> Result<Walk, MetricError> {
         let width = self.digits.width();
         let mut visits = vec![0.0; self.digits.size()];
         let mut objects = Bits::new(self.digits.size());
@@ -141,14 +186,7 @@ impl Layers {
             drop(of_layer);
             layer = next;
         }
-        // Objects move to the front of the same memory.
-        for (i, number) in objects.iter().enumerate() {
-            visits[i] = visits[number];
-        }
-        let n = objects.iter().count();
-        visits.truncate(n);
-        visits.shrink_to_fit();
-        Ok((visits, self.target(&objects, n, reward)?))
+        Ok(Walk { visits, objects, expanded })
     }
 
     /// Writes (child, probability) of every edge out of a block of states, by chunks of rows.
@@ -224,7 +262,6 @@ impl Layers {
 mod tests {
     use super::*;
     use crate::environment::testing::Edges;
-    use crate::policy::UniformPolicy;
 
     struct Flat;
 
@@ -256,6 +293,11 @@ mod tests {
             assert!(law.contains("paths from s0 to a state have one length"), "{law}");
             assert_eq!(found, [row]);
         }
-        assert_eq!(walked(&[(0, 1), (0, 2), (1, 3), (2, 3), (2, 4)]).unwrap(), [0.75, 0.25]);
+        let edges = [(0, 1), (0, 2), (1, 3), (2, 3), (2, 4)];
+        assert_eq!(walked(&edges).unwrap(), [0.75, 0.25]);
+        let env = Edges::new(5, edges.to_vec());
+        let layers = Layers::new(&env, 100).unwrap();
+        let (n_states, objects, target) = layers.survey(&env, &Flat).unwrap();
+        assert_eq!((n_states, &objects[..], target.log_reward.len()), (5, &[3, 4][..], 2));
     }
 }

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::proposal::Proposal;
 use super::space::Space;
+use super::states::States;
 
 /// An environment that breaks a law of its contract, found out while it was walked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -102,6 +103,12 @@ pub trait Environment: Any + Send + Sync {
     /// instead of hashing it.
     fn cell_ranges(&self) -> Option<Vec<Range<i32>>> {
         None
+    }
+
+    /// What samples of a policy show together, as files beside them: names and texts. `objects` are
+    /// terminal rows, as often as they were drawn, with their log R.
+    fn artifacts(&self, _objects: &States, _log_reward: &[f64]) -> Vec<(&'static str, String)> {
+        Vec::new()
     }
 
     /// Moves from object to object that the field uses for Markov chains, if there are any.

@@ -1,5 +1,7 @@
 //! The contract of a reward, and of the modes that it defines.
 
+use std::any::Any;
+
 use crate::States;
 
 /// Why a reward could not be computed.
@@ -45,6 +47,36 @@ pub struct TargetEstimate {
     pub mean_error: f64,
 }
 
+/// What a reward knows exactly of its own target where the space is too large to enumerate.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExactTarget {
+    /// How, to be read after `by`.
+    pub method: &'static str,
+    /// ln of the number of objects with a positive reward.
+    pub log_n_objects: f64,
+    /// log Z.
+    pub log_z: f64,
+    /// E over P* of log R(x).
+    pub mean_log_reward: f64,
+    /// Entropy of P*, in nats.
+    pub entropy: f64,
+    /// Expectations over P* of other quantities, by what they are.
+    pub expectations: Vec<(&'static str, f64)>,
+    /// Probabilities under P* of what objects consist of.
+    pub marginals: Vec<Marginals>,
+}
+
+/// Probabilities for every ordered pair of named things.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Marginals {
+    /// Of what: the row's name first.
+    pub title: &'static str,
+    /// Names of rows and columns.
+    pub names: Vec<String>,
+    /// Row by row.
+    pub values: Vec<Vec<f64>>,
+}
+
 /// R(x) > 0 of terminal states, as log R(x) in nats.
 pub trait Reward: Send + Sync {
     /// Writes log R of every row of `xs` to `out` (same length): finite or -infinity, never NaN.
@@ -81,6 +113,21 @@ pub trait Reward: Send + Sync {
     /// log Z and the mean log reward of the target, where they can be estimated without
     /// enumeration.
     fn target_estimate(&self) -> Option<TargetEstimate> {
+        None
+    }
+
+    /// What is exactly known of the target, where that is possible without enumeration.
+    fn exact_target(&self) -> Option<ExactTarget> {
+        None
+    }
+
+    /// `n` independent samples of P* itself, where they can be drawn; the same for one seed.
+    fn exact_samples(&self, _n: usize, _seed: u64) -> Option<States> {
+        None
+    }
+
+    /// The reward itself, for metrics that are about its type.
+    fn as_any(&self) -> Option<&dyn Any> {
         None
     }
 

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::file_error::FileError;
-use super::graph::{MAX_NODES, bit};
+use super::graph::bit;
+use super::header::{Header, not_csv, reader_of};
 
 /// What the columns of a file hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,24 +61,9 @@ impl Table {
         kind: DataKind,
         interventions: Option<&str>,
     ) -> Result<Self, FileError> {
-        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-        let header = bytes.split(|byte| b"\r\n".contains(byte)).next().unwrap_or_default();
-        let separator = [b',', b';', b'\t', b' '].into_iter().find(|byte| header.contains(byte));
-        let mut reader = csv::ReaderBuilder::new()
-            .delimiter(separator.unwrap_or(b','))
-            .trim(csv::Trim::All)
-            .flexible(true)
-            .from_reader(bytes);
-        let headers = reader.headers().map_err(|error| not_csv(&error))?.clone();
-        let headers: Vec<&str> = headers.iter().collect();
-        check_header(&headers)?;
-        let target = interventions.map(|name| find_target(&headers, name)).transpose()?;
-        let variables: Vec<usize> = (0..headers.len()).filter(|&k| Some(k) != target).collect();
-        let names: Vec<String> = variables.iter().map(|&k| headers[k].to_owned()).collect();
-        if !(1..=MAX_NODES).contains(&names.len()) {
-            let message = format!("has {} variables; expected 1 to {MAX_NODES}", names.len());
-            return Err(FileError::new(message, "keep only the columns to learn a network of"));
-        }
+        let mut reader = reader_of(bytes);
+        let Header { headers, target, variables, names } =
+            Header::read(&mut reader, interventions)?;
         let mut texts = vec![Vec::new(); names.len()];
         let (mut numbers, mut targets) = (vec![Vec::new(); names.len()], Vec::new());
         let mut record = csv::StringRecord::new();
@@ -101,7 +87,7 @@ impl Table {
                 }
             }
             if let Some(k) = target {
-                let target = intervened(&record[k], headers[k], &names);
+                let target = intervened(&record[k], &headers[k], &names);
                 targets.push(target.map_err(|error| error.on(line))?);
             }
         }
@@ -113,6 +99,35 @@ impl Table {
         let table = Self { names, columns, interventions };
         table.check()?;
         Ok(table)
+    }
+
+    /// The names of the variables alone, whatever stands below the header.
+    ///
+    /// # Errors
+    /// When the header cannot be used.
+    pub fn names_of(bytes: &[u8], interventions: Option<&str>) -> Result<Vec<String>, FileError> {
+        Ok(Header::read(&mut reader_of(bytes), interventions)?.names)
+    }
+
+    /// The same observations with the variables in the order of `names`, which are all of them.
+    ///
+    /// # Panics
+    /// When a name is not that of a variable.
+    #[must_use]
+    pub fn in_order(self, names: &[String]) -> Self {
+        let place = |name: &String| self.names.iter().position(|known| known == name);
+        let places: Vec<usize> = names.iter().map(|name| place(name).expect("a column")).collect();
+        let moved = |old: usize| places.iter().position(|&place| place == old);
+        let columns = match &self.columns {
+            Columns::Continuous(columns) => {
+                Columns::Continuous(places.iter().map(|&k| columns[k].clone()).collect())
+            }
+            Columns::Discrete(columns) => {
+                Columns::Discrete(places.iter().map(|&k| columns[k].clone()).collect())
+            }
+        };
+        let interventions = self.interventions.iter().map(|target| target.and_then(moved));
+        Self { interventions: interventions.collect(), names: names.to_vec(), columns }
     }
 
     /// Enough rows, and every column varies.
@@ -179,36 +194,6 @@ impl Table {
     pub fn intervened_nodes(&self) -> u64 {
         self.interventions.iter().flatten().fold(0, |mask, &node| mask | bit(node))
     }
-}
-
-fn not_csv(error: &csv::Error) -> FileError {
-    FileError::new(format!("is not a CSV file: {error}"), "save it as UTF-8 text with a header")
-}
-
-fn check_header(headers: &[&str]) -> Result<(), FileError> {
-    let mut seen = BTreeSet::new();
-    for (k, &name) in headers.iter().enumerate() {
-        if name.is_empty() {
-            let message = format!("has no name for column {}", k + 1);
-            return Err(FileError::new(message, "name every column in the header").on(1));
-        }
-        if !seen.insert(name) {
-            let message = format!("has two columns named `{name}`");
-            return Err(FileError::new(message, "give every column its own name").of(name).on(1));
-        }
-    }
-    if !headers.is_empty() && headers.iter().all(|name| name.parse::<f64>().is_ok()) {
-        let message = "has numbers where the names of the columns are expected";
-        return Err(FileError::new(message, "add a header").on(1));
-    }
-    Ok(())
-}
-
-fn find_target(headers: &[&str], name: &str) -> Result<usize, FileError> {
-    headers.iter().position(|&header| header == name).ok_or_else(|| {
-        let message = format!("has no column `{name}` with the targets of interventions");
-        FileError::new(message, format!("its columns are {}", headers.join(", "))).of(name)
-    })
 }
 
 /// Refuses the usual ways to write that a value is missing.

@@ -4,5 +4,7 @@ pub mod data;
 pub mod file_error;
 pub mod generate;
 pub mod graph;
+mod header;
+pub mod named;
 pub mod posterior;
 pub mod score;

@@ -1,11 +1,14 @@
 //! What graphs may look like: names, and which parents each node must, may and cannot have.
 
-use gfn_core::registry::{EnvAxis, Kind};
+use std::path::PathBuf;
+
+use gfn_core::registry::{EnvAxis, EnvContext, Kind};
 use gfn_core::{Environment, KeyError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{ARROW, Dag, MAX_NODES, bits};
+use crate::reward::modes::is_empty;
 
 /// Nodes where neither their number nor their names are given.
 const DEFAULT_NODES: usize = 5;
@@ -19,6 +22,14 @@ pub struct DagSpec {
     /// Names of the nodes, in the order of their numbers; all different, without white space, commas
     /// and `->`. Default: A to Z, or X1, X2, … where there are more than 26.
     pub names: Vec<String>,
+    /// A file that names the nodes instead: observations, as CSV with a header, or local scores
+    /// (`.jkl`). Rewards read the rest of it where they name no file themselves.
+    #[serde(skip_serializing_if = "is_empty")]
+    pub data: PathBuf,
+    /// The column of `data` that is no node, but says which node was intervened on in each row: by its
+    /// name, or by its number counting from 1; 0 or nothing for none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub interventions: String,
     /// The most parents of a node, at least 1. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_parents: Option<usize>,
@@ -55,15 +66,26 @@ impl Kind<EnvAxis> for DagSpec {
     const NAME: &'static str = "dag";
     const SUMMARY: &'static str = "directed acyclic graphs on named nodes, edge by edge";
     const PAPER: Option<&'static str> = Some("arXiv:2202.13903");
+    const NEUTRAL_KEYS: &'static [&'static str] = &["data"];
 
-    fn build(&self, (): ()) -> Result<Box<dyn Environment>, KeyError> {
-        Ok(Box::new(Dag::new(self)?))
+    fn build(&self, context: EnvContext<'_>) -> Result<Box<dyn Environment>, KeyError> {
+        let (named, source) = self.with_names(context.files)?;
+        let dag = Dag::new(&named)?;
+        Ok(Box::new(Dag { source, ..dag }))
     }
 
     fn resolve(&self) -> toml::Table {
-        let names = self.resolved_names();
-        let resolved = Self { nodes: names.len(), names, ..self.clone() };
-        toml::Table::try_from(resolved).expect("settings serialise to TOML")
+        let table = |spec: &Self| toml::Table::try_from(spec).expect("settings serialise to TOML");
+        if self.data.as_os_str().is_empty() {
+            let names = self.resolved_names();
+            return table(&Self { nodes: names.len(), names, ..self.clone() });
+        }
+        let mut resolved = table(self);
+        if self.names.is_empty() && self.nodes == 0 {
+            // The file says them.
+            ["nodes", "names"].iter().for_each(|&key| drop(resolved.remove(key)));
+        }
+        resolved
     }
 }
 
@@ -185,8 +207,8 @@ fn node(names: &[String], key: &str, name: &str) -> Result<usize, KeyError> {
     })
 }
 
-/// The two ends of an edge of a list.
-fn edge(names: &[String], key: &str, text: &str) -> Result<(usize, usize), KeyError> {
+/// The two ends of an edge of a list, written `A -> B`.
+pub(crate) fn edge(names: &[String], key: &str, text: &str) -> Result<(usize, usize), KeyError> {
     let Some((from, to)) = text.split_once(ARROW) else {
         return Err(KeyError::new(key, format!("`{text}` is no edge"))
             .help("an edge is written \"A -> B\", from cause to effect"));

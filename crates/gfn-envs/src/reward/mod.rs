@@ -1,5 +1,6 @@
 //! Rewards, one file each, and what they share.
 
+pub mod bayes_net;
 pub mod command;
 pub mod gbt;
 pub mod hamming;

@@ -27,7 +27,7 @@ pub struct ModeSpec {
     pub radius: usize,
 }
 
-pub(super) fn is_empty(path: &Path) -> bool {
+pub(crate) fn is_empty(path: &Path) -> bool {
     path.as_os_str().is_empty()
 }
 

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use super::LocalScore;
 use crate::bayes_net::file_error::FileError;
-use crate::bayes_net::graph::{MAX_NODES, bit};
+use crate::bayes_net::graph::{MAX_NODES, bit, nodes_of};
 
 /// Scores that a file lists; sets it does not list are ruled out.
 ///
@@ -87,6 +87,23 @@ impl LocalScores {
         let sets = sets.collect::<Result<Vec<_>, _>>()?;
         let sizes = listed.iter().flatten().map(|set| set.parents.len());
         Ok(Self { max_parents: sizes.max().unwrap_or(0), names, sets })
+    }
+
+    /// The same scores with the nodes in the order of `names`, which are all of them.
+    ///
+    /// # Panics
+    /// When a name is not that of a node.
+    #[must_use]
+    pub fn in_order(mut self, names: &[String]) -> Self {
+        let place = |name: &String| names.iter().position(|other| other == name);
+        let places: Vec<usize> =
+            self.names.iter().map(|name| place(name).expect("a node")).collect();
+        let moved = |mask: u64| nodes_of(mask).fold(0, |all, node| all | bit(places[node]));
+        let mut sets = vec![HashMap::new(); names.len()];
+        for (old, &new) in self.sets.drain(..).zip(&places) {
+            sets[new] = old.into_iter().map(|(mask, score)| (moved(mask), score)).collect();
+        }
+        Self { sets, names: names.to_vec(), max_parents: self.max_parents }
     }
 
     /// Names of the nodes, in the order of the file.

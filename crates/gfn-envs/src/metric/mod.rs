@@ -1,0 +1,10 @@
+//! Metrics about particular environments, one file each.
+
+mod edges;
+mod ranking;
+mod sampled_graphs;
+
+use gfn_core::metric::MetricEntry;
+
+/// Every metric of this crate.
+pub const METRICS: &[MetricEntry] = &[edges::ENTRY];
