@@ -14,10 +14,10 @@ pub fn run(registry: &Registry, args: &Sample) -> Result<(), Failure> {
     match args.format {
         Format::Csv => print(&sample_csv(&run.experiment, args.n, args.seed)?),
         Format::Jsonl => {
-            let (objects, log_reward) = draw(&run.experiment, args.n, args.seed)?;
+            let samples = draw(&run.experiment, args.n, args.seed)?;
             let mut text = String::new();
-            for (row, log_reward) in objects.rows().zip(log_reward) {
-                let object = run.experiment.env.render(row);
+            for (i, log_reward) in samples.log_reward.iter().enumerate() {
+                let object = run.experiment.env.render(samples.terminal(i));
                 let row = json!({
                     "object": object,
                     "log_reward": log_reward,
