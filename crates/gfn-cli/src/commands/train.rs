@@ -395,7 +395,7 @@ impl<'a> Session<'a> {
         values.is_some_and(|values| self.broken(&values).is_none())
     }
 
-    /// Fresh samples of the final policy, or where the chains go on to, in samples.csv.
+    /// Fresh samples of the final policy, in samples.csv.
     fn write_samples(&self) -> Result<(), Failure> {
         let n = self.spec.eval.samples;
         let text = sample_csv(&self.experiment, n, self.spec.eval.seed)?;
