@@ -80,9 +80,8 @@ def sequences(name, settings, gfn, gfnx, rewards=None):
     )
 
 
-# Until gfn has the modified objective, the nearest that it has; then kind = "mdb" and
-# target_every = 1000.
-MDB = 'kind = "db"'
+
+MDB = 'kind = "mdb"\ntarget_every = 1000'
 DAG = f"""
 [env]
 kind = "dag"

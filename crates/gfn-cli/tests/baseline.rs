@@ -110,7 +110,8 @@ fn cell(cells: &[(String, f64)], name: &str) -> f64 {
 
 /// Objects where the chains go from here.
 fn draw(experiment: &Experiment, n: usize, seed: u64) -> Option<(States, Vec<f64>)> {
-    experiment.trainer.draw_from_chains(Streams::new(seed), n).unwrap()
+    let samples = experiment.trainer.draw_from_chains(Streams::new(seed), n).unwrap()?;
+    Some((samples.terminals(), samples.log_reward))
 }
 
 fn steps(experiment: &mut Experiment, n: u64) {

@@ -13,7 +13,7 @@ use crate::policy::UniformPolicy;
 use crate::proposal::Proposal;
 use crate::rng::{Purpose, Streams};
 use crate::sampler::{Draw, Exploration};
-use crate::{Environment, KeyError, RewardError, States, Trajectories};
+use crate::{Environment, KeyError, RewardError, Trajectories};
 
 /// How chains move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,7 +186,8 @@ impl Trainer {
     }
 
     /// `n` objects where the chains go from here with other random numbers, iteration by iteration,
-    /// and log R of each. None before they have begun and burn-in is over, and where there are none.
+    /// without the way to them and with log R. None before the end of burn-in, and where there are no
+    /// chains.
     ///
     /// # Errors
     /// When the reward of some object is not known.
@@ -194,25 +195,25 @@ impl Trainer {
         &self,
         streams: Streams,
         n: usize,
-    ) -> Result<Option<(States, Vec<f64>)>, RewardError> {
+    ) -> Result<Option<Trajectories>, RewardError> {
         let settings = self.chain_settings();
         let settings = settings.filter(|settings| self.counters.step >= settings.burn_in);
         let Some((settings, mut chains)) = settings.zip(self.walk.chains.clone()) else {
             return Ok(None);
         };
-        let (mut objects, mut log_reward) = (States::new(chains.objects().width()), Vec::new());
+        let mut samples = Trajectories::new(chains.objects().width());
         for iteration in 0.. {
-            let n = chains.log_reward().len().min(n - objects.len());
+            let n = chains.log_reward().len().min(n - samples.len());
             if n == 0 {
                 break;
             }
             let step = iteration * settings.thin;
             let draw = Draw { streams, purpose: Purpose::Sample, step };
             settings.advance(&mut chains, &self.parts.context, draw)?;
-            objects.push(chains.objects().cells(0..n));
-            log_reward.extend_from_slice(&chains.log_reward()[..n]);
+            (0..n).for_each(|i| samples.push(chains.objects().row(i), &[], &[]));
+            samples.log_reward.extend_from_slice(&chains.log_reward()[..n]);
         }
-        Ok(Some((objects, log_reward)))
+        Ok(Some(samples))
     }
 
     /// What a checkpoint holds of the chains: nothing where there are none.
