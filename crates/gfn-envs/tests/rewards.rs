@@ -561,8 +561,11 @@ fn test_objects_are_modes_with_flipped_bits() {
 #[test]
 fn bad_bit_sequences_and_modes_are_refused() {
     let env = |bits, word_bits| {
-        let spec = BitSequenceSpec { bits, word_bits, build: Build::Fill };
-        Kind::<EnvAxis>::build(&spec, EnvContext::NO_FILES).map(Arc::<dyn Environment>::from)
+        Kind::<EnvAxis>::build(
+            &BitSequenceSpec { bits, word_bits, build: Build::Fill },
+            EnvContext::NO_FILES,
+        )
+        .map(Arc::<dyn Environment>::from)
     };
     assert!(env(120, 7).err().unwrap().message.contains("not a whole number of words"));
     assert!(env(120, 0).is_err() && env(0, 8).is_err());

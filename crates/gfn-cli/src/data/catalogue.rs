@@ -201,6 +201,25 @@ pub const CATALOGUE: &[DataFile] = &[
          `gfn data import bitseq_tests_42 TESTS.txt`",
     ),
     DataFile {
+        name: "sachs",
+        file: "sachs_observational.csv",
+        title: "853 observations of 11 proteins and phospholipids in single cells",
+        licence: "MIT",
+        citation: "Sachs et al., Causal protein-signaling networks derived from multiparameter \
+                   single-cell data, Science 308, 2005",
+        bytes: Some(44_426),
+        sha256: Some("f979eea48aa7faeb9a27919593e3ee6d600aa93de997c570ee4d9be02a7e8a16"),
+        sources: &[
+            "https://raw.githubusercontent.com/niupuhua1234/Sub-EB/main/gfn-subeb/data_dag/\
+             sachs.data.txt",
+            "https://raw.githubusercontent.com/niupuhua1234/Sub-EB/\
+             2c3e6f89e148b0d2500812e1653f64d132ccb3c0/gfn-subeb/data_dag/sachs.data.txt",
+        ],
+        source_bytes: None,
+        convert: Convert::Spaces,
+        note: "",
+    },
+    DataFile {
         name: "pho4",
         file: "pho4.csv",
         title: "binding scores of PHO4 for all DNA strings of length 10 (TFBind10)",

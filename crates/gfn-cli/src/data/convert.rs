@@ -20,6 +20,8 @@ pub enum Convert {
     DnaModes,
     /// A pickled list or array of 159 strings of 6 blocks, to the column `blocks`.
     BlockModes,
+    /// A text table whose fields are separated by white space, to commas.
+    Spaces,
 }
 
 const LETTERS: [char; 4] = ['A', 'C', 'G', 'T'];
@@ -37,6 +39,12 @@ impl Convert {
         let text = match self {
             Self::AsIs => return Ok(source.to_vec()),
             Self::Six6 => six6(source)?,
+            Self::Spaces => {
+                let text = std::str::from_utf8(source).map_err(|_| "is not text".to_owned())?;
+                let fields = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(",");
+                let lines = text.lines().filter(|line| !line.trim().is_empty());
+                lines.map(|line| fields(line) + "\n").collect()
+            }
             Self::Qm9Pickle => qm9(source)?,
             Self::DnaModes => {
                 let letter = |x: u32| LETTERS[x as usize];

@@ -192,3 +192,20 @@ fn hashes_and_sizes_are_right() {
         }
     }
 }
+
+/// The text table that the converted one was made of, with either kind of line ends.
+#[test]
+#[cfg_attr(not(reference_data), ignore = "needs the reference data")]
+fn sachs_is_imported_as_published() {
+    let table = read("sachs_observational.csv");
+    let dir = tempfile::tempdir().unwrap();
+    let entry = data::find("sachs").unwrap();
+    for source in [table.replace(',', "\t"), table.replace(',', " ").replace('\n', "\r\n")] {
+        assert_eq!(Convert::Spaces.apply(source.as_bytes()).unwrap(), table.as_bytes());
+        let file = dir.path().join("sachs.data.txt");
+        std::fs::write(&file, source).unwrap();
+        let other = tempfile::tempdir().unwrap();
+        let imported = data::import(entry, &file, other.path()).unwrap();
+        assert!(std::fs::read_to_string(imported.path()).unwrap() == table);
+    }
+}

@@ -73,12 +73,14 @@ pub fn dag(bytes: &[u8], names: &[String]) -> Result<Vec<u64>, FileError> {
     } else {
         for (i, row) in matrix(bytes, names)?.iter().enumerate() {
             for (j, &number) in row.iter().enumerate() {
-                if number != 0.0 && number != 1.0 {
+                let numbers = [0.0f64, 1.0];
+                let known = numbers.iter().position(|known| known.total_cmp(&number).is_eq());
+                let Some(edge) = known else {
                     let (i, j) = (&names[i], &names[j]);
                     let message = format!("has {number} for {i} -> {j}, where 0 or 1 is expected");
                     return Err(FileError::new(message, MATRIX));
-                }
-                parents[j] |= u64::from(number > 0.0) << i;
+                };
+                parents[j] |= (edge as u64) << i;
             }
         }
     }
@@ -112,7 +114,6 @@ fn check_all(names: &[String], count: impl Fn(usize) -> usize) -> Result<(), Fil
 }
 
 #[cfg(test)]
-#[expect(clippy::float_cmp, reason = "numbers as written")]
 mod tests {
     use super::*;
 

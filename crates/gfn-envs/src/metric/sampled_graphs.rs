@@ -222,7 +222,7 @@ mod tests {
                 *counts.entry(graph).or_insert(0) += 1;
             }
             let values = SampledGraphs::of(&counts, d).measure(Some(reward));
-            let get = |name| value(&values, name).unwrap();
+            let get = |name: &str| value(&values, name).unwrap();
             let floor = get("edge_rmse_floor");
             assert!((1e-4..4e-3).contains(&floor), "{floor}");
             assert!((0.5..1.6).contains(&(get("edge_rmse") / floor)), "{}", get("edge_rmse"));

@@ -80,7 +80,6 @@ impl Kind<RewardAxis> for LinearGaussianSpec {
     const NAME: &'static str = "linear_gaussian";
     const SUMMARY: &'static str =
         "linear-Gaussian score with known noise: posterior of DAGs given numbers";
-    const PAPER: Option<&'static str> = Some("arXiv:2202.13903");
     const NEUTRAL_KEYS: &'static [&'static str] = &["data", "edge_probabilities", "truth"];
 
     fn build(&self, context: RewardContext<'_>) -> Result<Box<dyn Reward>, KeyError> {
