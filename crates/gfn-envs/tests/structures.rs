@@ -7,8 +7,9 @@ use std::sync::Arc;
 use gfn_core::metric::{EvalContext, MetricContext};
 use gfn_core::policy::UniformPolicy;
 use gfn_core::registry::{EnvContext, Files, RewardContext};
+use gfn_core::sampler::{Draw, Exploration, Sampler};
 use gfn_core::special::log_sum_exp;
-use gfn_core::{Environment, KeyError, Reward, StateGraph, States, Streams};
+use gfn_core::{Environment, KeyError, Purpose, Reward, StateGraph, States, Streams};
 use gfn_envs::dag::Dag;
 use gfn_envs::reward::bayes_net::NetworkReward;
 use gfn_envs::{ENVIRONMENTS, METRICS, REWARDS};
@@ -102,6 +103,20 @@ fn golden_scores_and_partition_functions() {
             assert!((reward.log_partition().unwrap() - known.unwrap()).abs() < 1e-9);
         }
     }
+}
+
+/// Rewards of the states of trajectories, one after the other, are those of each state alone.
+#[test]
+fn rewards_along_trajectories_are_rewards() {
+    let (env, reward) = world("kind = 'dag'\nnodes = 7\nmax_parents = 3", "kind = 'bge'");
+    let draw = Draw { streams: Streams::new(5), purpose: Purpose::Test, step: 0 };
+    let walks = Sampler::default().forward(&*env, &UniformPolicy, Exploration::NONE, draw, 200);
+    assert!(walks.states.len() > 1500, "several chunks: {}", walks.states.len());
+    let mut along = vec![f64::NAN; walks.states.len()];
+    reward.log_reward_along(&walks.states, &mut along).unwrap();
+    assert_eq!(along, log_reward(&*reward, &walks.states));
+    let distinct: std::collections::HashSet<u64> = along.iter().map(|r| r.to_bits()).collect();
+    assert!(distinct.len() > 500);
 }
 
 /// With everything that enters the score: the recursion is enumeration of what the environment builds.

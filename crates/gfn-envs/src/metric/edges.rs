@@ -197,9 +197,16 @@ impl Metric for Edges {
         }
     }
 
+    fn needs_policy(&self) -> bool {
+        false
+    }
+
     fn evaluate(&mut self, eval: &EvalContext<'_>) -> Result<Vec<Option<f64>>, MetricError> {
         let Some(dag) = graphs(&*self.context.env) else { return Ok(vec![None; names().len()]) };
         let samples = eval.samples()?;
+        if samples.is_empty() {
+            return Ok(vec![None; names().len()]);
+        }
         let mut counts = BTreeMap::new();
         for i in 0..samples.len() {
             let graph: Vec<u64> = dag.parents_of(samples.terminal(i)).collect();

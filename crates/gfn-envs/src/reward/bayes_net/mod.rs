@@ -118,6 +118,25 @@ impl NetworkReward {
         let parents = self.dag.parents_of(row).enumerate();
         parents.map(|(node, parents)| self.modular.relative(node, parents)).sum()
     }
+
+    /// log R of rows that mostly differ from the row before by the parents of one node: only that
+    /// node's part is looked up. Their sum is taken anew, so that results are those of
+    /// [`Self::log_reward_of`] to the bit.
+    fn log_rewards_along<'a>(&self, rows: impl Iterator<Item = &'a [i32]>, out: &mut [f64]) {
+        let mut before: Vec<(u64, f64)> = Vec::new();
+        for (row, out) in rows.zip(out) {
+            let first = before.is_empty();
+            *out = 0.0;
+            for (node, parents) in self.dag.parents_of(row).enumerate() {
+                if first {
+                    before.push((parents, self.modular.relative(node, parents)));
+                } else if before[node].0 != parents {
+                    before[node] = (parents, self.modular.relative(node, parents));
+                }
+                *out += before[node].1;
+            }
+        }
+    }
 }
 
 impl Reward for NetworkReward {
@@ -131,6 +150,13 @@ impl Reward for NetworkReward {
             ..=CHUNK => of_chunk((0, out)),
             _ => out.par_chunks_mut(CHUNK).enumerate().for_each(of_chunk),
         }
+        Ok(())
+    }
+
+    fn log_reward_along(&self, xs: &States, out: &mut [f64]) -> Result<(), RewardError> {
+        out.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, out)| {
+            self.log_rewards_along((chunk * CHUNK..xs.len()).map(|i| xs.row(i)), out);
+        });
         Ok(())
     }
 
