@@ -80,7 +80,6 @@ def sequences(name, settings, gfn, gfnx, rewards=None):
     )
 
 
-
 MDB = 'kind = "mdb"\ntarget_every = 1000'
 DAG = f"""
 [env]
