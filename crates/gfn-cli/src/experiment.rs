@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use gfn_core::backward::BackwardContext;
 use gfn_core::exact::Exact;
-use gfn_core::learn::{Components, Plan, Trainer};
+
+use gfn_core::learn::{Components, Plan, Trainer, check_stops};
 use gfn_core::metric::{Column, EvalContext, MetricContext, TestSet};
 use gfn_core::{Environment, Layers, Purpose, Reward, States, Streams};
 use gfn_models::network::NetworkContext;
@@ -45,6 +46,7 @@ impl Experiment {
         if let Some(chains) = objective.chains() {
             chains.check(&*env, spec.train.n_steps()).map_err(at("objective"))?;
         }
+        check_stops(&*env, &*objective).map_err(at("objective"))?;
         let plan = Plan::new(&*env, &*objective, &*backward).map_err(|error| {
             let (objective, strategy) = (spec.objective.name(), spec.backward.name());
             let message = format!("{objective} with {strategy}: {}", error.message);

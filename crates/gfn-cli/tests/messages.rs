@@ -89,6 +89,25 @@ snapshot!(
     check(SPEC.as_bytes(), &["objective.kind=mh", "objective.burn_in=10"])
 );
 snapshot!(
+    chains_that_go_back_too_far,
+    check(SPEC.as_bytes(), &["objective.kind=mh", "objective.steps_back=1000"])
+);
+snapshot!(
+    balance_of_rewards_where_objects_end_by_themselves,
+    check(
+        b"[env]\nkind = \"bit_sequence\"\n[reward]\nkind = \"hamming\"\n\
+          [objective]\nkind = \"mdb\"\n",
+        &[]
+    )
+);
+snapshot!(
+    too_many_subsets,
+    check(
+        SPEC.as_bytes(),
+        &["eval.metrics=[\"fcs\"]", "eval.settings={fcs={subsets=10_000_000_000}}"]
+    )
+);
+snapshot!(
     chains_without_proposals,
     check(SPEC.as_bytes(), &["objective.kind=mh", "objective.thin=0"])
 );

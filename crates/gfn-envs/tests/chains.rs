@@ -49,7 +49,7 @@ fn deviation(env: &dyn Environment, proposal: &dyn Proposal, steps: u64) -> f64 
     let target = graph.target(&Scattered(env)).unwrap();
     let reward = Known(&graph, &target.log_reward);
     let draw = |step| Draw { streams: Streams::new(11), purpose: Purpose::Chain, step };
-    let mut chains = Chains::start(env, &reward, draw(0), CHAINS).unwrap();
+    let (mut chains, _) = Chains::start(env, &reward, draw(0), CHAINS).unwrap();
     for step in 1..=steps {
         chains.advance(env, &reward, proposal, draw(step)).unwrap();
     }

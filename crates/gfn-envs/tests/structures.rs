@@ -307,6 +307,8 @@ fn bad_input_is_refused() {
         ("cut.jkl", "2\nx 2\n-1 0\n-2 1 y\ny 1\n"),
         ("none.jkl", "2\nx 1\n-1 1 y\ny 1\n-1 1 x\n"),
         ("loop.csv", "from,to\nx,y\ny,x\n"),
+        ("zeros.csv", "x,y\n0.0,2\n-0.0,1\n0.0,3\n"),
+        ("never.csv", "y,x\n0.5,0.5\n0,0.5\n"),
     ];
     let data = "kind = 'dag'\ndata = 'data.csv'";
     for (env, reward, is_data, part) in [
@@ -331,6 +333,9 @@ fn bad_input_is_refused() {
             "2 edges are expected, of 1 pairs",
         ),
         (data, "kind = 'bge'\ntruth = 'loop.csv'", true, "form a cycle"),
+        ("kind = 'dag'\ndata = 'zeros.csv'", "kind = 'bge'", true, "same value in all rows"),
+        (data, "kind = 'bge'\nedge_probabilities = 'never.csv'", true, "has 0 for x -> y"),
+        ("kind = 'dag'", "kind = 'bge'\ngenerate = { rows = 9_000_000_000_000 }", false, "rows"),
         (data, "kind = 'bge'\ntrue_edges = ['x -> q']", false, "no node is called `q`"),
         (data, "kind = 'bge'\ninterventions = 'y'", false, "env.interventions"),
         ("kind = 'dag'", "kind = 'bge'\ngenerate = { rows = 1 }", false, "1 rows"),

@@ -14,7 +14,7 @@ use crate::network::{NetworkContext, ParamInit};
 /// token, which stands for the whole, then one for each slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layer {
-    /// For each state, W x with x the sparse one-hot code of all observed cells.
+    /// For each state, max(W x + b, 0) with x the sparse one-hot code of all observed cells.
     Sum {
         /// Number of features.
         size: usize,
@@ -144,7 +144,11 @@ impl LayerList {
     }
 
     /// Adds a layer whose parameters belong to one group; returns the number of its value.
+    ///
+    /// # Panics
+    /// When a head has been read: parameters are numbered in the order of layers, then heads.
     pub fn push_of(&mut self, group: &str, name: impl Into<String>, layer: Layer) -> usize {
+        assert!(self.heads.is_empty(), "layers come before heads");
         let of = |value: usize| self.layers[value].size;
         let size = match layer {
             Layer::Sum { size } | Layer::Embed { size } | Layer::Linear { size, .. } => size,

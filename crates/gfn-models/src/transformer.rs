@@ -71,7 +71,7 @@ const MAX_TOKENS: usize = 1024;
 impl Kind<ModelAxis> for TransformerSpec {
     const NAME: &'static str = "transformer";
     const SUMMARY: &'static str =
-        "transformer encoder over observed tokens, heads on a first token";
+        "transformer encoder over slots and their relations, heads on the tokens they belong to";
 
     fn build(&self, context: NetworkContext) -> Result<Box<LayerList>, KeyError> {
         check_space(&context.space)?;

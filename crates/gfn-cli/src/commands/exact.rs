@@ -62,6 +62,13 @@ impl Report {
         if let Some(target) = reward.exact_target() {
             return Self::by_reward(env, reward, target);
         }
+        if !reward.may_enumerate() {
+            let message = "nothing is exactly known of this target: this reward is not asked for all \
+                           objects, and knows no sum over them";
+            return Err(Failure::usage(message).help(
+                "reward.enumerate = true, where the kind has it and the environment is small",
+            ));
+        }
         let failure = Failure::usage(format!(
             "nothing is exactly known of this target: the environment has more than \
              eval.max_states = {} states, and the reward knows no sum over them",

@@ -48,8 +48,8 @@ pub fn draw(experiment: &Experiment, n: usize, seed: u64) -> Result<Trajectories
         let drawn = drawn.map_err(|error| Failure::new(DATA, error.to_string()))?;
         return drawn.ok_or_else(|| {
             let step = trainer.counters().step;
-            Failure::usage(format!("the chains are not past their burn-in at iteration {step}"))
-                .help("train on, or choose a later checkpoint with --checkpoint")
+            Failure::usage(format!("the chains show no object yet at iteration {step}"))
+                .help("train on, or choose a checkpoint after objective.burn_in with --checkpoint")
         });
     }
     // In blocks, so that memory does not grow with n times the length of a trajectory.

@@ -9,10 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::trainer::{Report, TrainError, Trainer};
 use crate::metric::{MetricContext, Observed};
 use crate::metropolis::{BackAndForth, Chains};
-use crate::policy::UniformPolicy;
 use crate::proposal::Proposal;
 use crate::rng::{Purpose, Streams};
-use crate::sampler::{Draw, Exploration};
+use crate::sampler::Draw;
 use crate::{Environment, KeyError, RewardError, Trajectories};
 
 /// How chains move.
@@ -45,6 +44,14 @@ impl ChainSettings {
         if self.moves == Moves::Local && env.local_moves().is_none() {
             return Err(KeyError::new("proposal", "this environment has no local moves")
                 .help("back_and_forth works in any environment"));
+        }
+        if let Moves::BackAndForth(Some(steps)) = self.moves
+            && steps > env.space().max_len
+        {
+            let longest = env.space().max_len;
+            let message = format!("{steps} actions, where no trajectory has more than {longest}");
+            return Err(KeyError::new("steps_back", message)
+                .help("leave the key out for the length of the longest trajectory"));
         }
         if self.burn_in >= n_steps {
             let message = format!(
@@ -157,11 +164,11 @@ impl Trainer {
         let mut chains = match &self.walk.chains {
             Some(chains) => chains.clone(),
             None => {
-                let (env, none, n) = (&*context.env, Exploration::NONE, self.settings.batch);
-                let walks = self.sampler.forward(env, &UniformPolicy, none, draw(0), n);
+                let (env, n) = (&*context.env, self.settings.batch);
+                let (chains, steps) = Chains::start(env, &*context.reward, draw(0), n)?;
                 counters.reward_calls += n as u64;
-                counters.env_steps += walks.n_transitions() as u64;
-                Chains::at(walks.terminals(), &*context.reward)?
+                counters.env_steps += steps as u64;
+                chains
             }
         };
         let first = draw(1 + step * settings.thin);

@@ -137,7 +137,8 @@ impl ActionsTaken {
 /// What a loss may read of a head that has been evaluated.
 #[derive(Clone, Debug)]
 pub enum Readout {
-    /// The log-probability of each action taken: the log-softmax over the legal actions.
+    /// The log-probability of each action taken: the log-softmax over the legal actions, or what a model
+    /// that decides on stopping first makes of them.
     LogProb(Arc<ActionsTaken>),
     /// The number of each action taken, as it is.
     Taken(Arc<ActionsTaken>),

@@ -17,7 +17,7 @@ pub mod update;
 pub mod view;
 
 pub use chains::{ChainSettings, Moves};
-pub use plan::{Plan, Planned};
+pub use plan::{Plan, Planned, check_stops};
 pub use policy::EnginePolicy;
 pub use replay::{Buffer, Drawn};
 pub use settings::{Algorithm, EngineKind, OptimizerSettings, TrainSettings};

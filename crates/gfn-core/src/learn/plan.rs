@@ -53,9 +53,6 @@ impl Plan {
         objective: &dyn Objective,
         backward: &dyn BackwardStrategy,
     ) -> Result<Self, KeyError> {
-        if objective.stops_anywhere() {
-            check_stops(env)?;
-        }
         let pb = backward.source();
         if objective.chains().is_some() {
             return Self::without_policy(backward);
@@ -168,15 +165,29 @@ impl Plan {
     }
 }
 
-/// Refuses environments where some state cannot be finished by an action of its own.
-fn check_stops(env: &dyn Environment) -> Result<(), KeyError> {
-    let (example, space) = (example(env), env.space());
+/// Refuses environments where some state cannot be finished by an action of its own, or objects are
+/// finished otherwise, if the objective asks for it.
+///
+/// # Errors
+/// When it does.
+pub fn check_stops(env: &dyn Environment, objective: &dyn Objective) -> Result<(), KeyError> {
+    if !objective.stops_anywhere() {
+        return Ok(());
+    }
+    let draw = Draw { streams: Streams::new(0), purpose: Purpose::Test, step: 1 };
+    let mut sampler = Sampler::default();
+    let walks = sampler.forward(env, &UniformPolicy, Exploration::NONE, draw, 32);
+    let space = env.space();
     let mut legal = vec![false; space.n_actions];
-    let mut can_stop = |row: &[i32]| {
-        env.legal(row, &mut legal);
-        !legal.contains(&true) || space.stop().is_some_and(|stop| legal[stop])
+    let mut can_stop = |i: usize| {
+        walks.rows(i).all(|state| {
+            env.legal(walks.states.row(state), &mut legal);
+            state + 1 == walks.rows(i).end || space.stop().is_some_and(|stop| legal[stop])
+        })
     };
-    if example.states.rows().all(&mut can_stop) {
+    let stops =
+        |i: usize| walks.transitions(i).last().map(|t| walks.actions[t] as usize) == space.stop();
+    if (0..walks.len()).all(|i| can_stop(i) && stops(i)) {
         return Ok(());
     }
     Err(KeyError::new(
@@ -186,7 +197,7 @@ fn check_stops(env: &dyn Environment) -> Result<(), KeyError> {
     )
     .help(
         "use it where objects can stop anywhere (hypergrid, dag, sequence with min_length = 0), or \
-           choose db",
+         choose db",
     ))
 }
 
@@ -199,12 +210,13 @@ pub(super) fn pb_of(strategy: &dyn BackwardStrategy) -> PbOf<'_> {
     PbOf { fixed: if network { None } else { Some(Box::new(fixed)) }, network }
 }
 
-/// Two trajectories of the uniform policy, with rewards of 1.
+/// Two trajectories of the uniform policy, with rewards of 1, also along them.
 fn example(env: &dyn Environment) -> Trajectories {
     let draw = Draw { streams: Streams::new(0), purpose: Purpose::Test, step: 0 };
     let mut sampler = Sampler::default();
     let mut trajectories = sampler.forward(env, &UniformPolicy, Exploration::NONE, draw, 2);
     trajectories.log_reward = vec![0.0; 2];
+    trajectories.log_reward_along = vec![0.0; trajectories.states.len()];
     trajectories
 }
 

@@ -198,34 +198,35 @@ impl Trainer {
         match self.parts.objective.log_z() {
             LogZ::None => None,
             LogZ::Parameter(head) => parameter(&*self.engine, head),
-            LogZ::Initial(head) => {
-                let (rows, values) = (Rows::new(states), Values::Current);
-                let pass = self.engine.evaluate(env, &rows, &[head], values, None);
-                let read = self.engine.read(pass, head, &super::engine::Readout::Scalar);
-                self.engine.forget();
-                Some(read[0])
-            }
+            LogZ::Initial(head) => Some(self.scalar_at(states, head)),
             LogZ::SoftValue(head, tau) => {
                 let (logits, legal) = self.logits_at(&states, head);
                 let legal = logits.iter().zip(&legal).filter(|(_, legal)| **legal);
                 let logits: Vec<f64> = legal.map(|(&logit, _)| f64::from(logit)).collect();
                 Some(tau * log_sum_exp(logits.iter().copied()))
             }
-            LogZ::Stopping(head) => {
+            LogZ::Stopping(head, min) => {
                 let (logits, legal) = self.logits_at(&states, head);
                 let mut log_probs = vec![0.0; legal.len()];
                 log_softmax(&logits, &legal, &mut log_probs);
                 let stop = env.space().stop()?;
-                Some(self.log_reward_of_finished(&start)? - log_probs[stop])
+                Some(self.log_reward_of_finished(&start, min)? - log_probs[stop])
             }
-            LogZ::ForwardLooking(head) => {
-                let (rows, values) = (Rows::new(states), Values::Current);
-                let pass = self.engine.evaluate(env, &rows, &[head], values, None);
-                let read = self.engine.read(pass, head, &super::engine::Readout::Scalar);
-                self.engine.forget();
-                Some(read[0] + self.log_reward_of_finished(&start)?)
+            LogZ::ForwardLooking(head, min) => {
+                let scalar = self.scalar_at(states, head);
+                Some(scalar + self.log_reward_of_finished(&start, min)?)
             }
         }
+    }
+
+    /// A scalar of one state.
+    fn scalar_at(&mut self, state: States, head: Head) -> f64 {
+        let env = &*self.parts.context.env;
+        let (rows, values) = (Rows::new(state), Values::Current);
+        let pass = self.engine.evaluate(env, &rows, &[head], values, None);
+        let read = self.engine.read(pass, head, &super::engine::Readout::Scalar);
+        self.engine.forget();
+        read[0]
     }
 
     /// What a head gives the actions of one state, and which of them are legal.
@@ -239,8 +240,8 @@ impl Trainer {
         (logits, legal)
     }
 
-    /// log R of a state as if it were finished there, if its reward is known.
-    fn log_reward_of_finished(&self, state: &[i32]) -> Option<f64> {
+    /// log R of a state as if it were finished there, raised to `min`, if its reward is known.
+    fn log_reward_of_finished(&self, state: &[i32], min: Option<f64>) -> Option<f64> {
         let env = self.parts.env();
         let mut row = state.to_vec();
         env.step(&mut row, env.space().stop()?);
@@ -248,7 +249,7 @@ impl Trainer {
         finished.push(&row);
         let mut log_reward = [0.0];
         self.parts.reward().log_reward(&finished, &mut log_reward).ok()?;
-        Some(log_reward[0])
+        Some(log_reward[0].max(min.unwrap_or(f64::NEG_INFINITY)))
     }
 
     /// log R of every state along trajectories as if it were finished there.
@@ -262,14 +263,19 @@ impl Trainer {
         Ok(along)
     }
 
-    /// Computes these rewards, if some loss reads them.
-    fn add_rewards_along(&mut self, trajectories: &mut Trajectories) -> Result<(), RewardError> {
+    /// Computes the rewards of objects, and those along trajectories if some loss reads them: every
+    /// state is then asked for once. Returns how many were asked for.
+    fn add_rewards(&self, trajectories: &mut Trajectories) -> Result<u64, RewardError> {
         if self.parts.plan.along() {
             trajectories.log_reward_along = self.reward_along(trajectories)?;
-            // Those of objects have been counted.
-            self.counters.reward_calls += trajectories.n_transitions() as u64;
+            let of_object = |i| trajectories.log_reward_along[trajectories.rows(i).end - 1];
+            trajectories.log_reward = (0..trajectories.len()).map(of_object).collect();
+            return Ok(trajectories.states.len() as u64);
         }
-        Ok(())
+        trajectories.log_reward = vec![0.0; trajectories.len()];
+        let terminals = trajectories.terminals();
+        self.parts.reward().log_reward(&terminals, &mut trajectories.log_reward)?;
+        Ok(trajectories.len() as u64)
     }
 
     /// Runs one iteration.
@@ -347,15 +353,9 @@ impl Trainer {
             self.sampler.rollout(env, &mut policies, exploration, draw, n, network_pb);
         rollout.recording = Some(recording);
         let trajectories = &mut rollout.trajectories;
-        trajectories.log_reward = vec![0.0; trajectories.len()];
-        let terminals = trajectories.terminals();
-        self.parts.context.reward.log_reward(&terminals, &mut trajectories.log_reward)?;
-        let mut trajectories = std::mem::take(&mut rollout.trajectories);
-        self.add_rewards_along(&mut trajectories)?;
+        self.counters.reward_calls += self.add_rewards(trajectories)?;
         self.counters.trajectories += trajectories.len() as u64;
-        self.counters.reward_calls += trajectories.len() as u64;
         self.counters.env_steps += trajectories.n_transitions() as u64;
-        rollout.trajectories = trajectories;
         Ok(rollout)
     }
 
@@ -420,8 +420,8 @@ impl Trainer {
             }
         };
         drop(pb);
-        if trajectories.log_reward_along.is_empty() {
-            self.add_rewards_along(&mut trajectories)?;
+        if self.parts.plan.along() && trajectories.log_reward_along.is_empty() {
+            self.counters.reward_calls += self.add_rewards(&mut trajectories)?;
         }
         Ok(Some(Batch::of_trajectories(self.parts.env(), &self.parts.pb(), trajectories)))
     }

@@ -337,16 +337,16 @@ impl<'a, 't> BatchView<'a, 't> {
         self.tape.constant(self.batch.terminal.iter().map(at).collect())
     }
 
-    /// log R of an end of every transition as if it were finished there. `[m]`.
+    /// log R of an end of every transition as if it were finished there, raised to `min`. `[m]`.
     ///
     /// Only where some action finishes every state that is not terminal, see
     /// [`Objective::stops_anywhere`](crate::objective::Objective::stops_anywhere).
-    pub fn log_reward_along(&self, end: End) -> Var<'t> {
+    pub fn log_reward_along(&self, end: End, min: Option<f64>) -> Var<'t> {
         self.record.along.set(true);
-        let mut along = self.batch.log_reward_along(end);
-        // Nothing is known while it is being found out what a loss reads.
-        along.resize(self.batch.len(), 0.0);
-        self.tape.constant(along)
+        let along = self.batch.log_reward_along(end);
+        assert_eq!(along.len(), self.batch.len(), "rewards along trajectories have been computed");
+        let min = min.unwrap_or(f64::NEG_INFINITY);
+        self.tape.constant(along.into_iter().map(|log_reward| log_reward.max(min)).collect())
     }
 
     fn note_raw(&self, head: Head) {

@@ -37,6 +37,9 @@ impl LogProbEstimate {
     }
 }
 
+/// Bytes that trajectories may take at a time, with the masks of all their steps.
+const MEMORY: usize = 256 << 20;
+
 /// Estimates log P_T of each row of `objects` from `n` backward trajectories each, at least 1.
 pub fn estimate_log_probs(
     eval: &EvalContext<'_>,
@@ -45,18 +48,27 @@ pub fn estimate_log_probs(
 ) -> Vec<LogProbEstimate> {
     let env = &*eval.fixed.env;
     let n = n.max(1);
-    let mut repeated = States::with_capacity(objects.width(), objects.len() * n);
-    for row in objects.rows() {
-        for _ in 0..n {
-            repeated.push(row);
+    let per_trajectory = env.space().max_len * (env.space().n_actions + 8 * env.space().width);
+    let at_once = (MEMORY / (n * per_trajectory).max(1)).max(1);
+    let draw =
+        Draw { streams: eval.streams, purpose: Purpose::BackwardEvaluation, step: eval.step };
+    let mut sampler = Sampler::default();
+    let mut estimates = Vec::with_capacity(objects.len());
+    while estimates.len() < objects.len() {
+        let first = estimates.len();
+        let block = first..objects.len().min(first + at_once);
+        let mut repeated = States::with_capacity(objects.width(), block.len() * n);
+        for object in block {
+            (0..n).for_each(|_| {
+                repeated.push(objects.row(object));
+            });
         }
+        let trajectories = sampler.backward_from(env, eval.policy(), draw, &repeated, first * n);
+        let (log_pf, log_pb) = eval.log_probs_of(&trajectories);
+        let log_weights: Vec<f64> = log_pf.iter().zip(&log_pb).map(|(pf, pb)| pf - pb).collect();
+        estimates.extend(log_weights.chunks_exact(n).map(LogProbEstimate::of));
     }
-    let (streams, step) = (eval.streams, eval.step);
-    let draw = Draw { streams, purpose: Purpose::BackwardEvaluation, step };
-    let trajectories = Sampler::default().backward(env, eval.policy(), draw, &repeated);
-    let (log_pf, log_pb) = eval.log_probs_of(&trajectories);
-    let log_weights: Vec<f64> = log_pf.iter().zip(&log_pb).map(|(pf, pb)| pf - pb).collect();
-    log_weights.chunks_exact(n).map(LogProbEstimate::of).collect()
+    estimates
 }
 
 #[cfg(test)]

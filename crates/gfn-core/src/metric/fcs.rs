@@ -24,9 +24,19 @@ pub(super) const ENTRY: MetricEntry = MetricEntry {
                 return Err(KeyError::new("settings", message));
             }
         }
+        for (key, value) in [("subsets", settings.subsets), ("size", settings.size)] {
+            if value > MOST {
+                let message =
+                    format!("of the metric `fcs`: `{key}` must be at most {MOST}, not {value}");
+                return Err(KeyError::new("settings", message));
+            }
+        }
         Ok(Box::new(Fcs { context: context.clone(), settings, drawn: None }))
     },
 };
+
+/// Subsets, and objects of one.
+const MOST: usize = 1 << 16;
 
 struct Fcs {
     context: MetricContext,
@@ -164,7 +174,7 @@ impl Metric for Fcs {
                 "1",
                 Better::Neither,
                 "standard error of that mean by the choice of subsets, which is the same at every \
-                 evaluation; empty for a single subset",
+                 evaluation where the objects are; empty for a single subset",
             ),
         ]
     }

@@ -24,6 +24,9 @@ use crate::registry::Kind;
 pub struct ForwardLooking {
     /// Penalty of the residual.
     pub penalty: Penalty,
+    /// Lower clip of log R in the loss; none by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_reward_min: Option<f64>,
 }
 
 impl Kind<ObjectiveAxis> for ForwardLooking {
@@ -33,14 +36,15 @@ impl Kind<ObjectiveAxis> for ForwardLooking {
     const PAPER: Option<&'static str> = Some("arXiv:2302.01687");
 
     fn build(&self, (): ()) -> Result<Box<dyn Objective>, KeyError> {
-        check_residual(self.penalty, None)?;
+        check_residual(self.penalty, self.log_reward_min)?;
         Ok(Box::new(self.clone()))
     }
 }
 
 impl Loss for ForwardLooking {
     fn loss<'t>(&self, batch: &BatchView<'_, 't>) -> Var<'t> {
-        let [reward, next] = [End::From, End::To].map(|end| batch.log_reward_along(end));
+        let along = |end| batch.log_reward_along(end, self.log_reward_min);
+        let [reward, next] = [End::From, End::To].map(along);
         let zero = batch.constant(vec![0.0; batch.batch.len()]);
         let forward = batch.from(Head::FLOW) + reward + batch.log_pf();
         let backward = batch.unless_at_end(batch.to(Head::FLOW), zero) + next + batch.log_pb();
@@ -54,7 +58,7 @@ impl Objective for ForwardLooking {
     }
 
     fn log_z(&self) -> LogZ {
-        LogZ::ForwardLooking(Head::FLOW)
+        LogZ::ForwardLooking(Head::FLOW, self.log_reward_min)
     }
 
     fn stops_anywhere(&self) -> bool {

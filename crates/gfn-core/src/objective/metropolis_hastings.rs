@@ -15,7 +15,8 @@ use crate::registry::Kind;
 ///
 /// The chains start where trajectories of uniform actions end. An iteration makes `thin` proposals for
 /// each of them and shows metrics where they are then. `trajectories` counts these objects,
-/// `reward_calls` the rewards of all objects proposed, `env_steps` the actions walked to propose them.
+/// `reward_calls` the rewards of all objects proposed that differ from where the chain is,
+/// `env_steps` the actions walked to propose them.
 /// Metrics of fresh samples get the last `eval.samples` objects after burn-in (fewer early on), which
 /// are correlated, as those of `eval.window` are. Of the table train, `trajectories`, `batch` and
 /// `log_every` have a meaning; the backward strategy must be one without training, and is not used.

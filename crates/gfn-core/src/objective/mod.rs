@@ -41,10 +41,10 @@ pub enum LogZ {
     Initial(Head),
     /// `tau` log Σ exp over the actions at s0 of what a head of P_F's kind gives them.
     SoftValue(Head, f64),
-    /// log R(s0) − log P_F(stop | s0).
-    Stopping(Head),
-    /// A scalar of s0, to which log R(s0) is added.
-    ForwardLooking(Head),
+    /// log R(s0) − log P_F(stop | s0), with log R raised to a minimum if there is one.
+    Stopping(Head, Option<f64>),
+    /// A scalar of s0, to which log R(s0) is added, raised to a minimum if there is one.
+    ForwardLooking(Head, Option<f64>),
     /// The objective does not learn log Z.
     None,
 }
@@ -118,9 +118,14 @@ fn check_residual(penalty: Penalty, log_reward_min: Option<f64>) -> Result<(), K
     }
 }
 
-/// Checks the sizes of a replay buffer and of what is drawn from it.
-fn check_replay(batch: usize, capacity: usize) -> Result<(), KeyError> {
+/// Checks the sizes of a replay buffer and of what is drawn from it, and how often.
+fn check_replay(batch: usize, capacity: usize, updates: usize) -> Result<(), KeyError> {
     const MOST: usize = 1 << 24;
+    for (key, value) in [("replay_batch", batch), ("updates", updates)] {
+        if value == 0 {
+            return Err(KeyError::new(key, "must be at least 1"));
+        }
+    }
     for (key, value) in [("replay_batch", batch), ("replay_capacity", capacity)] {
         if value > MOST {
             return Err(KeyError::new(key, format!("must not exceed {MOST}")));

@@ -24,6 +24,9 @@ use crate::registry::Kind;
 pub struct ModifiedDb {
     /// Penalty of the residual.
     pub penalty: Penalty,
+    /// Lower clip of log R in the loss; none by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_reward_min: Option<f64>,
     /// The target copy is set to the online values every so many iterations; 0: there is none.
     pub target_every: u64,
     /// Transitions that the replay buffer keeps; 0 trains on the current trajectories alone.
@@ -40,6 +43,7 @@ impl Default for ModifiedDb {
     fn default() -> Self {
         Self {
             penalty: Penalty::Squared,
+            log_reward_min: None,
             target_every: 0,
             replay_capacity: 0,
             replay_batch: 256,
@@ -58,20 +62,16 @@ impl Kind<ObjectiveAxis> for ModifiedDb {
     const PAPER: Option<&'static str> = Some("arXiv:2202.13903");
 
     fn build(&self, (): ()) -> Result<Box<dyn Objective>, KeyError> {
-        check_residual(self.penalty, None)?;
-        for (key, value) in [("replay_batch", self.replay_batch), ("updates", self.updates)] {
-            if value == 0 {
-                return Err(KeyError::new(key, "must be at least 1"));
-            }
-        }
-        super::check_replay(self.replay_batch, self.replay_capacity)?;
+        check_residual(self.penalty, self.log_reward_min)?;
+        super::check_replay(self.replay_batch, self.replay_capacity, self.updates)?;
         Ok(Box::new(self.clone()))
     }
 }
 
 impl Loss for ModifiedDb {
     fn loss<'t>(&self, batch: &BatchView<'_, 't>) -> Var<'t> {
-        let [reward, next] = [End::From, End::To].map(|end| batch.log_reward_along(end));
+        let along = |end| batch.log_reward_along(end, self.log_reward_min);
+        let [reward, next] = [End::From, End::To].map(along);
         let stop_next = match self.target_every {
             0 => batch.next_log_pf_of_stop(),
             _ => batch.copy(TARGET).next_log_pf_of_stop(),
@@ -96,7 +96,7 @@ impl Objective for ModifiedDb {
     }
 
     fn log_z(&self) -> LogZ {
-        LogZ::Stopping(Head::FORWARD)
+        LogZ::Stopping(Head::FORWARD, self.log_reward_min)
     }
 
     fn stops_anywhere(&self) -> bool {

@@ -86,12 +86,7 @@ impl Kind<ObjectiveAxis> for SoftDqn {
                 return Err(KeyError::new(key, format!("must be finite and {sign} 0")));
             }
         }
-        for (key, value) in [("replay_batch", self.replay_batch), ("updates", self.updates)] {
-            if value == 0 {
-                return Err(KeyError::new(key, "must be at least 1"));
-            }
-        }
-        super::check_replay(self.replay_batch, self.replay_capacity)?;
+        super::check_replay(self.replay_batch, self.replay_capacity, self.updates)?;
         Ok(Box::new(self.clone()))
     }
 }

@@ -126,7 +126,8 @@ struct Proposed {
 }
 
 impl Chains {
-    /// `n` chains that start where trajectories of uniform actions end, one stream each.
+    /// `n` chains that start where trajectories of uniform actions end, one stream each; with the
+    /// number of these actions.
     ///
     /// # Errors
     /// When the reward of some object is not known.
@@ -135,9 +136,9 @@ impl Chains {
         reward: &dyn Reward,
         draw: Draw,
         n: usize,
-    ) -> Result<Self, RewardError> {
+    ) -> Result<(Self, usize), RewardError> {
         let walks = Sampler::default().forward(env, &UniformPolicy, Exploration::NONE, draw, n);
-        Self::at(walks.terminals(), reward)
+        Ok((Self::at(walks.terminals(), reward)?, walks.n_transitions()))
     }
 
     /// Chains that start at given objects.
@@ -344,7 +345,7 @@ mod tests {
     fn chains_continue_to_the_same_objects() {
         let (env, proposal) = (world(), BackAndForth { most: 3 });
         let run = |interrupt: bool| {
-            let mut chains = Chains::start(&env, &Growing, draw(0), 50).unwrap();
+            let (mut chains, _) = Chains::start(&env, &Growing, draw(0), 50).unwrap();
             for step in 1..20 {
                 let before = chains.objects().clone();
                 let advance = chains.advance(&env, &Growing, &proposal, draw(step)).unwrap();
@@ -379,7 +380,7 @@ mod tests {
             }
         }
         let (env, proposal) = (world(), BackAndForth { most: 3 });
-        let mut chains = Chains::start(&env, &OnlySix, draw(0), 200).unwrap();
+        let (mut chains, _) = Chains::start(&env, &OnlySix, draw(0), 200).unwrap();
         let at_six = |chains: &Chains| chains.objects().rows().filter(|row| row[0] == 6).count();
         let mut before = at_six(&chains);
         assert!(before < 150);
@@ -400,7 +401,7 @@ mod tests {
             }
         }
         let (env, proposal) = (world(), BackAndForth { most: 3 });
-        let mut chains = Chains::start(&env, &Growing, draw(0), 20).unwrap();
+        let (mut chains, _) = Chains::start(&env, &Growing, draw(0), 20).unwrap();
         let before = chains.clone();
         assert!(chains.advance(&env, &Fails, &proposal, draw(1)).is_err());
         assert_eq!(chains, before);

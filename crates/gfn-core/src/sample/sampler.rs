@@ -154,10 +154,22 @@ impl Sampler {
         draw: Draw,
         terminals: &States,
     ) -> Trajectories {
+        self.backward_from(env, policy, draw, terminals, 0)
+    }
+
+    /// The same for terminals that are numbered from `first`: those of many, some at a time.
+    pub fn backward_from(
+        &mut self,
+        env: &dyn Environment,
+        policy: &dyn Policy,
+        draw: Draw,
+        terminals: &States,
+        first: usize,
+    ) -> Trajectories {
         let exploration = Exploration::NONE;
         let walking = Walking { env, direction: Direction::Backward, exploration, draw };
         self.parts.resize_with(self.parts.len().max(1), Walkers::default);
-        self.parts[0].walk(walking, policy, terminals, 0, false);
+        self.parts[0].walk(walking, policy, terminals, first, false);
         self.collect(walking, 1)
     }
 

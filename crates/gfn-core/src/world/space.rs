@@ -89,7 +89,7 @@ pub struct Relation {
 ///   cell per pair if there is a `relation`: `slots` times `slots` of them if it is ordered, else the
 ///   pairs i < j in their order. A cell holds a value from 0 on, or [`NO_TOKEN`].
 /// * *Actions* are numbered block by block, place by place; all blocks of a direction share one
-///   softmax over the legal ones.
+///   softmax over the legal ones, unless a model decides on stopping first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Space {
     /// Cells per state row.

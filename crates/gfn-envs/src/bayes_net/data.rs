@@ -138,8 +138,9 @@ impl Table {
         }
         let constant = |v: usize| match &self.columns {
             Columns::Continuous(columns) => {
-                let first = columns[v][0].to_bits();
-                columns[v].iter().all(|value| value.to_bits() == first)
+                let [low, high] = [f64::min, f64::max]
+                    .map(|of| columns[v].iter().copied().reduce(of).unwrap_or_default());
+                low >= high
             }
             Columns::Discrete(columns) => columns[v].states.len() < 2,
         };

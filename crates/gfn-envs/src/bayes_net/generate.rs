@@ -201,10 +201,11 @@ pub fn discrete(
 }
 
 fn check_rows(n_rows: usize) -> Result<(), KeyError> {
-    if n_rows >= 2 {
+    const MOST: usize = 1_000_000;
+    if (2..=MOST).contains(&n_rows) {
         return Ok(());
     }
-    Err(KeyError::new("n_rows", format!("{n_rows} rows; expected at least 2")))
+    Err(KeyError::new("n_rows", format!("{n_rows} rows; expected 2 to {MOST}")))
 }
 
 /// A standard normal number, by Marsaglia's polar method.

@@ -57,7 +57,11 @@ fn check_header(headers: &[String]) -> Result<(), FileError> {
     for (k, name) in headers.iter().enumerate() {
         if name.is_empty() {
             let message = format!("has no name for column {}", k + 1);
-            return Err(FileError::new(message, "name every column in the header").on(1));
+            return Err(FileError::new(
+                message,
+                "name every column in the header; if it counts rows, leave it out",
+            )
+            .on(1));
         }
         if !seen.insert(name.as_str()) {
             let message = format!("has two columns named `{name}`");
@@ -66,7 +70,7 @@ fn check_header(headers: &[String]) -> Result<(), FileError> {
     }
     if !headers.is_empty() && headers.iter().all(|name| name.parse::<f64>().is_ok()) {
         let message = "has numbers where the names of the columns are expected";
-        return Err(FileError::new(message, "add a header").on(1));
+        return Err(FileError::new(message, "add a header with names that are no numbers").on(1));
     }
     Ok(())
 }

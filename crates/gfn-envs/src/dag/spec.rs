@@ -107,8 +107,11 @@ impl DagSpec {
         let key = if self.names.is_empty() { "nodes" } else { "names" };
         if n > MAX_NODES || n == 1 {
             let message = format!("a graph has from 2 to {MAX_NODES} nodes, not {n}");
-            return Err(KeyError::new(key, message)
-                .help("sets of nodes are words of 64 bits; leave variables out, or group them"));
+            let help = match n {
+                1 => "a network needs two variables",
+                _ => "sets of nodes are words of 64 bits; leave variables out, or group them",
+            };
+            return Err(KeyError::new(key, message).help(help));
         }
         if self.nodes != 0 && self.nodes != n {
             let message = format!("there are {n} names for {} nodes", self.nodes);
@@ -116,10 +119,11 @@ impl DagSpec {
                 .help("leave env.nodes out where env.names is given"));
         }
         for (i, name) in self.names.iter().enumerate() {
+            let number = i + 1;
             let breaks = |c: char| c.is_whitespace() || c == ',';
             if name.is_empty() || name.contains(breaks) || name.contains(ARROW) {
                 let message = format!(
-                    "name {i}, `{name}`, is empty, or contains white space, a comma or `->`"
+                    "name {number}, `{name}`, is empty, or contains white space, a comma or `->`"
                 );
                 return Err(KeyError::new("names", message)
                     .help("names stand in edges, `A->B`, and in tables separated by commas"));

@@ -28,15 +28,20 @@ impl SampledGraphs {
         let mut graphs = Vec::with_capacity(counts.len());
         for (graph, &count) in counts {
             let share = count as f64 / n;
+            // Whole numbers, so that equal frequencies are equal to the bit.
+            let count = count as f64;
             let (above, blanket) = (ancestors(graph), markov_blankets(graph));
             for (matrix, masks) in
                 [(&mut edges, graph), (&mut paths, &above), (&mut blankets, &blanket)]
             {
                 for (j, &mask) in masks.iter().enumerate() {
-                    nodes_of(mask).for_each(|i| matrix[i][j] += share);
+                    nodes_of(mask).for_each(|i| matrix[i][j] += count);
                 }
             }
             graphs.push((graph.clone(), cpdag(graph), share));
+        }
+        for cell in [&mut edges, &mut paths, &mut blankets].into_iter().flatten().flatten() {
+            *cell /= n;
         }
         Self { n, edges, paths, blankets, graphs }
     }
@@ -138,7 +143,9 @@ fn scored(edges: &Matrix, truth: &[u64], diagonal: bool) -> Vec<(f64, bool)> {
     let d = truth.len();
     let cells = (0..d * d).map(|cell| (cell / d, cell % d));
     let kept = cells.filter(|(i, j)| diagonal || i != j);
-    kept.map(|(i, j)| (edges[i][j], truth[j] & bit(i) != 0)).collect()
+    // Exact probabilities that are equal differ by rounding.
+    let score = |p: f64| (p * 1e9).round();
+    kept.map(|(i, j)| (score(edges[i][j]), truth[j] & bit(i) != 0)).collect()
 }
 
 #[cfg(test)]
@@ -163,6 +170,23 @@ mod tests {
         let built: Result<_, KeyError> =
             spec.build(RewardContext { env: &env, files: EnvContext::NO_FILES.files });
         built.unwrap()
+    }
+
+    /// Three tenths are three tenths, in one graph three times or in three graphs: of A -> B, true and in
+    /// one, and C -> A, false and in three, neither comes first.
+    #[test]
+    fn equal_frequencies_tie() {
+        let reward = reward("nodes = 3", "true_edges = ['A -> B']\nexact_limit = 0");
+        let reward = reward.as_any().unwrap().downcast_ref::<NetworkReward>();
+        let counts = BTreeMap::from([
+            (vec![0, 0b001, 0], 3),
+            (vec![0b100, 0, 0], 1),
+            (vec![0b100, 0b100, 0], 1),
+            (vec![0b110, 0, 0], 1),
+            (vec![0, 0, 0], 4),
+        ]);
+        let values = SampledGraphs::of(&counts, 3).measure(reward);
+        assert_eq!(value(&values, "auroc"), Some(4.5 / 5.0));
     }
 
     /// Three graphs on A, B, C out of four samples, by hand; the truth is A -> B -> C.

@@ -36,6 +36,9 @@ use super::score::modular::Modular;
 
 /// The most nodes that a [`Posterior`] is computed for: 3.5e9 terms.
 pub const MAX_EXACT_NODES: usize = 20;
+/// Beyond this range of log rewards, in nats, exponents of two might not fit into 32 bits with room for
+/// sums and differences.
+const MAX_RANGE: f64 = 1e8;
 
 /// The exact posterior exp(log R(G)) / Z over the DAGs that a [`Modular`] allows.
 pub struct Posterior {
@@ -131,6 +134,19 @@ impl Posterior {
             (0..sets).into_par_iter().map(|index| local(j, spread(index, j))).collect()
         };
         let locals: Vec<Vec<f64>> = (0..d).map(column).collect();
+        let largest = |locals: &Vec<f64>| {
+            let finite = locals.iter().filter(|local| **local != f64::NEG_INFINITY);
+            let size = |local: &f64| if local.is_nan() { f64::INFINITY } else { local.abs() };
+            finite.map(size).fold(0.0, f64::max)
+        };
+        let range: f64 = locals.iter().map(largest).sum();
+        if range > MAX_RANGE {
+            let message =
+                format!("scores differ by {range:.1e} nats, too much for an exact posterior");
+            return Err(
+                KeyError::part(message).help("standardise the data, or choose a smaller beta")
+            );
+        }
         let sums: Vec<Vec<Wide>> = locals.par_iter().map(|locals| subset_sums(locals)).collect();
         let (rest, alone) = recursion::sweep(&sums);
         if !rest[0].is_positive() {
@@ -299,6 +315,16 @@ mod tests {
     }
 
     /// Robinson's recurrence (1973), in numbers that hold them.
+    /// Exponents of two that would not fit are not computed with.
+    #[test]
+    fn enormous_scores_have_no_exact_posterior() {
+        for (spread, known) in [(1e6, true), (1e9, false), (1e300, false), (f64::NAN, false)] {
+            let score = Arc::new(Random { d: 3, spread, holes: false });
+            let posterior = Posterior::new(&Modular::of(score).unwrap(), LIMIT);
+            assert_eq!(posterior.is_ok(), known, "{spread}");
+        }
+    }
+
     #[test]
     fn numbers_of_dags() {
         struct Zero(usize);

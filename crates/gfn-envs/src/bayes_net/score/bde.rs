@@ -62,6 +62,10 @@ impl LocalScore for Bde {
             }
         }
         let (r, values) = &self.columns[node];
+        // No more than rows times states, whatever the number of configurations.
+        if n_codes > rows.len() as u64 {
+            n_codes = renumber(&mut codes);
+        }
         let mut counts = vec![0u32; n_codes as usize * r];
         for (&code, &row) in codes.iter().zip(rows) {
             counts[code as usize * r + values[row] as usize] += 1;

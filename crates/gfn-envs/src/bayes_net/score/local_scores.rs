@@ -51,6 +51,11 @@ fn parse<T: FromStr>(text: Option<&&str>, what: &str, line: u64) -> Result<T, Fi
     })
 }
 
+/// What GOBNILP says about a file, and no node whose name begins so.
+fn is_meta(line: &str) -> bool {
+    line.split_whitespace().next() == Some("META")
+}
+
 impl LocalScores {
     /// Reads the text of a file.
     ///
@@ -59,8 +64,7 @@ impl LocalScores {
     /// parents that are no nodes, names or sets that occur twice, nodes without any set.
     pub fn parse(text: &str) -> Result<Self, FileError> {
         let text = text.trim_start_matches('\u{feff}');
-        let counts =
-            |line: &str| !(line.is_empty() || line.starts_with('#') || line.starts_with("META"));
+        let counts = |line: &str| !(line.is_empty() || line.starts_with('#') || is_meta(line));
         let lines = (1..).zip(text.lines().map(str::trim)).filter(|(_, line)| counts(line));
         let mut lines = Lines { lines, last: 0 };
         let (line, fields) = lines.next("the number of nodes")?;

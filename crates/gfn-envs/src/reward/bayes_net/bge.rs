@@ -37,7 +37,8 @@ pub struct BgeSpec {
     /// `{ edge_penalty = factor per edge }`.
     pub prior: PriorSpec,
     /// Prior probabilities of single edges: a CSV matrix whose row i has those of i -> j, with names in
-    /// the header. One half says nothing, 0 forbids.
+    /// the header. Between 0 and 1: one half says nothing, and what cannot or must be is a matter of
+    /// `env.forbidden` and `env.required`.
     #[serde(skip_serializing_if = "is_empty")]
     pub edge_probabilities: PathBuf,
     /// Inverse temperature of the posterior.

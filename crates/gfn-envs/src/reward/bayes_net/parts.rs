@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::bayes_net::data::Table;
-use crate::bayes_net::graph::all_nodes;
+use crate::bayes_net::graph::{all_nodes, nodes_of};
 use crate::bayes_net::posterior::MAX_EXACT_NODES;
 use crate::bayes_net::score::LocalScore;
 use crate::bayes_net::score::modular::{Constraints, Modular};
@@ -184,7 +184,8 @@ impl Parts<'_> {
             PriorSpec::ErdosRenyi(edges) => {
                 let pairs = d * (d - 1) / 2;
                 let message = format!("{edges} edges are expected, of {pairs} pairs of nodes");
-                KeyError::new("prior", message).help(format!("give a number from 0 to {pairs}"))
+                KeyError::new("prior", message)
+                    .help(format!("give a number above 0 and below {pairs}"))
             }
             _ => KeyError { key: Some("prior".to_owned()), ..error },
         })?;
@@ -195,7 +196,9 @@ impl Parts<'_> {
                 let key = "edge_probabilities";
                 let bytes = plain_lines(context.files.read_for(key, path)?);
                 let matrix = named::matrix(&bytes, dag.names());
-                Some(EdgePrior::new(&matrix.map_err(|error| error.for_key(key, path))?)?)
+                let matrix = matrix.map_err(|error| error.for_key(key, path))?;
+                self.check_probabilities(&matrix, dag)?;
+                Some(EdgePrior::new(&matrix)?)
             }
         };
         let sets = dag.parent_sets();
@@ -206,6 +209,27 @@ impl Parts<'_> {
             max_parents: sets.iter().map(|set| set.most).max().filter(|_| limited),
         };
         Modular::new(score, prior, edges, self.beta, constraints)
+    }
+
+    /// Probabilities of the edges that the environment adds must be above 0, and below 1.
+    fn check_probabilities(&self, matrix: &[Vec<f64>], dag: &Dag) -> Result<(), KeyError> {
+        for (j, set) in dag.parent_sets().iter().enumerate() {
+            for i in nodes_of(set.allowed) {
+                let p = matrix[i][j];
+                if p > 0.0 && p < 1.0 {
+                    continue;
+                }
+                let edge = format!("{} -> {}", dag.names()[i], dag.names()[j]);
+                let path = self.edge_probabilities.display();
+                let message = format!("`{path}` has {p} for {edge}, which is not between 0 and 1");
+                let help = format!(
+                    "write 0.5 for an edge that cannot or must be, and add \"{edge}\" to \
+                     env.forbidden or env.required"
+                );
+                return Err(KeyError::data("edge_probabilities", message).help(help));
+            }
+        }
+        Ok(())
     }
 
     /// The true graph, as far as the spec says it.

@@ -55,8 +55,10 @@ pub(super) fn forward(
     for (head, asked) in list.heads.iter().zip(asked) {
         wanted[head.value] |= asked;
     }
-    for value in (0..wanted.len()).rev().filter(|&value| wanted[value]).collect::<Vec<_>>() {
-        mark(list, value, &mut wanted);
+    for value in (0..wanted.len()).rev() {
+        if wanted[value] {
+            inputs(list, value).into_iter().flatten().for_each(|input| wanted[input] = true);
+        }
     }
     // Values of states have one sequence of `n` tokens, those of tokens n sequences.
     let mut values: Vec<Option<Tensor<3>>> = Vec::with_capacity(list.layers.len());
@@ -94,20 +96,15 @@ pub(super) fn forward(
     heads(list, params, &values, observed.n, asked)
 }
 
-/// Marks what a value is computed from.
-fn mark(list: &LayerList, value: usize, wanted: &mut [bool]) {
-    let inputs = match list.layers[value].layer {
+/// What a value is computed from: earlier ones.
+fn inputs(list: &LayerList, value: usize) -> [Option<usize>; 2] {
+    match list.layers[value].layer {
         Layer::Sum { .. } | Layer::Embed { .. } => [None; 2],
         Layer::Linear { input, .. }
         | Layer::Norm { input }
         | Layer::Attention { input, .. }
         | Layer::Drop { input, .. } => [Some(input), None],
         Layer::Add { left, right } => [Some(left), Some(right)],
-    };
-    for input in inputs.into_iter().flatten() {
-        if !std::mem::replace(&mut wanted[input], true) {
-            mark(list, input, wanted);
-        }
     }
 }
 

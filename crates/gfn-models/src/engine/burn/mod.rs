@@ -2,7 +2,7 @@
 
 mod layers;
 
-use burn::tensor::activation::{log_softmax, relu};
+use burn::tensor::activation::log_softmax;
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 use gfn_core::learn::engine::{
     ActionsTaken, Ask, Engine, NamedTensor, ParamInfo, Pass, Readout, Recording, Rows, Upstream,
@@ -112,7 +112,9 @@ impl Burn {
                 let choice = |i: usize| f32::from(u8::from(is_choice(of.legal_at(i), stop)));
                 let z = output.clone().select(0, rows(of)).narrow(1, stop, 1).reshape([m]);
                 let x = z * upload(sign);
-                let softplus = relu(x.clone()) + (x.abs().neg().exp() + 1.0).log();
+                // log(1 + exp x), with its derivative also at 0.
+                let pair = Tensor::cat(vec![x.reshape([m, 1]), Tensor::zeros([m, 1], &device)], 1);
+                let softplus = log_softmax(pair, 1).narrow(1, 1, 1).reshape([m]).neg();
                 let mut others = (**of).clone();
                 others.legal.chunks_exact_mut(of.n_actions).for_each(|legal| legal[stop] = false);
                 let chosen = log_softmax(masked(output, &others), 1).gather(1, taken(of));

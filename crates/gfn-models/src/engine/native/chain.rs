@@ -1,5 +1,5 @@
-//! Networks over states by hand: a sparse first layer, rectified layers on it, one merged output layer, no
-//! allocation per pass.
+//! Networks over states by hand: a sparse first layer, rectified layers on it, one merged output layer, in
+//! kept buffers.
 //!
 //! This is faster than a layer after another: weights are packed for products, rectifying and biases
 //! are part of them, all heads of a trunk are one product, and gradients are summed by parameter.

@@ -200,7 +200,7 @@ impl TokenNetwork {
         self.numbering.t
     }
 
-    /// Tokens that attention looks at beside those of a state: its rows by relation.
+    /// The sizes of a layer of attention.
     fn attention(&self, step: &Step, heads: usize) -> Attention {
         let relations = self.list.context.n_relations();
         Attention { t: self.t(), heads, size: step.size / heads, relations }

@@ -84,6 +84,12 @@ impl Numbering {
         position * self.n_codes + code
     }
 
+    /// Whether a slot has no features.
+    fn is_empty(&self, ids: &[i32], slot: usize) -> bool {
+        let n = self.features.len();
+        ids[slot * n..][..n].iter().all(|&id| id < 0)
+    }
+
     /// The features of a slot as one number, 0 if it has none.
     fn code(&self, ids: &[i32], slot: usize) -> usize {
         let first = slot * self.features.len();
@@ -144,7 +150,7 @@ impl<'a> Rows<'a> {
             for slot in 0..t - 1 {
                 let code = numbering.code(ids, slot);
                 let number = self.number_of(numbering, state, slot + 1, code, apart);
-                self.add_token(number, reads.has(code == 0));
+                self.add_token(number, reads.has(numbering.is_empty(ids, slot)));
             }
             self.read_before.push(self.read.len() as i32);
         }
