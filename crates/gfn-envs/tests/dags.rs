@@ -305,22 +305,22 @@ fn bad_specs_are_told_why() {
         (
             "names = ['a', '']",
             "names",
-            "name 1, ``, is empty, or contains white space, a comma or `->`",
+            "name 2, ``, is empty, or contains white space, a comma or `->`",
         ),
         (
             "names = ['a', 'b c']",
             "names",
-            "name 1, `b c`, is empty, or contains white space, a comma or `->`",
+            "name 2, `b c`, is empty, or contains white space, a comma or `->`",
         ),
         (
             "names = ['a,b', 'c']",
             "names",
-            "name 0, `a,b`, is empty, or contains white space, a comma or `->`",
+            "name 1, `a,b`, is empty, or contains white space, a comma or `->`",
         ),
         (
             "names = ['a->b', 'c']",
             "names",
-            "name 0, `a->b`, is empty, or contains white space, a comma or `->`",
+            "name 1, `a->b`, is empty, or contains white space, a comma or `->`",
         ),
         ("max_parents = 0", "max_parents", "must be at least 1, not 0"),
         ("required = ['A > B']", "required", "`A > B` is no edge"),
