@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use gfn_core::backward::BackwardContext;
 use gfn_core::exact::Exact;
-
 use gfn_core::learn::{Components, Plan, Trainer, check_stops};
 use gfn_core::metric::{Column, EvalContext, MetricContext, TestSet};
 use gfn_core::{Environment, Layers, Purpose, Reward, States, Streams};

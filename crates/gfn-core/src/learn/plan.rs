@@ -174,10 +174,7 @@ pub fn check_stops(env: &dyn Environment, objective: &dyn Objective) -> Result<(
     if !objective.stops_anywhere() {
         return Ok(());
     }
-    let draw = Draw { streams: Streams::new(0), purpose: Purpose::Test, step: 1 };
-    let mut sampler = Sampler::default();
-    let walks = sampler.forward(env, &UniformPolicy, Exploration::NONE, draw, 32);
-    let space = env.space();
+    let (walks, space) = (walks(env, 32), env.space());
     let mut legal = vec![false; space.n_actions];
     let mut can_stop = |i: usize| {
         walks.rows(i).all(|state| {
@@ -210,11 +207,15 @@ pub(super) fn pb_of(strategy: &dyn BackwardStrategy) -> PbOf<'_> {
     PbOf { fixed: if network { None } else { Some(Box::new(fixed)) }, network }
 }
 
+/// Trajectories of the uniform policy.
+fn walks(env: &dyn Environment, n: usize) -> Trajectories {
+    let draw = Draw { streams: Streams::new(0), purpose: Purpose::Test, step: 0 };
+    Sampler::default().forward(env, &UniformPolicy, Exploration::NONE, draw, n)
+}
+
 /// Two trajectories of the uniform policy, with rewards of 1, also along them.
 fn example(env: &dyn Environment) -> Trajectories {
-    let draw = Draw { streams: Streams::new(0), purpose: Purpose::Test, step: 0 };
-    let mut sampler = Sampler::default();
-    let mut trajectories = sampler.forward(env, &UniformPolicy, Exploration::NONE, draw, 2);
+    let mut trajectories = walks(env, 2);
     trajectories.log_reward = vec![0.0; 2];
     trajectories.log_reward_along = vec![0.0; trajectories.states.len()];
     trajectories

@@ -18,18 +18,13 @@ pub(super) const ENTRY: MetricEntry = MetricEntry {
     build: |context: &MetricContext| {
         let settings: Subsets = context.settings_of("fcs")?;
         for (key, value, least) in [("subsets", settings.subsets, 1), ("size", settings.size, 2)] {
-            if value < least {
-                let message =
-                    format!("of the metric `fcs`: `{key}` must be at least {least}, not {value}");
-                return Err(KeyError::new("settings", message));
-            }
-        }
-        for (key, value) in [("subsets", settings.subsets), ("size", settings.size)] {
-            if value > MOST {
-                let message =
-                    format!("of the metric `fcs`: `{key}` must be at most {MOST}, not {value}");
-                return Err(KeyError::new("settings", message));
-            }
+            let bound = match value {
+                _ if value < least => format!("at least {least}"),
+                _ if value > MOST => format!("at most {MOST}"),
+                _ => continue,
+            };
+            let message = format!("of the metric `fcs`: `{key}` must be {bound}, not {value}");
+            return Err(KeyError::new("settings", message));
         }
         Ok(Box::new(Fcs { context: context.clone(), settings, drawn: None }))
     },

@@ -17,7 +17,7 @@ mod vargrad;
 use crate::KeyError;
 use crate::learn::ChainSettings;
 use crate::learn::head::Head;
-use crate::learn::update::Update;
+use crate::learn::update::{Data, Kept, Update};
 use crate::registry::{Axis, Entry};
 
 pub use detailed_balance::DetailedBalance;
@@ -115,6 +115,14 @@ fn check_residual(penalty: Penalty, log_reward_min: Option<f64>) -> Result<(), K
                 .help("the policy-gradient paper's code clips at -12; leave the key out for none"))
         }
         _ => Ok(()),
+    }
+}
+
+/// Replayed transitions, or those of the current trajectories where nothing is kept.
+fn transitions(batch: usize, capacity: usize) -> Data {
+    match capacity {
+        0 => Data::Current,
+        _ => Data::Replay { of: Kept::Transitions, capacity, batch },
     }
 }
 

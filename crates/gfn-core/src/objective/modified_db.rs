@@ -9,7 +9,7 @@ use crate::KeyError;
 use crate::learn::batch::End;
 use crate::learn::expr::Var;
 use crate::learn::head::Head;
-use crate::learn::update::{Data, Follows, Kept, Update, ValueCopy};
+use crate::learn::update::{Follows, Update, ValueCopy};
 use crate::learn::view::{BatchView, Loss};
 use crate::registry::Kind;
 
@@ -84,10 +84,7 @@ impl Loss for ModifiedDb {
 
 impl Objective for ModifiedDb {
     fn updates(&self) -> Vec<Update> {
-        let data = match (self.replay_capacity, self.replay_batch) {
-            (0, _) => Data::Current,
-            (capacity, batch) => Data::Replay { of: Kept::Transitions, capacity, batch },
-        };
+        let data = super::transitions(self.replay_batch, self.replay_capacity);
         let follows = Follows::Every(self.target_every);
         let copy = (self.target_every > 0).then_some(ValueCopy { name: TARGET, follows });
         let start = if self.replay_capacity > 0 { self.start } else { 0 };

@@ -8,7 +8,7 @@ use super::{LogZ, OBJECTIVE, Objective, ObjectiveAxis, Penalty, check_residual};
 use crate::KeyError;
 use crate::learn::expr::Var;
 use crate::learn::head::Head;
-use crate::learn::update::{Data, Follows, Kept, Update, ValueCopy};
+use crate::learn::update::{Follows, Update, ValueCopy};
 use crate::learn::view::{BatchView, Loss};
 use crate::registry::Kind;
 
@@ -116,10 +116,7 @@ impl Loss for SoftDqn {
 
 impl Objective for SoftDqn {
     fn updates(&self) -> Vec<Update> {
-        let data = match (self.replay_capacity, self.replay_batch) {
-            (0, _) => Data::Current,
-            (capacity, batch) => Data::Replay { of: Kept::Transitions, capacity, batch },
-        };
+        let data = super::transitions(self.replay_batch, self.replay_capacity);
         let follows = match self.target_every {
             0 => Follows::Slowly(self.target_tau),
             n => Follows::Every(n),

@@ -2,7 +2,7 @@
 
 use crate::{Environment, States};
 
-pub use crate::environment::Direction;
+pub use crate::space::Direction;
 
 /// Unnormalised log-probabilities over actions.
 pub trait Policy {

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::ops::Range;
 
 use super::proposal::Proposal;
-use super::space::Space;
+use super::space::{Direction, Space};
 use super::states::States;
 
 /// An environment that breaks a law of its contract, found out while it was walked.
@@ -15,15 +15,6 @@ pub struct BrokenLaw {
     pub law: &'static str,
     /// The cells of a state where it does not hold.
     pub row: Vec<i32>,
-}
-
-/// Which way along the edges of the state graph.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Direction {
-    /// From s0 towards objects: P_F.
-    Forward,
-    /// From objects back to s0: P_B.
-    Backward,
 }
 
 /// A directed acyclic graph of states, walked one action at a time.

@@ -2,7 +2,14 @@
 //! (dimensions, positions, nodes, atoms), or a pair of slots. Networks lay out their inputs and heads
 //! by it, and need to know nothing else of an environment.
 
-use super::environment::Direction;
+/// Which way along the edges of the state graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// From s0 towards objects: P_F.
+    Forward,
+    /// From objects back to s0: P_B.
+    Backward,
+}
 
 /// An observed cell that holds no value.
 pub const NO_TOKEN: i32 = -1;

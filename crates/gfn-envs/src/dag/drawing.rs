@@ -4,7 +4,6 @@
 use std::fmt::Write;
 
 use super::bits;
-use super::summary::Arc;
 
 /// Pixels of a character in the font of the labels, and between a label and the border of its box.
 const CHARACTER: f64 = 8.0;
@@ -20,6 +19,15 @@ const WRAP: f64 = 640.0;
 const LANE: f64 = 8.0;
 /// Rounds of ordering and of straightening.
 const ROUNDS: usize = 12;
+
+/// An arc of the graph that is drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Arc {
+    pub(super) from: usize,
+    pub(super) to: usize,
+    /// How often the two are joined, whatever the direction.
+    pub(super) strength: f64,
+}
 
 /// What stands in a layer: a node, or an arrow that passes.
 #[derive(Clone, Debug)]

@@ -4,20 +4,12 @@ use std::fmt::Write;
 
 use gfn_core::States;
 
-use super::{Dag, bits, drawing};
+use super::drawing::{self, Arc};
+use super::{Dag, bits};
 use crate::bayes_net::graph::{add_to_ancestors, closes_cycle};
 
 /// Pairs of nodes that are joined more often than this make the averaged graph.
 const THRESHOLD: f64 = 0.5;
-
-/// An arc of the averaged graph.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Arc {
-    pub(super) from: usize,
-    pub(super) to: usize,
-    /// How often the two are joined, whatever the direction.
-    pub(super) strength: f64,
-}
 
 /// Frequencies of edges among graphs, by their nodes' names.
 pub(super) struct Summary<'a> {

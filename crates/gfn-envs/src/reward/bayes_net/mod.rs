@@ -123,17 +123,17 @@ impl NetworkReward {
     /// node's part is looked up. Their sum is taken anew, so that results are those of
     /// [`Self::log_reward_of`] to the bit.
     fn log_rewards_along<'a>(&self, rows: impl Iterator<Item = &'a [i32]>, out: &mut [f64]) {
-        let mut before: Vec<(u64, f64)> = Vec::new();
+        // No set of parents has all bits: no node is its own parent.
+        let mut before = vec![(u64::MAX, 0.0); self.dag.n_nodes()];
         for (row, out) in rows.zip(out) {
-            let first = before.is_empty();
             *out = 0.0;
-            for (node, parents) in self.dag.parents_of(row).enumerate() {
-                if first {
-                    before.push((parents, self.modular.relative(node, parents)));
-                } else if before[node].0 != parents {
-                    before[node] = (parents, self.modular.relative(node, parents));
+            for (before, (node, parents)) in
+                before.iter_mut().zip(self.dag.parents_of(row).enumerate())
+            {
+                if before.0 != parents {
+                    *before = (parents, self.modular.relative(node, parents));
                 }
-                *out += before[node].1;
+                *out += before.1;
             }
         }
     }
