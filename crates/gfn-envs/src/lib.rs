@@ -6,6 +6,7 @@
 #![warn(unreachable_pub, clippy::float_cmp, clippy::iter_over_hash_type)]
 
 pub mod bayes_net;
+pub mod chemistry;
 pub mod dag;
 pub mod hypergrid;
 mod metric;
