@@ -6,10 +6,12 @@
 #![warn(unreachable_pub, clippy::float_cmp, clippy::iter_over_hash_type)]
 
 pub mod bayes_net;
+mod canonical;
 pub mod chemistry;
 pub mod dag;
 pub mod hypergrid;
 mod metric;
+pub mod molecule;
 pub mod reward;
 pub mod sequence;
 
@@ -23,6 +25,7 @@ pub const ENVIRONMENTS: &[Entry<EnvAxis>] = &[
     Entry::of::<sequence::SequenceSpec>(),
     Entry::of::<sequence::BitSequenceSpec>(),
     Entry::of::<dag::DagSpec>(),
+    Entry::of::<molecule::MoleculeSpec>(),
 ];
 
 /// Every reward.

@@ -46,6 +46,15 @@ const SPECS: &[(&str, &str, bool)] = &[
     ("dag", "nodes = 33", false),
     ("dag", "nodes = 64\nmax_parents = 5\nforbidden = ['X1 -> X64']", false),
     ("dag", "nodes = 64", false),
+    ("molecule", "max_atoms = 1", true),
+    ("molecule", "max_atoms = 3", true),
+    ("molecule", "max_atoms = 4", true),
+    ("molecule", "max_atoms = 2\nactions = 'full'", true),
+    ("molecule", "max_atoms = 3\nactions = 'full'", true),
+    ("molecule", "max_atoms = 6", false),
+    ("molecule", "", false),
+    ("molecule", "actions = 'full'", false),
+    ("molecule", "max_atoms = 16\nactions = 'full'\nvalence = 'paper'", false),
 ];
 
 /// Actions per walk that are taken and undone.

@@ -1,0 +1,558 @@
+//! Molecules of C, N, O and F: start from nothing, add atoms and bonds, and stop at any molecule (the
+//! QM9 world of arXiv:2410.15474).
+
+mod atom;
+mod convert;
+mod graph;
+mod mesomers;
+mod spec;
+
+pub use atom::{Atom, ELEMENTS, Valence};
+pub use spec::{ActionSet, MoleculeSpec, Symmetry};
+
+use gfn_core::space::At;
+use gfn_core::{Block, Direction, Environment, KeyError, NO_TOKEN, Space};
+
+use crate::canonical::{ColouredGraph, MAX_VERTICES, Map, Symmetries, inverse, unite};
+use crate::chemistry::Molecule;
+use atom::N_ELEMENTS;
+use graph::{Edit, HYDROGENS, Rules, links, on_ring};
+use mesomers::MESOMERIC;
+
+/// Backward actions that undo stopping: one for each Lewis structure of a molecule.
+const STRUCTURES: usize = 16;
+/// Bond orders are so many bits of a cell.
+const ORDER_BITS: usize = 3;
+/// Bonds per cell.
+const PER_CELL: usize = 10;
+/// Where the sense of a stereocentre is in the cell of an atom.
+const TURN_SHIFT: u32 = 8;
+
+/// Blocks of actions and where each begins.
+#[derive(Clone, Debug, Default)]
+struct Starts {
+    stop: usize,
+    first: usize,
+    leaf: usize,
+    bond: usize,
+    order: usize,
+    charge: usize,
+    turn: usize,
+    hydrogens: usize,
+}
+
+/// The world of molecules.
+///
+/// A row is a molecule in canonical form (see [`Symmetries`]), so that equal molecules are equal rows: a
+/// cell for each atom (0 for none), `max_atoms` of them, then for each atom its bonds to those before it,
+/// three bits each, then whether it is finished. Hydrogens are implied.
+///
+/// Forward actions: stop; a first atom; an atom of an element at an atom; a bond between two atoms;
+/// a bond's order, 2 or 3; with `full` also an atom's charge, sense and hydrogens. Each attribute is set
+/// once, and undone by a backward action of its own; a leaf is removed when nothing of it is set, a bond
+/// when it is single and on a ring. Of actions that lead to the same molecule the first is legal.
+/// Because forward and backward classes of such actions both are "the larger molecule with a marked
+/// part", every edge of the state graph is one forward and one backward action.
+///
+/// Slots are atoms; those of a finished molecule see bonds in which its Lewis structures differ as a
+/// fourth kind of bond.
+#[derive(Clone, Debug)]
+pub struct MoleculeWorld {
+    spec: MoleculeSpec,
+    rules: Rules,
+    space: Space,
+    forward: Starts,
+    backward: Starts,
+}
+
+/// Names of blocks, forward and backward.
+const BLOCKS: [[&str; 2]; 8] = [
+    ["stop", "go_on"],
+    ["first_atom", "remove_last"],
+    ["add_atom", "remove_atom"],
+    ["add_bond", "remove_bond"],
+    ["set_order", "unset_order"],
+    ["set_charge", "unset_charge"],
+    ["set_chirality", "unset_chirality"],
+    ["set_hydrogens", "unset_hydrogens"],
+];
+
+impl MoleculeWorld {
+    /// Molecules as the settings say.
+    ///
+    /// # Errors
+    /// When a number is out of range.
+    pub fn new(spec: &MoleculeSpec) -> Result<Self, KeyError> {
+        spec.check()?;
+        let n = spec.max_atoms;
+        let rules = Rules { valence: spec.valence };
+        let most_bonds = n * if spec.valence == Valence::Paper { 5 } else { 4 } / 2;
+        let full = spec.actions == ActionSet::Full;
+        // Atoms, what is left of the valences, attributes, and the end.
+        let max_len = n + (most_bonds - (n - 1)) + if full { 3 * n } else { 0 } + 1;
+        let width = n + n * cells_per_atom(n) + 1;
+        let mut features = vec![N_ELEMENTS, 5, 2];
+        let mut forward = vec![
+            Block::stop(),
+            Block::whole(BLOCKS[1][0], N_ELEMENTS),
+            Block::slot(BLOCKS[2][0], At::Filled, N_ELEMENTS),
+            Block::unordered(BLOCKS[3][0], 1),
+            Block::unordered(BLOCKS[4][0], 2),
+        ];
+        let mut backward = vec![
+            Block::whole(BLOCKS[0][1], STRUCTURES),
+            Block::whole(BLOCKS[1][1], 1),
+            Block::slot(BLOCKS[2][1], At::Filled, 1),
+            Block::unordered(BLOCKS[3][1], 1),
+            Block::unordered(BLOCKS[4][1], 1),
+        ];
+        if full {
+            features.extend([3, 3, HYDROGENS + 1]);
+            for (names, size) in BLOCKS[5..].iter().zip([2, 2, HYDROGENS]) {
+                forward.push(Block::slot(names[0], At::Filled, size));
+                backward.push(Block::slot(names[1], At::Filled, 1));
+            }
+        }
+        let space = Space::new(width, max_len)
+            .alike_slots(n, &features)
+            .related(usize::from(MESOMERIC), false)
+            .forward(&forward)
+            .backward(&backward);
+        let starts = |direction: Direction| {
+            let name = |block: usize| BLOCKS[block][(direction == Direction::Backward) as usize];
+            // Blocks that are not there begin where no action is.
+            let at = |block| space.first_action(direction, name(block)).unwrap_or(usize::MAX);
+            let [stop, first, leaf, bond, order, charge, turn, hydrogens] =
+                std::array::from_fn(at);
+            Starts { stop, first, leaf, bond, order, charge, turn, hydrogens }
+        };
+        let (forward, backward) = (starts(Direction::Forward), starts(Direction::Backward));
+        Ok(Self { spec: spec.clone(), rules, space, forward, backward })
+    }
+
+    fn is_full(&self) -> bool {
+        self.spec.actions == ActionSet::Full
+    }
+
+    /// Whether of equivalent actions only the first is legal.
+    fn merges(&self) -> bool {
+        self.spec.symmetry == Symmetry::States
+    }
+
+    /// 0 while it grows, then 1 and the number of the group of structures that it was stopped in.
+    fn finished(&self, row: &[i32]) -> i32 {
+        row[self.space.width - 1]
+    }
+
+    fn decode(&self, row: &[i32]) -> ColouredGraph {
+        let (slots, per_atom) = (self.space.slots, cells_per_atom(self.space.slots));
+        let mut graph = ColouredGraph::EMPTY;
+        let atoms = row[..slots].iter().take_while(|&&cell| cell != 0);
+        for (v, &cell) in atoms.enumerate() {
+            graph.n = v + 1;
+            let cell = cell - 1;
+            graph.colours[v] = (cell & 0xff) as u16;
+            graph.turns[v] = [0, 1, -1][(cell >> TURN_SHIFT) as usize];
+            for w in 0..v {
+                let bits = row[slots + v * per_atom + w / PER_CELL] >> (ORDER_BITS * (w % PER_CELL));
+                let order = (bits & 7) as u8;
+                (graph.edges[v][w], graph.edges[w][v]) = (order, order);
+            }
+        }
+        graph
+    }
+
+    fn encode(&self, graph: &ColouredGraph, finished: i32, row: &mut [i32]) {
+        let (slots, per_atom) = (self.space.slots, cells_per_atom(self.space.slots));
+        row.fill(0);
+        for v in 0..graph.n {
+            let turn = i32::from(graph.turns[v].rem_euclid(3)) << TURN_SHIFT;
+            row[v] = (i32::from(graph.colours[v]) | turn) + 1;
+            for w in 0..v {
+                let order = i32::from(graph.edges[v][w]);
+                row[slots + v * per_atom + w / PER_CELL] |= order << (ORDER_BITS * (w % PER_CELL));
+            }
+        }
+        row[self.space.width - 1] = finished;
+    }
+
+    /// Writes a growing graph in canonical form; returns that, and what becomes of an edit: the first
+    /// of its class where only that is legal.
+    fn write(&self, graph: &ColouredGraph, edit: Edit, row: &mut [i32]) -> Edit {
+        let symmetries = Symmetries::of(graph);
+        let canonical = graph.reordered(&symmetries.order);
+        self.encode(&canonical, 0, row);
+        let edit = edit.placed(graph, &inverse(&symmetries.order, graph.n));
+        if !self.merges() || symmetries.generators.is_empty() {
+            return edit;
+        }
+        let symmetries = symmetries.of_canonical_form(graph.n);
+        Classes::new(self, &canonical, &symmetries).representative(self, edit)
+    }
+
+    /// The number of a pair of slots.
+    fn pair(&self, v: usize, w: usize) -> usize {
+        let (v, w) = (v.min(w), v.max(w));
+        v * (2 * self.space.slots - v - 1) / 2 + w - v - 1
+    }
+
+    /// The pair of slots of a number.
+    fn ends(&self, mut pair: usize) -> (usize, usize) {
+        let mut v = 0;
+        loop {
+            let after = self.space.slots - v - 1;
+            if pair < after {
+                return (v, v + 1 + pair);
+            }
+            pair -= after;
+            v += 1;
+        }
+    }
+
+    /// The action of an edit; of a backward one, what is set does not count.
+    fn action(&self, direction: Direction, edit: Edit) -> usize {
+        let (starts, forward) = match direction {
+            Direction::Forward => (&self.forward, true),
+            Direction::Backward => (&self.backward, false),
+        };
+        let of = |start: usize, place: usize, size: usize, value: usize| {
+            start + if forward { place * size + value } else { place }
+        };
+        match edit {
+            Edit::Stop(structure) => starts.stop + if forward { 0 } else { structure },
+            Edit::First(element) => of(starts.first, 0, N_ELEMENTS, element),
+            Edit::Leaf { at, element } => of(starts.leaf, at, N_ELEMENTS, element),
+            Edit::Bond(v, w) => of(starts.bond, self.pair(v, w), 1, 0),
+            Edit::Order(v, w, order) => {
+                of(starts.order, self.pair(v, w), 2, usize::from(order).saturating_sub(2))
+            }
+            Edit::Charge(v, charge) => of(starts.charge, v, 2, usize::from(charge < 0)),
+            Edit::Turn(v, turn) => of(starts.turn, v, 2, usize::from(turn < 0)),
+            Edit::Hydrogens(v, n) => of(starts.hydrogens, v, HYDROGENS, usize::from(n)),
+        }
+    }
+
+    /// The edit of an action.
+    fn edit(&self, direction: Direction, action: usize) -> Edit {
+        let (starts, forward) = match direction {
+            Direction::Forward => (&self.forward, true),
+            Direction::Backward => (&self.backward, false),
+        };
+        let of = |start: usize, size: usize| match forward {
+            true => ((action - start) / size, (action - start) % size),
+            false => (action - start, 0),
+        };
+        let sign = |value: usize| if value == 0 { 1 } else { -1 };
+        if action < starts.first {
+            return Edit::Stop(action);
+        }
+        if action < starts.leaf {
+            return Edit::First(action - starts.first);
+        }
+        if action < starts.bond {
+            let (at, element) = of(starts.leaf, N_ELEMENTS);
+            return Edit::Leaf { at, element };
+        }
+        if action < starts.order {
+            let (v, w) = self.ends(action - starts.bond);
+            return Edit::Bond(v, w);
+        }
+        if action < starts.charge {
+            let (pair, order) = of(starts.order, 2);
+            let (v, w) = self.ends(pair);
+            return Edit::Order(v, w, order as u8 + 2);
+        }
+        if action < starts.turn {
+            let (v, value) = of(starts.charge, 2);
+            return Edit::Charge(v, sign(value));
+        }
+        if action < starts.hydrogens {
+            let (v, value) = of(starts.turn, 2);
+            return Edit::Turn(v, sign(value));
+        }
+        let (v, n) = of(starts.hydrogens, HYDROGENS);
+        Edit::Hydrogens(v, n as u8)
+    }
+
+    /// Leaves one legal action of each class of those that lead to the same state: the first one.
+    fn merge(&self, direction: Direction, graph: &ColouredGraph, mask: &mut [bool]) {
+        let symmetries = Symmetries::of(graph);
+        if symmetries.generators.is_empty() {
+            return;
+        }
+        let first = Classes::new(self, graph, &symmetries);
+        for action in (0..mask.len()).filter(|&action| mask[action]).collect::<Vec<_>>() {
+            let edit = first.representative(self, self.edit(direction, action));
+            mask[action] = self.action(direction, edit) == action;
+        }
+    }
+
+    /// The structures that a finished molecule can have been stopped in, as rows, one for each backward
+    /// action that goes on from it.
+    fn structures(&self, row: &[i32]) -> Vec<Vec<i32>> {
+        let graph = self.decode(row);
+        let mut rows = self.all_structures(&graph);
+        let from = (self.finished(row) as usize - 1) * STRUCTURES;
+        rows.drain(..from.min(rows.len()));
+        rows.truncate(STRUCTURES);
+        rows
+    }
+
+    /// The structures of a finished graph.
+    fn all_structures(&self, graph: &ColouredGraph) -> Vec<Vec<i32>> {
+        let mut row = vec![0; self.space.width];
+        if !mesomers::is_marked(graph) {
+            self.encode(graph, 0, &mut row);
+            return vec![row];
+        }
+        let mut rows: Vec<Vec<i32>> = Vec::new();
+        for structure in mesomers::structures_of_marked(graph) {
+            let canonical = structure.reordered(&Symmetries::of(&structure).order);
+            self.encode(&canonical, 0, &mut row);
+            let same = || convert::same_molecules(&structure, mesomers::structures_of(&structure));
+            if (!self.merges() || !rows.contains(&row)) && mesomers::marked(&same()) == *graph {
+                rows.push(row.clone());
+            }
+        }
+        rows
+    }
+
+    /// Writes the finished molecule of a structure, and returns which of its structures that is.
+    fn finish(&self, graph: &ColouredGraph, row: &mut [i32]) -> usize {
+        let structures = convert::same_molecules(graph, mesomers::structures_of(graph));
+        if structures.len() < 2 {
+            self.encode(graph, 1, row);
+            return 0;
+        }
+        let before = row.to_vec();
+        let marked = mesomers::marked(&structures);
+        let order = Symmetries::of(&marked).order;
+        let marked = marked.reordered(&order);
+        let place = self.all_structures(&marked).iter().position(|other| *other == before);
+        let place = place.expect("a structure of the molecule that it makes");
+        self.encode(&marked, (place / STRUCTURES) as i32 + 1, row);
+        place % STRUCTURES
+    }
+
+    /// The automorphisms of a graph, by their number.
+    fn n_automorphisms(&self, row: &[i32]) -> u64 {
+        Symmetries::of(&self.decode(row)).n_automorphisms
+    }
+}
+
+/// The first of each class of equivalent vertices, pairs, and vertices with a sense.
+struct Classes {
+    vertices: Map,
+    pairs: Vec<u16>,
+    senses: [u8; 2 * MAX_VERTICES],
+}
+
+impl Classes {
+    fn new(world: &MoleculeWorld, graph: &ColouredGraph, symmetries: &Symmetries) -> Self {
+        let n = graph.n;
+        let mut pairs: Vec<u16> = (0..world.pair_count() as u16).collect();
+        let moved = |map: &Map| {
+            let map = *map;
+            let all = (0..n).flat_map(move |v| (v + 1..n).map(move |w| (v, w)));
+            all.map(move |(v, w)| {
+                let (to_v, to_w) = (usize::from(map[v]), usize::from(map[w]));
+                (world.pair(v, w), world.pair(to_v, to_w))
+            })
+        };
+        unite(&mut pairs, symmetries.generators.iter().flat_map(moved));
+        let mut senses: [u8; 2 * MAX_VERTICES] = std::array::from_fn(|at| at as u8);
+        if world.is_full() {
+            let turned = symmetries.generators.iter().flat_map(|map| {
+                (0..n).flat_map(move |v| {
+                    let odd = usize::from(graph.is_odd_around(v, map));
+                    let to = 2 * usize::from(map[v]);
+                    [(2 * v, to + odd), (2 * v + 1, to + 1 - odd)]
+                })
+            });
+            unite(&mut senses, turned);
+        }
+        Self { vertices: symmetries.orbits(n), pairs, senses }
+    }
+
+    /// The first edit of a class.
+    fn representative(&self, world: &MoleculeWorld, edit: Edit) -> Edit {
+        let vertex = |v: usize| usize::from(self.vertices[v]);
+        let pair = |v: usize, w: usize| world.ends(usize::from(self.pairs[world.pair(v, w)]));
+        match edit {
+            Edit::Stop(_) | Edit::First(_) => edit,
+            Edit::Leaf { at, element } => Edit::Leaf { at: vertex(at), element },
+            Edit::Bond(v, w) => {
+                let (v, w) = pair(v, w);
+                Edit::Bond(v, w)
+            }
+            Edit::Order(v, w, order) => {
+                let (v, w) = pair(v, w);
+                Edit::Order(v, w, order)
+            }
+            Edit::Charge(v, charge) => Edit::Charge(vertex(v), charge),
+            Edit::Turn(v, turn) => {
+                let first = usize::from(self.senses[2 * v + usize::from(turn < 0)]);
+                Edit::Turn(first / 2, if first % 2 == 0 { 1 } else { -1 })
+            }
+            Edit::Hydrogens(v, n) => Edit::Hydrogens(vertex(v), n),
+        }
+    }
+}
+
+impl MoleculeWorld {
+    fn pair_count(&self) -> usize {
+        self.space.slots * (self.space.slots - 1) / 2
+    }
+}
+
+/// Cells for the bonds of an atom to those before it.
+fn cells_per_atom(max_atoms: usize) -> usize {
+    (max_atoms - 1).div_ceil(PER_CELL).max(1)
+}
+
+impl Environment for MoleculeWorld {
+    fn space(&self) -> &Space {
+        &self.space
+    }
+
+    fn reset(&self, row: &mut [i32]) {
+        row.fill(0);
+    }
+
+    fn legal(&self, row: &[i32], mask: &mut [bool]) {
+        mask.fill(false);
+        if self.finished(row) != 0 {
+            return;
+        }
+        let graph = self.decode(row);
+        if graph.n == 0 {
+            mask[self.forward.first..][..N_ELEMENTS].fill(true);
+            return;
+        }
+        mask[self.forward.stop] = true;
+        let room = graph.n < self.space.slots;
+        self.rules.for_each_growth(&graph, room, self.is_full(), |edit| {
+            mask[self.action(Direction::Forward, edit)] = true;
+        });
+        if self.merges() {
+            self.merge(Direction::Forward, &graph, mask);
+        }
+    }
+
+    fn legal_back(&self, row: &[i32], mask: &mut [bool]) {
+        mask.fill(false);
+        if self.finished(row) != 0 {
+            let n = self.structures(row).len();
+            mask[self.backward.stop..][..n].fill(true);
+            return;
+        }
+        let graph = self.decode(row);
+        self.rules.for_each_removal(&graph, |edit| {
+            mask[self.action(Direction::Backward, edit)] = true;
+        });
+        if self.merges() {
+            self.merge(Direction::Backward, &graph, mask);
+        }
+    }
+
+    fn step(&self, row: &mut [i32], action: usize) -> usize {
+        let edit = self.edit(Direction::Forward, action);
+        let mut graph = self.decode(row);
+        if matches!(edit, Edit::Stop(_)) {
+            let structure = self.finish(&graph, row);
+            return self.action(Direction::Backward, Edit::Stop(structure));
+        }
+        let undo = edit.apply(&mut graph);
+        let undo = self.write(&graph, undo, row);
+        self.action(Direction::Backward, undo)
+    }
+
+    fn unstep(&self, row: &mut [i32], back_action: usize) -> usize {
+        let edit = self.edit(Direction::Backward, back_action);
+        if let Edit::Stop(structure) = edit {
+            let structure = self.structures(row).swap_remove(structure);
+            row.copy_from_slice(&structure);
+            return self.forward.stop;
+        }
+        let mut graph = self.decode(row);
+        let redo = edit.undo(&mut graph);
+        let redo = self.write(&graph, redo, row);
+        self.action(Direction::Forward, redo)
+    }
+
+    fn observe(&self, row: &[i32], cells: &mut [i32]) {
+        let graph = self.decode(row);
+        let (slots, n_features) = (self.space.slots, self.space.features.len());
+        cells.fill(NO_TOKEN);
+        let linked = links(&graph);
+        for (v, cells) in cells.chunks_exact_mut(n_features).enumerate().take(graph.n) {
+            let atom = graph::atom(&graph, v);
+            let on_ring = (0..graph.n).any(|w| linked[v] >> w & 1 == 1 && on_ring(&linked, v, w));
+            cells[0] = i32::from(atom.element);
+            cells[1] = i32::from(atom.hydrogens_beside(graph::bonds(&graph, v)));
+            cells[2] = i32::from(on_ring);
+            if let [_, _, _, charge, turn, hydrogens] = cells {
+                *charge = i32::from(atom.charge.rem_euclid(3));
+                *turn = i32::from(graph.turns[v].rem_euclid(3));
+                *hydrogens = atom.hydrogens.map_or(0, |n| i32::from(n) + 1);
+            }
+        }
+        let first = slots * n_features;
+        for v in 0..graph.n {
+            for w in (v + 1..graph.n).filter(|&w| graph.edges[v][w] > 0) {
+                cells[first + self.pair(v, w)] = i32::from(graph.edges[v][w]) - 1;
+            }
+        }
+    }
+
+    /// Canonical SMILES, with aromatic atoms in small letters.
+    fn render(&self, row: &[i32]) -> String {
+        self.molecule(row).canonical_smiles()
+    }
+
+    /// Any SMILES of a molecule of this world; senses of atoms that are no stereocentres here are left
+    /// out.
+    fn parse(&self, text: &str) -> Option<Vec<i32>> {
+        self.read(text).ok()
+    }
+}
+
+impl MoleculeWorld {
+    /// The molecule of a row, in one of its structures.
+    pub fn molecule(&self, row: &[i32]) -> Molecule {
+        match self.finished(row) {
+            0 => convert::molecule(&self.decode(row)),
+            _ => convert::molecule(&self.decode(&self.structures(row)[0])),
+        }
+    }
+
+    /// The finished molecule of a SMILES.
+    ///
+    /// # Errors
+    /// Why it is none of this world.
+    pub fn read(&self, smiles: &str) -> Result<Vec<i32>, String> {
+        let molecule = Molecule::from_smiles(smiles).map_err(|error| error.to_string())?;
+        self.row_of(&molecule)
+    }
+
+    /// The finished row of a molecule.
+    ///
+    /// # Errors
+    /// Why it is none of this world.
+    pub fn row_of(&self, molecule: &Molecule) -> Result<Vec<i32>, String> {
+        let mut graph = convert::graph_of(molecule, self.space.slots)?;
+        graph::forget_idle_senses(&mut graph, self.is_full());
+        let plain = |v| graph::atom(&graph, v).is_plain();
+        if !self.is_full() && !(0..graph.n).all(plain) {
+            return Err("it has charges or radicals, which take actions = \"full\"".to_owned());
+        }
+        if !self.rules.admit(&graph) {
+            return Err("an atom has more bonds than it can".to_owned());
+        }
+        let graph = graph.reordered(&Symmetries::of(&graph).order);
+        let mut row = vec![0; self.space.width];
+        self.encode(&graph, 0, &mut row);
+        self.finish(&graph, &mut row);
+        Ok(row)
+    }
+}
