@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use gfn_core::Block;
 use gfn_core::learn::head::{Head, HeadSize};
 use gfn_core::space::{At, Scope};
 
@@ -11,13 +12,24 @@ use crate::network::NetworkContext;
 /// Features in which the two slots of a pair meet.
 pub const PAIR_RANK: usize = 16;
 
+/// How numbers of a pair follow from the rows of its two slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meet {
+    /// The product a(i) · b(j) / √[`PAIR_RANK`] of two linear maps of the rows, or the sum
+    /// a(i) · b(j) + a(j) · b(i) where pairs are not ordered.
+    Product,
+    /// A linear map of LeakyReLU(x_i + x_j), with x the rows: the second layer of a perceptron on the sum
+    /// of what x is a linear map of. Of ordered pairs, the first half of x_i and the second one of x_j.
+    Sum,
+}
+
 /// A linear map of the first token (or of the state), `n_first` columns wide, and what slots and
 /// pairs add to it.
 #[derive(Clone, Debug)]
 pub struct HeadPlan {
     /// Which head.
     pub head: Head,
-    /// The value that it is read off.
+    /// The value that the first token's map is read off.
     pub value: usize,
     /// The number of its first parameter: weight and bias of the first token's map; those of the other
     /// parts follow in order.
@@ -48,6 +60,8 @@ pub enum Part {
     Slots {
         /// The block.
         name: &'static str,
+        /// The value that it is read off.
+        value: usize,
         /// Where the outputs start.
         output: usize,
         /// Where the columns start, if slots are told apart.
@@ -59,12 +73,14 @@ pub enum Part {
         /// Weight; the bias follows.
         param: usize,
     },
-    /// For each pair of slots i, j, the product a(i) · b(j) / √rank of two linear maps of their tokens,
-    /// or the sum a(i) · b(j) + a(j) · b(i) where pairs are not ordered; with a column of the first
-    /// token's map for each pair where slots are told apart.
+    /// For each pair of slots, what their tokens give where they [meet](Meet); with a column of the first
+    /// token's map for each pair where slots are told apart. The outputs of pairs with slots that are not
+    /// there are 0.
     Pairs {
         /// The block.
         name: &'static str,
+        /// The value that it is read off.
+        value: usize,
         /// Where the outputs start.
         output: usize,
         /// Where the columns start, if slots are told apart.
@@ -73,7 +89,9 @@ pub enum Part {
         size: usize,
         /// Whether pairs are ordered.
         ordered: bool,
-        /// Weight of a; its bias, the weight of b and its bias follow.
+        /// How its numbers follow from two rows.
+        meet: Meet,
+        /// Weight of a; its bias, the weight of b and its bias follow. Of a sum, weight and bias.
         param: usize,
     },
 }
@@ -83,7 +101,7 @@ impl Part {
     pub(crate) fn columns(&self) -> f64 {
         match *self {
             Self::First { .. } => 0.0,
-            Self::Slots { size, .. } => size as f64,
+            Self::Slots { size, .. } | Self::Pairs { size, meet: Meet::Sum, .. } => size as f64,
             Self::Pairs { size, .. } => 2.0 * (size * PAIR_RANK) as f64,
         }
     }
@@ -91,8 +109,16 @@ impl Part {
     fn n_params(&self) -> usize {
         match self {
             Self::First { .. } => 0,
-            Self::Slots { .. } => 2,
+            Self::Slots { .. } | Self::Pairs { meet: Meet::Sum, .. } => 2,
             Self::Pairs { .. } => 4,
+        }
+    }
+
+    /// The value that it is read off, if that is not the first token's.
+    pub(crate) fn value(&self) -> Option<usize> {
+        match *self {
+            Self::First { .. } => None,
+            Self::Slots { value, .. } | Self::Pairs { value, .. } => Some(value),
         }
     }
 
@@ -131,20 +157,21 @@ impl SlotsRead {
 }
 
 impl HeadPlan {
-    /// A head read off a value with a row per state, or per token.
+    /// A head read off a value with a row per state, or per token: block by block, if it says off which
+    /// values those of slots and pairs are read.
     pub(crate) fn new(
         context: &NetworkContext,
         head: Head,
         value: usize,
-        tokens: bool,
+        by_block: Option<&dyn Fn(&Block) -> (usize, Meet)>,
         zero: bool,
         param: usize,
     ) -> Self {
         let start = context.columns(head).start;
         let mut plan = Self { head, value, param, n_first: 0, zero, parts: Vec::new() };
         let (space, size) = (&context.space, context.size(head));
-        let blocks = match head.size {
-            HeadSize::Actions(direction) if tokens => space.blocks(direction),
+        let (blocks, by_block) = match (head.size, by_block) {
+            (HeadSize::Actions(direction), Some(by_block)) => (space.blocks(direction), by_block),
             _ => {
                 plan.parts.push(Part::First { output: start, first: 0, n: size });
                 plan.n_first = size;
@@ -159,13 +186,16 @@ impl HeadPlan {
             let part = match block.scope {
                 Scope::Whole => Part::First { output, first: plan.n_first, n },
                 // One number for each slot: the first token has a column for it already.
-                Scope::Slot(_) if space.named && size == 1 => {
+                Scope::Slot(_) if space.named && !space.growing && size == 1 => {
                     Part::First { output, first: plan.n_first, n }
                 }
-                Scope::Slot(at) => Part::Slots { name, output, first, size, at, param },
+                Scope::Slot(at) => {
+                    let (value, _) = by_block(block);
+                    Part::Slots { name, value, output, first, size, at, param }
+                }
                 Scope::Ordered | Scope::Unordered => {
-                    let ordered = block.scope == Scope::Ordered;
-                    Part::Pairs { name, output, first, size, ordered, param }
+                    let ((value, meet), ordered) = (by_block(block), block.scope == Scope::Ordered);
+                    Part::Pairs { name, value, output, first, size, ordered, meet, param }
                 }
             };
             plan.n_first += match part {
@@ -186,6 +216,12 @@ impl HeadPlan {
         plan
     }
 
+    /// The values that it is read off, some of them several times if they are several.
+    pub fn values(&self) -> impl Iterator<Item = usize> + '_ {
+        let of_parts = self.parts.iter().filter_map(Part::value);
+        std::iter::once(self.value).chain(of_parts.filter(|&value| value != self.value))
+    }
+
     /// Number of its parameters.
     pub(crate) fn n_params(&self) -> usize {
         2 + self.parts.iter().map(Part::n_params).sum::<usize>()
@@ -195,6 +231,11 @@ impl HeadPlan {
     pub fn columns(&self, context: &NetworkContext) -> Range<usize> {
         context.columns(self.head)
     }
+}
+
+/// The place of a pair of different slots in its scope, of any pair where pairs are ordered.
+pub(crate) fn pair_place(slots: usize, ordered: bool, i: usize, j: usize) -> usize {
+    if ordered { i * slots + j } else { i * (2 * slots - i - 1) / 2 + j - i - 1 }
 }
 
 /// The pairs of slots of a scope in the order of their places.

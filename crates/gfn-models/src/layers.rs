@@ -1,17 +1,22 @@
 //! A network as a list of layers: what it computes, said once. Engines interpret the list: Burn on
 //! every device, by hand on the CPU.
 
-use gfn_core::KeyError;
 use gfn_core::learn::head::{Head, TRUNK};
+use gfn_core::{Block, KeyError};
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 
-use crate::heads::{HeadPlan, PAIR_RANK, Part};
+use crate::heads::{HeadPlan, Meet, PAIR_RANK, Part};
 use crate::network::{NetworkContext, ParamInit};
 
 /// What a layer computes, from the values of earlier layers: these are numbered by their places in
 /// the list. A value is a matrix with a row per state, or a row per *token* of a state: the first
-/// token, which stands for the whole, then one for each slot.
+/// token, which stands for the whole, then one for each slot that is there (in a
+/// [growing](gfn_core::Space::growing) space not all are). Or it has a row per kind of edge, whatever
+/// the states are.
+///
+/// *Edges* make a graph of a state: they join two slots that have a relation, one edge kind for each, and
+/// the first token to all slots. Tokens are neighbours of those that they are joined to, and of themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layer {
     /// For each state, max(W x + b, 0) with x the sparse one-hot code of all observed cells.
@@ -34,6 +39,13 @@ pub enum Layer {
         size: usize,
         /// Whether negative numbers become 0.
         rectify: bool,
+        /// Whether there is a b.
+        bias: bool,
+    },
+    /// LeakyReLU: max(x, x / 100).
+    Leaky {
+        /// x, which nothing else reads.
+        input: usize,
     },
     /// Layer normalisation with gain and bias.
     Norm {
@@ -48,6 +60,50 @@ pub enum Layer {
         input: usize,
         /// Number of heads.
         heads: usize,
+    },
+    /// A learned row for each kind of edge between slots; then, for the edges of the first token, one that
+    /// is 1 in its first place and 0 in all others.
+    Edges {
+        /// Number of features.
+        size: usize,
+    },
+    /// All features of all tokens of a state less their mean, by √(variance + 1e-5): layer normalisation
+    /// of a graph.
+    Standardise {
+        /// What is normalised.
+        input: usize,
+    },
+    /// For each token i its own value and the sum of max(x_j + e, 0) + 1e-7 over its neighbours j, with e
+    /// the row of the edge: GENConv of Li et al. 2020 (arXiv:2006.07739), which a linear map completes.
+    /// The edge of a token to itself has the mean row of its other edges, 0 if there are none.
+    Messages {
+        /// x.
+        input: usize,
+        /// Rows of edges, of the same size.
+        edges: usize,
+    },
+    /// Multi-head attention of tokens to their neighbours, with the row of the edge added to the key and
+    /// to the value (Shi et al. 2021, arXiv:2009.03509). Edges of tokens to themselves are as in
+    /// [`Messages`](Self::Messages).
+    Neighbours {
+        /// Queries, keys and values, side by side.
+        input: usize,
+        /// Rows of edges, of the size of a value.
+        edges: usize,
+        /// Number of heads.
+        heads: usize,
+    },
+    /// For each state, the mean over the slots that are there (0 if none is), then the first token's row.
+    Summary {
+        /// What is summed up.
+        input: usize,
+    },
+    /// Two values side by side.
+    Concat {
+        /// The first features.
+        left: usize,
+        /// The others.
+        right: usize,
     },
     /// The sum of two values.
     Add {
@@ -65,6 +121,11 @@ pub enum Layer {
     },
 }
 
+/// LeakyReLU's slope below 0.
+pub(crate) const LEAK: f64 = 0.01;
+/// Added to every message.
+pub(crate) const MESSAGE_FLOOR: f64 = 1e-7;
+
 /// A layer in its list.
 #[derive(Clone, Debug)]
 pub struct Listed {
@@ -72,7 +133,7 @@ pub struct Listed {
     pub layer: Layer,
     /// Features of its value.
     pub size: usize,
-    /// The number of its first parameter: of a linear layer the weight, then the bias; of a norm gain
+    /// The number of its first parameter: of a linear layer the weight, then any bias; of a norm gain
     /// and bias; of attention the rows of keys and those of values.
     pub param: usize,
     /// Its parameters are named by this.
@@ -151,10 +212,19 @@ impl LayerList {
         assert!(self.heads.is_empty(), "layers come before heads");
         let of = |value: usize| self.layers[value].size;
         let size = match layer {
-            Layer::Sum { size } | Layer::Embed { size } | Layer::Linear { size, .. } => size,
-            Layer::Norm { input } | Layer::Drop { input, .. } => of(input),
+            Layer::Sum { size }
+            | Layer::Embed { size }
+            | Layer::Edges { size }
+            | Layer::Linear { size, .. } => size,
+            Layer::Norm { input }
+            | Layer::Leaky { input }
+            | Layer::Standardise { input }
+            | Layer::Messages { input, .. }
+            | Layer::Drop { input, .. } => of(input),
             Layer::Add { left, .. } => of(left),
-            Layer::Attention { input, .. } => of(input) / 3,
+            Layer::Concat { left, right } => of(left) + of(right),
+            Layer::Summary { input } => 2 * of(input),
+            Layer::Attention { input, .. } | Layer::Neighbours { input, .. } => of(input) / 3,
         };
         let (param, group) = (self.n_params, group.to_owned());
         self.layers.push(Listed { layer, size, param, name: name.into(), group });
@@ -165,9 +235,31 @@ impl LayerList {
 
     /// Reads the next head of the context off a value; with `zero` its outputs start at 0.
     pub fn read(&mut self, value: usize, zero: bool) {
+        let by_block = |_: &Block| (value, Meet::Product);
+        let by_block = self.is_by_token(value).then_some(&by_block as &dyn Fn(&Block) -> _);
+        self.add_head(value, by_block, zero);
+    }
+
+    /// Reads the next head of the context block by block: numbers of the whole off one value, with a row
+    /// per state or token, those of slots and pairs off the value that is named for their block. With
+    /// `zero` its outputs start at 0.
+    pub fn read_by_block(
+        &mut self,
+        whole: usize,
+        by_block: impl Fn(&Block) -> (usize, Meet),
+        zero: bool,
+    ) {
+        self.add_head(whole, Some(&by_block), zero);
+    }
+
+    fn add_head(
+        &mut self,
+        value: usize,
+        by_block: Option<&dyn Fn(&Block) -> (usize, Meet)>,
+        zero: bool,
+    ) {
         let head = self.context.heads[self.heads.len()];
-        let tokens = self.is_by_token(value);
-        let plan = HeadPlan::new(&self.context, head, value, tokens, zero, self.n_params);
+        let plan = HeadPlan::new(&self.context, head, value, by_block, zero, self.n_params);
         self.n_params += plan.n_params();
         self.heads.push(plan);
     }
@@ -175,13 +267,36 @@ impl LayerList {
     /// Whether a value has a row per token.
     pub fn is_by_token(&self, value: usize) -> bool {
         match self.layers[value].layer {
-            Layer::Sum { .. } => false,
+            Layer::Sum { .. } | Layer::Edges { .. } | Layer::Summary { .. } => false,
             Layer::Embed { .. } => true,
             Layer::Linear { input, .. }
+            | Layer::Leaky { input }
             | Layer::Norm { input }
             | Layer::Attention { input, .. }
+            | Layer::Standardise { input }
+            | Layer::Messages { input, .. }
+            | Layer::Neighbours { input, .. }
             | Layer::Drop { input, .. }
+            | Layer::Concat { left: input, .. }
             | Layer::Add { left: input, .. } => self.is_by_token(input),
+        }
+    }
+
+    /// What a value is computed from: earlier ones.
+    pub fn inputs(&self, value: usize) -> [Option<usize>; 2] {
+        match self.layers[value].layer {
+            Layer::Sum { .. } | Layer::Embed { .. } | Layer::Edges { .. } => [None; 2],
+            Layer::Linear { input, .. }
+            | Layer::Leaky { input }
+            | Layer::Norm { input }
+            | Layer::Attention { input, .. }
+            | Layer::Standardise { input }
+            | Layer::Summary { input }
+            | Layer::Drop { input, .. } => [Some(input), None],
+            Layer::Messages { input, edges } | Layer::Neighbours { input, edges, .. } => {
+                [Some(input), Some(edges)]
+            }
+            Layer::Add { left, right } | Layer::Concat { left, right } => [Some(left), Some(right)],
         }
     }
 
@@ -199,10 +314,15 @@ impl LayerList {
                 let rows = self.context.n_embeddings() + 2;
                 vec![("", [rows, size], Start::Uniform(3f32.sqrt()))]
             }
-            Layer::Linear { input, .. } => {
+            Layer::Linear { input, bias, .. } => {
                 let fan_in = self.layers[input].size;
                 let start = scale(fan_in);
-                vec![(".weight", [fan_in, size], start), (".bias", [1, size], start)]
+                let mut shapes = vec![(".weight", [fan_in, size], start)];
+                shapes.extend(bias.then_some((".bias", [1, size], start)));
+                shapes
+            }
+            Layer::Edges { .. } => {
+                vec![("", [self.context.n_edges() - 1, size], Start::Uniform(3f32.sqrt()))]
             }
             Layer::Norm { .. } => vec![
                 (".weight", [1, size], Start::Constant(1.0)),
@@ -212,7 +332,14 @@ impl LayerList {
                 0 => Vec::new(),
                 n => vec![(".keys", [n, size], scale(size)), (".values", [n, size], scale(size))],
             },
-            Layer::Add { .. } | Layer::Drop { .. } => Vec::new(),
+            Layer::Leaky { .. }
+            | Layer::Standardise { .. }
+            | Layer::Messages { .. }
+            | Layer::Neighbours { .. }
+            | Layer::Summary { .. }
+            | Layer::Concat { .. }
+            | Layer::Add { .. }
+            | Layer::Drop { .. } => Vec::new(),
         }
     }
 
@@ -234,21 +361,30 @@ impl LayerList {
             }
         }
         for plan in &self.heads {
-            let (width, name) = (self.layers[plan.value].size, plan.head.name);
-            let scale = Start::Uniform(1.0 / (width as f32).sqrt());
-            let last = if plan.zero { Start::Constant(0.0) } else { scale };
-            let mut linear = |what: &str, columns: usize, start: Start| {
+            let name = plan.head.name;
+            let mut linear = |what: &str, width: usize, columns: usize, last: bool| {
+                let start = match last && plan.zero {
+                    true => Start::Constant(0.0),
+                    false => Start::Uniform(1.0 / (width as f32).sqrt()),
+                };
                 add(format!("{name}.{what}.weight"), name, [width, columns], start);
                 add(format!("{name}.{what}.bias"), name, [1, columns], start);
             };
-            linear("head", plan.n_first, last);
+            linear("head", self.layers[plan.value].size, plan.n_first, true);
             for part in &plan.parts {
                 match *part {
                     Part::First { .. } => {}
-                    Part::Slots { name, size, .. } => linear(name, size, last),
-                    Part::Pairs { name, size, .. } => {
-                        linear(&format!("{name}.from"), size * PAIR_RANK, scale);
-                        linear(&format!("{name}.to"), size * PAIR_RANK, last);
+                    Part::Slots { name, value, size, .. } => {
+                        linear(name, self.layers[value].size, size, true);
+                    }
+                    Part::Pairs { name, value, size, meet: Meet::Product, .. } => {
+                        let width = self.layers[value].size;
+                        linear(&format!("{name}.from"), width, size * PAIR_RANK, false);
+                        linear(&format!("{name}.to"), width, size * PAIR_RANK, true);
+                    }
+                    Part::Pairs { name, value, size, meet: Meet::Sum, ordered, .. } => {
+                        let width = self.layers[value].size / if ordered { 2 } else { 1 };
+                        linear(name, width, size, true);
                     }
                 }
             }
@@ -261,8 +397,9 @@ impl LayerList {
         let of_layers = (0..self.layers.len()).flat_map(|value| self.shapes_of(value));
         let of_layers = of_layers.map(|(_, [rows, columns], _)| rows as f64 * columns as f64);
         let of_heads = self.heads.iter().map(|plan| {
-            let width = self.layers[plan.value].size as f64;
-            width * plan.parts.iter().fold(plan.n_first as f64, |sum, part| sum + part.columns())
+            let width = |value: usize| self.layers[value].size as f64;
+            let of_part = |part: &Part| part.columns() * width(part.value().unwrap_or(plan.value));
+            width(plan.value) * plan.n_first as f64 + plan.parts.iter().map(of_part).sum::<f64>()
         });
         of_layers.sum::<f64>() + of_heads.sum::<f64>()
     }

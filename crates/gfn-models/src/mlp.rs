@@ -66,7 +66,7 @@ impl Kind<ModelAxis> for MlpSpec {
         let mut trunk = |group: &str, name: &str| {
             let mut x = list.push_of(group, format!("{name}.0"), Layer::Sum { size });
             for i in 1..self.layers {
-                let layer = Layer::Linear { input: x, size, rectify: true };
+                let layer = Layer::Linear { input: x, size, rectify: true, bias: true };
                 x = list.push_of(group, format!("{name}.{i}"), layer);
             }
             x

@@ -91,9 +91,37 @@ impl NetworkContext {
         }
     }
 
-    /// Writes what each token (row) is to each other one: `n_positions` squared numbers.
-    pub fn write_relations(&self, ids: &[i32], out: &mut [i32]) {
-        let (slots, n) = (self.space.slots, self.n_relations() as i32);
+    /// Whether a slot is there: see [`Space::growing`].
+    pub fn is_there(&self, ids: &[i32], slot: usize) -> bool {
+        !(self.space.growing && self.is_empty(ids, slot))
+    }
+
+    /// Kinds of edges between tokens, where slots are related: one for each thing that two slots can be to
+    /// each other, and that of the first token to slots.
+    pub fn n_edges(&self) -> usize {
+        self.n_relations() - 2
+    }
+
+    /// The kind of the edge between two different tokens that are to each other what
+    /// [`write_relations`](Self::write_relations) says, if they are joined.
+    pub fn edge(&self, relation: i32) -> Option<usize> {
+        let (relation, n) = (relation as usize, self.n_relations());
+        match relation {
+            0 => None,
+            _ if relation == n - 1 => Some(n - 3),
+            _ => Some(relation - 1),
+        }
+    }
+
+    /// Writes what each of some tokens (row) is to each other one: the square of their number. They are
+    /// given by their positions; the first one is the first token.
+    pub fn write_relations(
+        &self,
+        ids: &[i32],
+        positions: impl ExactSizeIterator<Item = usize> + Clone,
+        out: &mut [i32],
+    ) {
+        let (t, n) = (positions.len(), self.n_relations() as i32);
         let first_tokens = self.space.first_tokens();
         let value = |i: usize, j: usize| {
             let cell = self.space.pair_cell(i, j).expect("two slots");
@@ -102,9 +130,10 @@ impl NetworkContext {
         let of = self.space.relation.filter(|relation| relation.ordered);
         let back = of.map_or(0, |relation| relation.values as i32 + 1);
         out.fill(n - 1);
-        for i in 0..slots {
-            for j in 0..slots {
-                out[(i + 1) * (slots + 1) + j + 1] = match i == j {
+        let slots = positions.map(|position| position.wrapping_sub(1)).enumerate().skip(1);
+        for (row, i) in slots.clone() {
+            for (column, j) in slots.clone() {
+                out[row * t + column] = match i == j {
                     true => n - 2,
                     false if back > 0 => value(i, j) * back + value(j, i),
                     false => value(i, j),

@@ -6,9 +6,9 @@ use gfn_core::registry::Kind;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::check_size;
 use crate::layers::{Layer, LayerList};
 use crate::network::{ModelAxis, NetworkContext, check_space};
+use crate::{check_size, check_sizes, check_slots};
 
 /// Where layers are normalised.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -65,9 +65,6 @@ impl Default for TransformerSpec {
     }
 }
 
-/// Beyond this, attention over all pairs of tokens is not what anybody wants to wait for.
-const MAX_TOKENS: usize = 1024;
-
 impl Kind<ModelAxis> for TransformerSpec {
     const NAME: &'static str = "transformer";
     const SUMMARY: &'static str =
@@ -81,14 +78,7 @@ impl Kind<ModelAxis> for TransformerSpec {
             ("heads", self.heads),
             ("feed_forward", self.feed_forward),
         ];
-        for (key, value) in sizes {
-            if value == 0 {
-                return Err(KeyError::new(key, "must be at least 1"));
-            }
-            if value > 1 << 14 {
-                return Err(KeyError::new(key, format!("{value} is more than fits into memory")));
-            }
-        }
+        check_sizes(&sizes)?;
         if !self.width.is_multiple_of(self.heads) {
             let message = format!("{} is not a multiple of heads = {}", self.width, self.heads);
             return Err(KeyError::new("width", message)
@@ -98,10 +88,7 @@ impl Kind<ModelAxis> for TransformerSpec {
             let message = format!("a probability from 0 to below 1, not {}", self.dropout);
             return Err(KeyError::new("dropout", message));
         }
-        if context.space.slots >= MAX_TOKENS {
-            let message = format!("{} slots per state are too many", context.space.slots);
-            return Err(KeyError::new("kind", message).help("use `mlp`"));
-        }
+        check_slots(&context.space)?;
         // Before anything is made that might not fit into memory.
         let [width, hidden] = [self.width, self.feed_forward].map(|size| size as f64);
         let per_layer = width * (4.0 * width + 2.0 * hidden);
@@ -114,7 +101,7 @@ impl Kind<ModelAxis> for TransformerSpec {
 }
 
 impl TransformerSpec {
-    fn list(&self, context: NetworkContext) -> LayerList {
+    pub(crate) fn list(&self, context: NetworkContext) -> LayerList {
         let Self { width, heads, norm, .. } = *self;
         let n_heads = context.heads.len();
         let mut list = LayerList::new(context);
@@ -133,7 +120,7 @@ impl TransformerSpec {
             let name = |what: &str| format!("layers.{i}.{what}");
             let linear = |list: &mut LayerList, what: &str, input: usize, size: usize| {
                 let rectify = what == "feed_forward.in";
-                list.push(name(what), Layer::Linear { input, size, rectify })
+                list.push(name(what), Layer::Linear { input, size, rectify, bias: true })
             };
             let input = match norm {
                 NormPlace::Post => x,

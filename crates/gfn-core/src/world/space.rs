@@ -111,6 +111,8 @@ pub struct Space {
     pub features: Vec<usize>,
     /// What is known of pairs of slots, if anything.
     pub relation: Option<Relation>,
+    /// Whether slots without features are not there: see [`growing`](Self::growing).
+    pub growing: bool,
     /// Forward actions.
     pub forward: Vec<Block>,
     /// Backward actions.
@@ -133,6 +135,7 @@ impl Space {
             named: true,
             features: Vec::new(),
             relation: None,
+            growing: false,
             forward: Vec::new(),
             backward: Vec::new(),
             n_actions: 0,
@@ -157,6 +160,14 @@ impl Space {
     #[must_use]
     pub fn related(self, values: usize, ordered: bool) -> Self {
         Self { relation: Some(Relation { values, ordered }), ..self }.numbered()
+    }
+
+    /// With slots that are there only once they have features, as the atoms of a molecule are: networks
+    /// neither see nor read the others. Pairs with a slot that is not there have no relation, and neither
+    /// they nor such slots have legal actions. What is there need not come first.
+    #[must_use]
+    pub fn growing(self) -> Self {
+        Self { growing: true, ..self }
     }
 
     /// With these forward actions.

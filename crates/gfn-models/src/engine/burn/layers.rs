@@ -1,14 +1,17 @@
 //! The list of layers as operations on tensors.
 
-use burn::tensor::activation::{relu, softmax};
+use std::cell::OnceCell;
+
+use burn::tensor::activation::{leaky_relu, relu, softmax};
 use burn::tensor::module::linear;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::dropout::Dropout;
 use crate::engine::native::EPSILON;
 use crate::engine::native::sinusoids;
-use crate::heads::{HeadPlan, PAIR_RANK, Part, pairs};
-use crate::layers::{Layer, LayerList};
+use crate::heads::{HeadPlan, Meet, PAIR_RANK, Part, pairs};
+use crate::layers::{LEAK, Layer, LayerList, MESSAGE_FLOOR};
+use crate::network::NetworkContext;
 
 /// Observations of `n` states: the numbers of the values of their cells, negative where there is none.
 pub(super) struct Observed<'a> {
@@ -23,6 +26,108 @@ impl Observed<'_> {
     }
 }
 
+/// What layers ask about the tokens of the states, worked out once: `n` states of `t` tokens each.
+struct Tokens<'a> {
+    context: &'a NetworkContext,
+    observed: &'a Observed<'a>,
+    there: OnceCell<Tensor<3>>,
+    relations: OnceCell<Tensor<4>>,
+    edges: OnceCell<(Tensor<4>, Tensor<4>)>,
+}
+
+impl<'a> Tokens<'a> {
+    fn new(context: &'a NetworkContext, observed: &'a Observed<'a>) -> Self {
+        let (there, relations, edges) = Default::default();
+        Self { context, observed, there, relations, edges }
+    }
+
+    fn upload<const D: usize>(&self, values: Vec<f32>, shape: [usize; D]) -> Tensor<D> {
+        Tensor::from_data(TensorData::new(values, shape), self.observed.device)
+    }
+
+    /// 1 for tokens that are there, 0 for others: `[n, t, 1]`.
+    fn there(&self) -> Tensor<3> {
+        let there = self.there.get_or_init(|| {
+            let t = self.context.n_positions();
+            let of_state = |ids: &'a [i32]| {
+                let is_there = move |i: usize| i == 0 || self.context.is_there(ids, i - 1);
+                (0..t).map(move |i| if is_there(i) { 1.0 } else { 0.0 })
+            };
+            let states = self.observed.ids.chunks_exact(self.context.space.n_cells());
+            self.upload(states.flat_map(of_state).collect(), [self.observed.n, t, 1])
+        });
+        there.clone()
+    }
+
+    /// What is added to the scores of keys so that those that are not there have no weight:
+    /// `[n, 1, 1, t]`; none if all are.
+    fn hidden_keys(&self) -> Option<Tensor<4>> {
+        let [n, t] = [self.observed.n, self.context.n_positions()];
+        let growing = self.context.space.growing;
+        growing.then(|| ((self.there() - 1.0) * FAR).reshape([n, 1, 1, t]))
+    }
+
+    /// Calls `each` with the relations of the tokens of every state.
+    fn for_states(&self, mut each: impl FnMut(&[i32])) {
+        let t = self.context.n_positions();
+        let mut codes = vec![0; t * t];
+        for ids in self.observed.of_states() {
+            self.context.write_relations(ids, 0..t, &mut codes);
+            each(&codes);
+        }
+    }
+
+    /// For each state and query: which relation it has to every key, as a one-hot code:
+    /// `[n, t, t, relations]`.
+    fn relations(&self) -> Tensor<4> {
+        let relations = self.relations.get_or_init(|| {
+            let (n, t) = (self.observed.n, self.context.n_positions());
+            let relations = self.context.n_relations();
+            let mut one_hot = Vec::with_capacity(n * t * t * relations);
+            self.for_states(|codes| {
+                for &code in codes {
+                    one_hot.extend((0..relations).map(|r| f32::from(u8::from(r == code as usize))));
+                }
+            });
+            self.upload(one_hot, [n, t, t, relations])
+        });
+        relations.clone()
+    }
+
+    /// For each state and token: what part the rows of edges have in its edge to every other token,
+    /// `[n, t, t, edges]`, and 1 for its neighbours, 0 for others, `[n, t, t, 1]`.
+    fn edges(&self) -> (Tensor<4>, Tensor<4>) {
+        let edges = self.edges.get_or_init(|| {
+            let (n, t, kinds) =
+                (self.observed.n, self.context.n_positions(), self.context.n_edges());
+            let there: Vec<f32> = self.there().into_data().try_into_vec().expect("floats");
+            let (mut parts, mut neighbours) = (vec![0.0; n * t * t * kinds], vec![0.0; n * t * t]);
+            let mut state = 0;
+            self.for_states(|codes| {
+                let is_there = |i: usize| there[state * t + i] > 0.0;
+                for i in (0..t).filter(|&i| is_there(i)) {
+                    let row = (state * t + i) * t;
+                    neighbours[row + i] = 1.0;
+                    let of = |j: usize| self.context.edge(codes[i * t + j]);
+                    let joined = (0..t).filter(|&j| j != i && is_there(j));
+                    let joined: Vec<_> = joined.filter_map(|j| Some((j, of(j)?))).collect();
+                    for &(j, kind) in &joined {
+                        neighbours[row + j] = 1.0;
+                        parts[(row + j) * kinds + kind] = 1.0;
+                        parts[(row + i) * kinds + kind] += 1.0 / joined.len() as f32;
+                    }
+                }
+                state += 1;
+            });
+            (self.upload(parts, [n, t, t, kinds]), self.upload(neighbours, [n, t, t, 1]))
+        });
+        edges.clone()
+    }
+}
+
+/// Added to what must not count beside any score.
+const FAR: f64 = 1e9;
+
 /// Integers as a tensor.
 pub(super) fn upload_ints(values: Vec<i32>, device: &Device) -> Tensor<1, Int> {
     let n = values.len();
@@ -35,7 +140,7 @@ fn with_zeros(table: &Tensor<2>) -> Tensor<2> {
     Tensor::cat(vec![table.clone(), Tensor::zeros([1, size], &table.device())], 0)
 }
 
-/// x W + b by the weight and bias at `index`.
+/// x W + b by the weight and bias at `index`, each token a row.
 fn project<const D: usize>(x: Tensor<D>, params: &[Tensor<2>], index: usize) -> Tensor<D> {
     let [_, size] = params[index].dims();
     linear(x, params[index].clone(), Some(params[index + 1].clone().reshape([size])))
@@ -53,14 +158,16 @@ pub(super) fn forward(
     // What is asked for, and what that is computed from.
     let mut wanted = vec![false; list.layers.len()];
     for (head, asked) in list.heads.iter().zip(asked) {
-        wanted[head.value] |= asked;
+        head.values().for_each(|value| wanted[value] |= asked);
     }
     for value in (0..wanted.len()).rev() {
         if wanted[value] {
-            inputs(list, value).into_iter().flatten().for_each(|input| wanted[input] = true);
+            list.inputs(value).into_iter().flatten().for_each(|input| wanted[input] = true);
         }
     }
     // Values of states have one sequence of `n` tokens, those of tokens n sequences.
+    // The rows of edges are one sequence.
+    let tokens = Tokens::new(&list.context, observed);
     let mut values: Vec<Option<Tensor<3>>> = Vec::with_capacity(list.layers.len());
     for (value, listed) in list.layers.iter().enumerate() {
         if !wanted[value] {
@@ -72,14 +179,56 @@ pub(super) fn forward(
         values.push(Some(match listed.layer {
             Layer::Sum { size } => sum(params, observed, size),
             Layer::Embed { size } => embed(list, &params[0], observed, size),
-            Layer::Linear { input, rectify, .. } => {
-                let x = project(of(input), params, 0);
+            Layer::Linear { input, rectify, bias, .. } => {
+                let x = match bias {
+                    true => project(of(input), params, 0),
+                    false => linear(of(input), params[0].clone(), None),
+                };
                 if rectify { relu(x) } else { x }
             }
+            Layer::Leaky { input } => leaky_relu(of(input), LEAK),
             Layer::Norm { input } => normalise(of(input), params),
             Layer::Attention { input, heads } => {
-                attention(list, of(input), params, observed, heads)
+                let related = (list.context.n_relations() > 0).then(|| {
+                    let [keys, values] = [0, 1].map(|i| params[i].clone());
+                    Related { keys, values, parts: tokens.relations() }
+                });
+                attention(of(input), heads, related, tokens.hidden_keys())
             }
+            Layer::Edges { size } => {
+                let mut unit = vec![0.0; size];
+                unit[0] = 1.0;
+                let rows = vec![params[0].clone(), tokens.upload(unit, [1, size])];
+                Tensor::cat(rows, 0).unsqueeze()
+            }
+            Layer::Standardise { input } => standardise(of(input), &tokens),
+            Layer::Messages { input, edges } => {
+                let (x, (parts, neighbours)) = (of(input), tokens.edges());
+                let [n, t, size] = x.dims();
+                let [_, kinds, _] = of(edges).dims();
+                let rows = of(edges).reshape([1, 1, kinds, size]);
+                let sent = relu(x.clone().reshape([n, 1, t, size]) + parts.matmul(rows));
+                let sent = (sent + MESSAGE_FLOOR) * neighbours;
+                x + sent.sum_dim(2).reshape([n, t, size])
+            }
+            Layer::Neighbours { input, edges, heads } => {
+                let (parts, neighbours) = tokens.edges();
+                let [n, t, ..] = neighbours.dims();
+                // Tokens that are not there have no neighbours, and nobody reads what they become.
+                let far = ((neighbours - 1.0) * FAR).reshape([n, 1, t, t]);
+                let [_, kinds, size] = of(edges).dims();
+                let rows = of(edges).reshape([kinds, size]);
+                let related = Related { keys: rows.clone(), values: rows, parts };
+                attention(of(input), heads, Some(related), Some(far))
+            }
+            Layer::Summary { input } => {
+                let (x, there) = (of(input), tokens.there());
+                let [n, t, size] = x.dims();
+                let slots = |x: Tensor<3>| x.narrow(1, 1, t - 1).sum_dim(1);
+                let mean = slots(x.clone() * there.clone()) / slots(there).clamp_min(1.0);
+                Tensor::cat(vec![mean, x.narrow(1, 0, 1)], 2).reshape([1, n, 2 * size])
+            }
+            Layer::Concat { left, right } => Tensor::cat(vec![of(left), of(right)], 2),
             Layer::Add { left, right } => of(left) + of(right),
             Layer::Drop { input, place } => match dropout {
                 None => of(input),
@@ -93,19 +242,7 @@ pub(super) fn forward(
             },
         }));
     }
-    heads(list, params, &values, observed.n, asked)
-}
-
-/// What a value is computed from: earlier ones.
-fn inputs(list: &LayerList, value: usize) -> [Option<usize>; 2] {
-    match list.layers[value].layer {
-        Layer::Sum { .. } | Layer::Embed { .. } => [None; 2],
-        Layer::Linear { input, .. }
-        | Layer::Norm { input }
-        | Layer::Attention { input, .. }
-        | Layer::Drop { input, .. } => [Some(input), None],
-        Layer::Add { left, right } => [Some(left), Some(right)],
-    }
+    heads(list, params, &values, &tokens, asked)
 }
 
 fn sum(params: &[Tensor<2>], observed: &Observed<'_>, size: usize) -> Tensor<3> {
@@ -157,13 +294,31 @@ fn normalise(x: Tensor<3>, params: &[Tensor<2>]) -> Tensor<3> {
     centred / (variance + EPSILON).sqrt() * gain + params[1].clone().unsqueeze::<3>()
 }
 
-/// Multi-head attention from queries, keys and values, `[n, t, 3 width]`.
+/// Layer normalisation of all features of the tokens that are there, of each state.
+fn standardise(x: Tensor<3>, tokens: &Tokens<'_>) -> Tensor<3> {
+    let [_, _, size] = x.dims();
+    let there = tokens.there();
+    let n = there.clone().sum_dim(1) * size as f64;
+    let mean = |x: Tensor<3>| (x * there.clone()).sum_dim(2).sum_dim(1) / n.clone();
+    let centred = x.clone() - mean(x);
+    let variance = mean(centred.clone().square());
+    centred / (variance + EPSILON).sqrt()
+}
+
+/// The rows of relations, `[relations, width]`, for keys and for values, and what part each has in what a
+/// query is to a key: `[n, t, t, relations]`.
+struct Related {
+    keys: Tensor<2>,
+    values: Tensor<2>,
+    parts: Tensor<4>,
+}
+
+/// Multi-head attention from queries, keys and values, `[n, t, 3 width]`. `far` is added to scores.
 fn attention(
-    list: &LayerList,
     qkv: Tensor<3>,
-    params: &[Tensor<2>],
-    observed: &Observed<'_>,
     heads: usize,
+    related: Option<Related>,
+    far: Option<Tensor<4>>,
 ) -> Tensor<3> {
     let [n, t, width] = qkv.dims();
     let width = width / 3;
@@ -173,34 +328,25 @@ fn attention(
         part.reshape([n, t, heads, size]).swap_dims(1, 2)
     });
     let scale = 1.0 / (size as f64).sqrt();
-    let relations = list.context.n_relations();
     let mut scores = q.clone().matmul(k.swap_dims(2, 3));
     let mix = |weights: Tensor<4>| weights.matmul(v);
-    if relations == 0 {
-        let mixed = mix(softmax(scores * scale, 3));
+    let soften = |scores: Tensor<4>| match far {
+        None => softmax(scores * scale, 3),
+        Some(far) => softmax(scores * scale + far, 3),
+    };
+    let Some(Related { keys, values, parts }) = related else {
+        let mixed = mix(soften(scores));
         return mixed.swap_dims(1, 2).reshape([n, t, width]);
-    }
-    // For each state and query: which relation it has to every key, as a one-hot code.
-    let mut codes = vec![0; t * t];
-    let mut one_hot = vec![0.0f32; n * t * t * relations];
-    for (ids, one_hot) in observed.of_states().zip(one_hot.chunks_exact_mut(t * t * relations)) {
-        list.context.write_relations(ids, &mut codes);
-        for (&code, one_hot) in codes.iter().zip(one_hot.chunks_exact_mut(relations)) {
-            one_hot[code as usize] = 1.0;
-        }
-    }
-    let one_hot = TensorData::new(one_hot, [n, t, t, relations]);
-    let one_hot = Tensor::<4>::from_data(one_hot, observed.device);
-    let [keys, values] = [0, 1].map(|i| {
-        let rows = params[i].clone().reshape([1, relations, heads, size]);
-        rows.swap_dims(1, 2)
-    });
+    };
+    let [.., relations] = parts.dims();
+    let [keys, values] =
+        [keys, values].map(|rows| rows.reshape([1, relations, heads, size]).swap_dims(1, 2));
     // [n, query, head, relation] times [n, query, relation, key].
     let of_relations = q.matmul(keys.swap_dims(2, 3)).swap_dims(1, 2);
-    let spread = of_relations.matmul(one_hot.clone().swap_dims(2, 3));
+    let spread = of_relations.matmul(parts.clone().swap_dims(2, 3));
     scores = scores + spread.swap_dims(1, 2);
-    let weights = softmax(scores * scale, 3);
-    let of_relations = weights.clone().swap_dims(1, 2).matmul(one_hot).swap_dims(1, 2);
+    let weights = soften(scores);
+    let of_relations = weights.clone().swap_dims(1, 2).matmul(parts).swap_dims(1, 2);
     let mixed = mix(weights) + of_relations.matmul(values);
     mixed.swap_dims(1, 2).reshape([n, t, width])
 }
@@ -210,11 +356,12 @@ fn heads(
     list: &LayerList,
     params: &[Tensor<2>],
     values: &[Option<Tensor<3>>],
-    n: usize,
+    tokens: &Tokens<'_>,
     asked: &[bool],
 ) -> Vec<Option<Tensor<2>>> {
-    let top = list.heads[0].value;
-    let one_top = list.heads.iter().all(|head| head.value == top);
+    let (top, n) = (list.heads[0].value, tokens.observed.n);
+    let of_top = |head: &HeadPlan| head.value == top && head.values().count() == 1;
+    let one_top = list.heads.iter().all(of_top);
     let merged = (one_top && !list.is_by_token(top) && asked.contains(&true)).then(|| {
         // All heads are one product.
         let part = |which: usize| {
@@ -234,8 +381,7 @@ fn heads(
             let columns = head.columns(&list.context);
             return Some(merged.clone().narrow(1, columns.start, columns.len()));
         }
-        let x = values[head.value].clone().expect("it was asked for");
-        Some(one_head(list, params, head, x, n))
+        Some(one_head(list, params, head, values, tokens))
     };
     list.heads.iter().zip(asked).map(of).collect()
 }
@@ -244,47 +390,72 @@ fn one_head(
     list: &LayerList,
     params: &[Tensor<2>],
     head: &HeadPlan,
-    x: Tensor<3>,
-    n: usize,
+    values: &[Option<Tensor<3>>],
+    tokens: &Tokens<'_>,
 ) -> Tensor<2> {
-    let [_, t, size] = x.dims();
-    if !list.is_by_token(head.value) {
-        return project(x.reshape([n, size]), params, head.param);
-    }
-    let first = project(x.clone().narrow(1, 0, 1).reshape([n, size]), params, head.param);
-    let slots = t - 1;
-    let tokens = || x.clone().narrow(1, 1, slots);
+    let (n, slots) = (tokens.observed.n, list.context.space.slots);
+    let of = |value: usize| values[value].clone().expect("it was asked for");
+    let x = match (of(head.value), list.is_by_token(head.value)) {
+        (x, true) => x.narrow(1, 0, 1),
+        (x, false) => x,
+    };
+    let size = list.layers[head.value].size;
+    let first = project(x.reshape([n, size]), params, head.param);
+    let of_slots = |value: usize| of(value).narrow(1, 1, slots);
     let columns = |start: usize, n: usize| first.clone().narrow(1, start, n);
+    // Which slots are there, `[n, slots, 1]`, if not all are.
+    let there = list.context.space.growing.then(|| tokens.there().narrow(1, 1, slots));
     let part = |part: &Part| match *part {
         Part::First { first, n, .. } => columns(first, n),
-        Part::Slots { first, size, param, .. } => {
-            let mut by_slot = project(tokens(), params, param);
+        Part::Slots { value, first, size, param, .. } => {
+            let mut by_slot = project(of_slots(value), params, param);
             if let Some(start) = first {
                 by_slot = by_slot + columns(start, slots).reshape([n, slots, 1]);
             }
+            if let Some(there) = &there {
+                by_slot = by_slot * there.clone();
+            }
             by_slot.reshape([n, slots * size])
         }
-        Part::Pairs { first, size, ordered, param, .. } => {
-            let [a, b] = [param, param + 2].map(|param| {
-                let maps = project(tokens(), params, param);
-                maps.reshape([n, slots, size, PAIR_RANK]).swap_dims(1, 2)
-            });
-            let scale = 1.0 / (PAIR_RANK as f64).sqrt();
-            let mut scores = a.matmul(b.swap_dims(2, 3)) * scale;
-            if !ordered {
-                scores = scores.clone() + scores.swap_dims(2, 3);
-            }
-            // [n, size, slots, slots] to a number of all pairs each.
-            let scores = scores.swap_dims(1, 2).swap_dims(2, 3).reshape([n, slots * slots, size]);
+        Part::Pairs { value, first, size, ordered, meet, param, .. } => {
+            let scores = match meet {
+                Meet::Product => {
+                    let [a, b] = [param, param + 2].map(|param| {
+                        let maps = project(of_slots(value), params, param);
+                        maps.reshape([n, slots, size, PAIR_RANK]).swap_dims(1, 2)
+                    });
+                    let scale = 1.0 / (PAIR_RANK as f64).sqrt();
+                    let mut scores = a.matmul(b.swap_dims(2, 3)) * scale;
+                    if !ordered {
+                        scores = scores.clone() + scores.swap_dims(2, 3);
+                    }
+                    scores.swap_dims(1, 2).swap_dims(2, 3)
+                }
+                Meet::Sum => {
+                    let width = list.layers[value].size / if ordered { 2 } else { 1 };
+                    let to = if ordered { width } else { 0 };
+                    let half = |start: usize| of_slots(value).narrow(2, start, width);
+                    let sums = half(0).reshape([n, slots, 1, width])
+                        + half(to).reshape([n, 1, slots, width]);
+                    project(leaky_relu(sums, LEAK), params, param)
+                }
+            };
+            // [n, slots, slots, size] to a number of all pairs each.
+            let scores = scores.reshape([n, slots * slots, size]);
             let places: Vec<i32> =
                 pairs(slots, ordered).map(|(i, j)| (i * slots + j) as i32).collect();
             let n_places = places.len();
-            let mut by_pair = match ordered {
-                true => scores,
-                false => scores.select(1, upload_ints(places, &x.device())),
+            let of_pairs = |of_all: Tensor<3>| match ordered {
+                true => of_all,
+                false => of_all.select(1, upload_ints(places.clone(), tokens.observed.device)),
             };
+            let mut by_pair = of_pairs(scores);
             if let Some(start) = first {
                 by_pair = by_pair + columns(start, n_places).reshape([n, n_places, 1]);
+            }
+            if let Some(there) = &there {
+                let both = there.clone() * there.clone().swap_dims(1, 2);
+                by_pair = by_pair * of_pairs(both.reshape([n, slots * slots, 1]));
             }
             by_pair.reshape([n, n_places * size])
         }

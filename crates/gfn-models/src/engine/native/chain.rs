@@ -45,7 +45,7 @@ impl Chain {
             loop {
                 match list.layers[value].layer {
                     Layer::Sum { .. } => break,
-                    Layer::Linear { input, rectify: true, .. } => value = input,
+                    Layer::Linear { input, rectify: true, bias: true, .. } => value = input,
                     _ => return None,
                 }
                 layers.push(value);

@@ -145,9 +145,14 @@ impl TokenNetwork {
             more,
             states: 0..0,
         };
-        let at_once = (ROWS_AT_ONCE / t).max(1);
-        for start in (0..tape.rows).step_by(at_once) {
-            pass.states = start..tape.rows.min(start + at_once);
+        let mut start = 0;
+        while start < tape.rows {
+            let mut end = start + 1;
+            while end < tape.rows && pass.rows.rows_of(start..end + 1).len() <= ROWS_AT_ONCE {
+                end += 1;
+            }
+            pass.states = start..end;
+            start = end;
             pass.heads(output_gradient, of_first);
             pass.layers(|set| set != Set::Different);
         }
@@ -162,10 +167,9 @@ impl TokenNetwork {
 impl Pass<'_> {
     /// The rows of a set that are at hand.
     fn range(&self, set: Set) -> Range<usize> {
-        let t = self.network.t();
         match set {
             Set::Different => 0..self.rows.n_different(),
-            Set::All => at(&self.states, t),
+            Set::All => self.rows.rows_of(self.states.clone()),
             Set::Read => self.rows.read_of(self.states.clone()),
         }
     }
@@ -252,7 +256,7 @@ impl Pass<'_> {
                     self.embedding(step.param, size, buffer);
                     self.values.free(buffer);
                 }
-                Layer::Sum { .. } => unreachable!("refused before"),
+                _ => unreachable!("refused before"),
             }
         }
     }
@@ -313,8 +317,8 @@ impl Pass<'_> {
     fn attention(&mut self, step: &Step, value: usize, input: usize, heads: usize) {
         let net = self.network;
         let Some(buffer) = self.values.of_value[value].take() else { return };
-        let (t, width, from) = (net.t(), step.size, &net.steps[input]);
-        let attention = net.attention(step, heads);
+        let (width, from) = (step.size, &net.steps[input]);
+        let per_state = net.attention(step, heads, net.t()).per_sequence();
         let n = self.len(from);
         let (sum, any) = self.values.sum(input, n);
         let mut of_qkv = std::mem::take(&mut self.values.buffers[sum]);
@@ -326,7 +330,7 @@ impl Pass<'_> {
         let of_mixed = &self.values.buffers[buffer];
         let weights = &self.kept[step.extra];
         let related = net.related(self.weights, step);
-        let (of_keys, of_values) = match attention.relations {
+        let (of_keys, of_values) = match net.list.context.n_relations() {
             0 => (&mut [][..], &mut [][..]),
             _ => {
                 let (of_keys, of_values) = self.gradients[step.param..].split_at_mut(1);
@@ -336,27 +340,28 @@ impl Pass<'_> {
         let [small, gathered, of_gathered, ..] = &mut *self.more else {
             unreachable!("there are enough")
         };
-        let mut done = 0;
-        for (i, state) in self.states.clone().enumerate() {
-            let rows = state * t..(state + 1) * t;
+        let (mut done, first) = (0, self.rows.rows_of(self.states.clone()).start);
+        for state in self.states.clone() {
+            let rows = self.rows.rows_of(state..state + 1);
+            let attention = net.attention(step, heads, rows.len());
             let queries = net.queries(&self.rows, state, step.set);
             let end = done + queries.rows.len();
             let of_mixed = &of_mixed[at(&(done..end), width)];
-            let weights = &weights[at(&(state..state + 1), attention.per_sequence())];
-            let related = related.with(self.rows.relations(state, t));
+            let weights = &weights[at(&(state..state + 1), per_state)];
+            let related = related.with(self.rows.relations(state));
             let of_related = [&mut *of_keys, &mut *of_values];
             done = end;
             let table = &self.kept[from.buffer];
             if !different {
                 let qkv = &table[at(&rows, 3 * width)];
-                let out = &mut of_qkv[at(&(i * t..(i + 1) * t), 3 * width)];
+                let out = &mut of_qkv[at(&(rows.start - first..rows.end - first), 3 * width)];
                 attention
                     .backward(out, of_mixed, weights, qkv, queries, related, of_related, small);
                 continue;
             }
             let tokens = self.rows.tokens(rows);
             gather(gathered, table, tokens, 3 * width);
-            let out = buffer_for(of_gathered, 0, t, 3 * width);
+            let out = buffer_for(of_gathered, 0, tokens.len(), 3 * width);
             attention
                 .backward(out, of_mixed, weights, gathered, queries, related, of_related, small);
             scatter_rows(&mut of_qkv[..n], 0, out, tokens, 1, 3 * width);

@@ -164,9 +164,7 @@ impl TokenNetwork {
             Layer::Drop { place, .. } => {
                 dropping.apply(place, step.size, rows, (step.set, range), out);
             }
-            Layer::Sum { .. } | Layer::Norm { .. } | Layer::Attention { .. } => {
-                unreachable!("computed elsewhere")
-            }
+            _ => unreachable!("computed elsewhere, or refused"),
         }
     }
 
@@ -200,16 +198,17 @@ impl TokenNetwork {
         mix: &mut Vec<f32>,
         scratch: &mut [Vec<f32>],
     ) {
-        let (t, width) = (self.t(), step.size);
-        let attention = self.attention(step, heads);
+        let width = step.size;
+        let per_state = self.attention(step, heads, self.t()).per_sequence();
         let [small, gathered, ..] = scratch else { unreachable!("there are enough") };
-        let states = added.rows.start / t..added.rows.end / t;
-        let mix = buffer_for(mix, states.start, states.len(), attention.per_sequence());
+        let states = added.states.clone();
+        let mix = buffer_for(mix, states.start, states.len(), per_state);
         let table = &buffers.kept[qkv.buffer];
         let related = self.related(weights, step);
         let mut done = 0;
-        for (state, mix) in states.zip(mix.chunks_exact_mut(attention.per_sequence())) {
-            let of_state = state * t..(state + 1) * t;
+        for (state, mix) in states.zip(mix.chunks_exact_mut(per_state)) {
+            let of_state = rows.rows_of(state..state + 1);
+            let attention = self.attention(step, heads, of_state.len());
             let queries = self.queries(rows, state, step.set);
             let projected = if qkv.set == Set::Different {
                 gather(gathered, table, rows.tokens(of_state), 3 * width);
@@ -219,7 +218,7 @@ impl TokenNetwork {
             };
             let end = done + queries.rows.len();
             let out = &mut out[at(&(done..end), width)];
-            let related = related.with(rows.relations(state, t));
+            let related = related.with(rows.relations(state));
             attention.forward(out, mix, projected, queries, related, small);
             done = end;
         }

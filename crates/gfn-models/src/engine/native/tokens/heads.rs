@@ -6,7 +6,7 @@ use super::super::kernels::{add, add_bias, matmul};
 use super::super::tape::buffer_for;
 use super::rows::Rows;
 use super::{Mat, Part, TokenNetwork, Weights, linear, linear_backward};
-use crate::heads::{HeadPlan, PAIR_RANK, pairs};
+use crate::heads::{HeadPlan, PAIR_RANK, pair_place, pairs};
 
 /// The rows that are read of some states, told apart.
 struct ReadRows<'a> {
@@ -21,7 +21,8 @@ impl ReadRows<'_> {
         let t = self.network.t();
         let start = self.states.start;
         let read = self.rows.read(self.rows.read_of(self.states.clone())).iter();
-        read.map(move |&row| (row as usize / t - start, row as usize % t))
+        let places = read.map(|&row| self.rows.place(row));
+        places.map(move |place| (place / t - start, place % t))
     }
 
     /// Copies the rows at the positions that `of` wants, of all states; says which they are.
@@ -78,9 +79,24 @@ fn per_slot(size: usize) -> usize {
     size * PAIR_RANK
 }
 
+/// Takes the slots of a state, each its state and position, off a list of those of all states from it on.
+fn slots_of<'a>(rest: &mut &'a [(usize, usize)], state: usize) -> &'a [(usize, usize)] {
+    let n = rest.iter().take_while(|&&(other, _)| other == state).count();
+    let (of_state, others) = rest.split_at(n);
+    *rest = others;
+    of_state
+}
+
+/// The place of a pair that is given by its places among the slots of a state.
+fn of_pair(of_state: &[(usize, usize)], slots: usize, ordered: bool, i: usize, j: usize) -> usize {
+    let [i, j] = [i, j].map(|i| of_state[i].1 - 1);
+    pair_place(slots, ordered, i, j)
+}
+
 /// The features in which slots of one state meet for number `c` of a pair.
 fn meeting(maps: &[f32], slots: usize, size: usize, c: usize) -> Mat<'_> {
-    Mat::with_stride(&maps[c * PAIR_RANK..], slots, PAIR_RANK, per_slot(size))
+    let maps = maps.get(c * PAIR_RANK..).unwrap_or_default();
+    Mat::with_stride(maps, slots, PAIR_RANK, per_slot(size))
 }
 
 impl TokenNetwork {
@@ -154,22 +170,29 @@ impl TokenNetwork {
                         let to = buffer_for(on_others, 0, m, per_slot(size));
                         linear(to, gathered, params, param + 2, m);
                         add_bias(to, &params[param + 3]);
-                        let of_state = slots * per_slot(size);
+                        let n_places = pairs(slots, ordered).count();
                         let mut scores = vec![0.0; slots * slots];
+                        let mut rest = &places[..];
                         for state in 0..n {
-                            let [a, b] =
-                                [&*from, &*to].map(|maps| &maps[state * of_state..][..of_state]);
+                            let done = m - rest.len();
+                            let of_state = slots_of(&mut rest, state);
+                            let m = of_state.len();
+                            let maps = done * per_slot(size)..(done + m) * per_slot(size);
+                            let [a, b] = [&*from, &*to].map(|of_all| &of_all[maps.clone()]);
                             let on_first = &on_first[state * n_first..][..n_first];
-                            let out = &mut output[state * total + start..];
+                            let out = &mut output[state * total + start..][..n_places * size];
+                            if m < slots {
+                                out.fill(0.0);
+                            }
                             for c in 0..size {
-                                let (a, b) =
-                                    (meeting(a, slots, size, c), meeting(b, slots, size, c));
+                                let (a, b) = (meeting(a, m, size, c), meeting(b, m, size, c));
                                 matmul(&mut scores, false, a, b.t());
-                                for (place, (i, j)) in pairs(slots, ordered).enumerate() {
-                                    let mut x = scores[i * slots + j];
+                                for (i, j) in pairs(m, ordered) {
+                                    let mut x = scores[i * m + j];
                                     if !ordered {
-                                        x += scores[j * slots + i];
+                                        x += scores[j * m + i];
                                     }
+                                    let place = of_pair(of_state, slots, ordered, i, j);
                                     let first = first.map_or(0.0, |f| on_first[before + f + place]);
                                     out[place * size + c] = x * pair_scale() + first;
                                 }
@@ -255,7 +278,8 @@ impl TokenNetwork {
                             continue;
                         }
                         let is_slot = |_: usize, position: usize| position > 0;
-                        let m = read.gather(top, gathered, is_slot).len();
+                        let places = read.gather(top, gathered, is_slot);
+                        let m = places.len();
                         let from = buffer_for(on_slots, 0, m, per_slot(size));
                         linear(from, gathered, params, param, m);
                         add_bias(from, &params[param + 1]);
@@ -264,32 +288,35 @@ impl TokenNetwork {
                         add_bias(to, &params[param + 3]);
                         let of_from = buffer_for(of_maps, 0, m, per_slot(size));
                         let of_to = buffer_for(of_others, 0, m, per_slot(size));
-                        let of_state = slots * per_slot(size);
                         let mut scores = vec![0.0; slots * slots];
                         let mut product = vec![0.0; slots * PAIR_RANK];
+                        let mut rest = &places[..];
                         for state in 0..n {
-                            let at = state * of_state..(state + 1) * of_state;
+                            let done = m - rest.len();
+                            let of_state = slots_of(&mut rest, state);
+                            let m = of_state.len();
+                            let at = done * per_slot(size)..(done + m) * per_slot(size);
                             for c in 0..size {
                                 scores.fill(0.0);
-                                for (place, (i, j)) in pairs(slots, ordered).enumerate() {
+                                for (i, j) in pairs(m, ordered) {
+                                    let place = of_pair(of_state, slots, ordered, i, j);
                                     let dy = dy(state, place, c);
-                                    scores[i * slots + j] += dy * pair_scale();
+                                    scores[i * m + j] += dy * pair_scale();
                                     if !ordered {
-                                        scores[j * slots + i] += dy * pair_scale();
+                                        scores[j * m + i] += dy * pair_scale();
                                     }
                                     if let Some(first) = first {
                                         on_first[state * n_first + before + first + place] += dy;
                                     }
                                 }
-                                let dy = Mat::new(&scores, slots, slots);
-                                let (a, b) = (
-                                    meeting(&from[at.clone()], slots, size, c),
-                                    meeting(&to[at.clone()], slots, size, c),
-                                );
-                                matmul(&mut product, false, dy, b);
-                                put(&mut of_from[at.clone()], &product, size, c);
-                                matmul(&mut product, false, dy.t(), a);
-                                put(&mut of_to[at.clone()], &product, size, c);
+                                let dy = Mat::new(&scores, m, m);
+                                let [a, b] = [&*from, &*to]
+                                    .map(|maps| meeting(&maps[at.clone()], m, size, c));
+                                let product = &mut product[..m * PAIR_RANK];
+                                matmul(product, false, dy, b);
+                                put(&mut of_from[at.clone()], product, size, c);
+                                matmul(product, false, dy.t(), a);
+                                put(&mut of_to[at.clone()], product, size, c);
                             }
                         }
                         let of_rows = buffer_for(of_rows, 0, m, width);

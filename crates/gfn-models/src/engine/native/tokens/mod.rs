@@ -14,7 +14,7 @@ use super::kernels::{matmul, sum_into_bias};
 use super::tape::{NativeNetwork, Tape, Weights, backward_by_tape};
 use super::{Mat, buffer_for};
 use crate::dropout::Dropout;
-use crate::heads::{Part, SlotsRead};
+use crate::heads::{Meet, Part, SlotsRead};
 use crate::layers::{Layer, LayerList, Listed};
 
 use attention::Attention;
@@ -90,11 +90,14 @@ impl Dropping {
         let Some(dropout) = self.dropout else { return };
         match set {
             Set::Read => {
-                let rows = rows.read(range).iter().map(|&row| row as usize);
-                dropout.apply(place, self.t, size, rows, values);
+                let places = rows.read(range).iter().map(|&row| rows.place(row));
+                dropout.apply(place, self.t, size, places, values);
             }
             // While something is dropped, every row has a token of its own, in the order of rows.
-            Set::All | Set::Different => dropout.apply(place, self.t, size, range, values),
+            Set::All | Set::Different => {
+                let places = rows.places(range).iter().map(|&place| place as usize);
+                dropout.apply(place, self.t, size, places, values);
+            }
         }
     }
 }
@@ -116,15 +119,20 @@ impl TokenNetwork {
         let top = list.heads.first()?.value;
         let last_attention =
             list.layers.iter().rposition(|layer| matches!(layer.layer, Layer::Attention { .. }))?;
-        if list.heads.iter().any(|head| head.value != top) || !list.is_by_token(top) {
+        let mut parts = list.heads.iter().flat_map(|head| &head.parts);
+        let others = list.heads.iter().any(|head| head.values().any(|value| value != top));
+        if others
+            || !list.is_by_token(top)
+            || parts.any(|part| matches!(part, Part::Pairs { meet: Meet::Sum, .. }))
+        {
             return None;
         }
         let mut steps: Vec<Step> = Vec::new();
         for (value, Listed { layer, size, param, .. }) in list.layers.iter().enumerate() {
             let (layer, size, param) = (*layer, *size, *param);
             let set = match layer {
-                Layer::Sum { .. } => return None,
                 Layer::Embed { .. } => Set::Different,
+                Layer::Linear { bias: false, .. } => return None,
                 Layer::Attention { .. } if value == last_attention => Set::Read,
                 Layer::Attention { .. } => Set::All,
                 Layer::Linear { input, .. } | Layer::Norm { input } | Layer::Drop { input, .. } => {
@@ -133,7 +141,7 @@ impl TokenNetwork {
                 Layer::Add { left, right } if steps[left].set >= steps[right].set => {
                     steps[left].set
                 }
-                Layer::Add { .. } => return None,
+                _ => return None,
             };
             let buffer = match layer {
                 Layer::Add { left: input, .. } | Layer::Drop { input, .. } => steps[input].buffer,
@@ -200,10 +208,10 @@ impl TokenNetwork {
         self.numbering.t
     }
 
-    /// The sizes of a layer of attention.
-    fn attention(&self, step: &Step, heads: usize) -> Attention {
+    /// The sizes of a layer of attention among `t` tokens.
+    fn attention(&self, step: &Step, heads: usize, t: usize) -> Attention {
         let relations = self.list.context.n_relations();
-        Attention { t: self.t(), heads, size: step.size / heads, relations }
+        Attention { t, heads, size: step.size / heads, relations }
     }
 
     /// Which slots the heads read that a tape is asked for.
@@ -216,11 +224,12 @@ impl TokenNetwork {
 
     /// The rows whose attention is computed in a layer.
     fn queries<'a>(&'a self, rows: &'a Rows<'_>, state: usize, set: Set) -> attention::Queries<'a> {
+        let of_state = rows.rows_of(state..state + 1);
         if set == Set::Read {
             let range = rows.read_of(state..state + 1);
-            attention::Queries { rows: rows.read(range), base: (state * self.t()) as i32 }
+            attention::Queries { rows: rows.read(range), base: of_state.start as i32 }
         } else {
-            attention::Queries { rows: &self.all_tokens, base: 0 }
+            attention::Queries { rows: &self.all_tokens[..of_state.len()], base: 0 }
         }
     }
 }

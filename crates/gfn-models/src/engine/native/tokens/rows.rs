@@ -10,7 +10,8 @@ use std::ops::Range;
 use crate::heads::SlotsRead;
 use crate::network::NetworkContext;
 
-/// Rows of tokens, for all states on a tape. A row is numbered by its state and position.
+/// Rows of tokens, for all states on a tape: those of a state one after the other, without any for slots
+/// that are not there.
 pub(super) struct Rows<'a> {
     /// By key: number among the different tokens from 1 on, 0 if there is none.
     seen: &'a mut Vec<i32>,
@@ -18,6 +19,10 @@ pub(super) struct Rows<'a> {
     different: &'a mut Vec<i32>,
     /// For every row, the number of its token among the different ones.
     token: &'a mut Vec<i32>,
+    /// And its place: the number it would have if all slots were there.
+    place: &'a mut Vec<i32>,
+    /// How many rows there are before each state, and in all.
+    before: &'a mut Vec<i32>,
     /// The rows that heads read: of each state the first one, then those of slots.
     read: &'a mut Vec<i32>,
     /// The number of the token of each of these.
@@ -26,13 +31,16 @@ pub(super) struct Rows<'a> {
     read_before: &'a mut Vec<i32>,
     /// What each token of a state is to each other one.
     relations: &'a mut Vec<i32>,
+    /// How many relations there are before each state, and in all.
+    relations_before: &'a mut Vec<i32>,
 }
 
 /// Lists of numbers that a tape keeps.
-const LISTS: usize = 7;
+const LISTS: usize = 10;
 
 /// What some states have added to each kind of row.
 pub(super) struct Added {
+    pub(super) states: Range<usize>,
     pub(super) different: Range<usize>,
     pub(super) rows: Range<usize>,
     pub(super) read: Range<usize>,
@@ -48,6 +56,7 @@ pub(super) struct Numbering {
     features: Vec<usize>,
     first_tokens: Vec<i32>,
     named: bool,
+    growing: bool,
     /// Combinations of features.
     n_codes: usize,
 }
@@ -65,6 +74,7 @@ impl Numbering {
             features: space.features.clone(),
             first_tokens: space.first_tokens().to_vec(),
             named: space.named,
+            growing: space.growing,
             n_codes: codes.unwrap_or(usize::MAX),
         }
     }
@@ -106,11 +116,33 @@ impl<'a> Rows<'a> {
     /// Of a tape's numbers.
     pub(super) fn new(numbers: &'a mut Vec<Vec<i32>>) -> Self {
         numbers.resize_with(LISTS, Vec::new);
-        let [seen, different, token, read, read_token, read_before, relations] = &mut numbers[..]
+        let [
+            seen,
+            different,
+            token,
+            place,
+            before,
+            read,
+            read_token,
+            read_before,
+            relations,
+            relations_before,
+        ] = &mut numbers[..]
         else {
             unreachable!("all have been made")
         };
-        Self { seen, different, token, read, read_token, read_before, relations }
+        Self {
+            seen,
+            different,
+            token,
+            place,
+            before,
+            read,
+            read_token,
+            read_before,
+            relations,
+            relations_before,
+        }
     }
 
     /// Forgets all states.
@@ -123,11 +155,14 @@ impl<'a> Rows<'a> {
                 }
             }
         }
-        for list in [&mut *self.different, self.token, self.read, self.read_token, self.relations] {
+        for list in [&mut *self.different, self.token, self.place, self.read, self.read_token] {
             list.clear();
         }
-        self.read_before.clear();
-        self.read_before.push(0);
+        self.relations.clear();
+        for list in [&mut *self.before, self.read_before, self.relations_before] {
+            list.clear();
+            list.push(0);
+        }
     }
 
     /// Adds states by the ids of their cells, those of which `reads` says that heads read their slots.
@@ -142,41 +177,78 @@ impl<'a> Rows<'a> {
         let t = numbering.t;
         let apart = apart || !numbering.has_table();
         let different = self.n_different();
-        let (rows, read) = (self.token.len(), self.read.len());
+        let (states, rows, read) = (self.n_states(), self.token.len(), self.read.len());
         for ids in ids.chunks_exact(numbering.n_cells) {
-            let state = self.token.len() / t;
+            let state = self.n_states();
             let first = self.number_of(numbering, state, 0, 0, apart);
-            self.add_token(first, true);
+            self.add_token(first, state * t, true);
             for slot in 0..t - 1 {
+                let is_empty = numbering.is_empty(ids, slot);
+                if is_empty && numbering.growing {
+                    continue;
+                }
                 let code = numbering.code(ids, slot);
                 let number = self.number_of(numbering, state, slot + 1, code, apart);
-                self.add_token(number, reads.has(numbering.is_empty(ids, slot)));
+                self.add_token(number, state * t + slot + 1, reads.has(is_empty));
             }
+            self.before.push(self.token.len() as i32);
             self.read_before.push(self.read.len() as i32);
         }
         Added {
+            states: states..self.n_states(),
             different: different..self.n_different(),
             rows: rows..self.token.len(),
             read: read..self.read.len(),
         }
     }
 
-    /// Adds what the tokens of a state are to each other.
+    /// Adds what the tokens of the states that have been added last are to each other.
     pub(super) fn relate(&mut self, context: &NetworkContext, ids: &[i32]) {
-        let per_state = context.n_positions().pow(2);
+        let t = context.n_positions();
         for ids in ids.chunks_exact(context.space.n_cells()) {
-            let start = self.relations.len();
-            self.relations.resize(start + per_state, 0);
-            context.write_relations(ids, &mut self.relations[start..]);
+            let state = self.relations_before.len() - 1;
+            let (start, rows) = (self.relations.len(), self.rows_of(state..state + 1));
+            self.relations.resize(start + rows.len().pow(2), 0);
+            let out = &mut self.relations[start..];
+            if rows.len() == t {
+                context.write_relations(ids, 0..t, out);
+            } else {
+                let places = self.place[rows].iter();
+                context.write_relations(ids, places.map(|&place| place as usize % t), out);
+            }
+            self.relations_before.push(self.relations.len() as i32);
         }
     }
 
     /// What the tokens of a state are to each other; nothing where that is not known.
-    pub(super) fn relations(&self, state: usize, t: usize) -> &[i32] {
+    pub(super) fn relations(&self, state: usize) -> &[i32] {
         match self.relations.is_empty() {
             true => &[],
-            false => &self.relations[state * t * t..(state + 1) * t * t],
+            false => {
+                let [start, end] = [0, 1].map(|i| self.relations_before[state + i] as usize);
+                &self.relations[start..end]
+            }
         }
+    }
+
+    /// How many states there are.
+    fn n_states(&self) -> usize {
+        self.before.len() - 1
+    }
+
+    /// The rows of some states.
+    pub(super) fn rows_of(&self, states: Range<usize>) -> Range<usize> {
+        self.before[states.start] as usize..self.before[states.end] as usize
+    }
+
+    /// The places of some rows.
+    pub(super) fn places(&self, rows: Range<usize>) -> &[i32] {
+        &self.place[rows]
+    }
+
+    /// The place of a row.
+    pub(super) fn place(&self, row: i32) -> usize {
+        self.place[row as usize] as usize
     }
 
     /// The number of a token among the different ones, to which it is added unless it is there.
@@ -204,12 +276,13 @@ impl<'a> Rows<'a> {
         new
     }
 
-    fn add_token(&mut self, number: i32, is_read: bool) {
+    fn add_token(&mut self, number: i32, place: usize, is_read: bool) {
         if is_read {
             self.read.push(self.token.len() as i32);
             self.read_token.push(number);
         }
         self.token.push(number);
+        self.place.push(place as i32);
     }
 
     /// State and position of different tokens.
@@ -272,6 +345,8 @@ mod tests {
         ];
         check(&alike, &batches, SlotsRead { empty: false, filled: true });
         check(&alike, &batches, SlotsRead { empty: true, filled: true });
+        check(&alike.growing(), &batches, SlotsRead { empty: true, filled: true });
+        check(&named.growing(), &[(false, &[&[0, -1, 8, -1, 4, -1]])], SlotsRead::default());
     }
 
     fn check(space: &Space, batches: &[(bool, &[&[i32]])], reads: SlotsRead) {
@@ -285,16 +360,22 @@ mod tests {
             // Position (or that it is a slot) and embeddings.
             let mut expected: Vec<(usize, Vec<usize>)> = Vec::new();
             let (mut read, mut places) = (Vec::new(), Vec::new());
+            let mut starts = Vec::new();
             for ids in *batches {
                 let before = (rows.n_different(), expected.len(), read.len());
+                let first = starts.len();
                 for ids in ids.chunks(n_cells) {
-                    let state = expected.len() / 4;
+                    let state = starts.len();
+                    starts.push(expected.len());
                     read.push(expected.len() as i32);
                     expected.push((0, vec![]));
                     places.push((state, 0));
                     for slot in 0..3 {
                         let of_slot = &ids[slot * features..][..features];
                         let empty = of_slot.iter().all(|&id| id < 0);
+                        if empty && space.growing {
+                            continue;
+                        }
                         if if empty { reads.empty } else { reads.filled } {
                             read.push(expected.len() as i32);
                         }
@@ -304,25 +385,27 @@ mod tests {
                     }
                 }
                 let added = rows.add(&numbering, ids, *apart, reads);
+                assert_eq!(added.states, first..starts.len());
                 assert_eq!(added.different, before.0..rows.n_different());
                 assert_eq!(added.rows, before.1..expected.len());
                 assert_eq!(added.read, before.2..read.len());
             }
             let tokens = rows.tokens(0..expected.len());
             let embedded: Vec<_> = rows.embedded(0..rows.n_different()).collect();
+            let numbers = rows.places(0..expected.len());
+            for (i, &(state, position)) in places.iter().enumerate() {
+                assert_eq!(numbers[i] as usize, state * 4 + position);
+                assert!(rows.rows_of(state..state + 1).contains(&i));
+            }
             for (i, &a) in tokens.iter().enumerate() {
-                let (state, position) = embedded[a as usize];
-                assert_eq!(
-                    expected[state * 4 + position],
-                    expected[i],
-                    "each stands for its token"
-                );
+                let first = places.iter().position(|place| *place == embedded[a as usize]);
+                assert_eq!(expected[first.unwrap()], expected[i], "each stands for its token");
                 for (j, &b) in tokens.iter().enumerate() {
                     let same = if *apart { i == j } else { expected[i] == expected[j] };
                     assert_eq!(a == b, same, "{i} {j}");
                 }
             }
-            let all = rows.read_of(0..expected.len() / 4);
+            let all = rows.read_of(0..starts.len());
             assert_eq!(rows.read(all.clone()), read);
             let of_read: Vec<i32> = read.iter().map(|&row| tokens[row as usize]).collect();
             assert_eq!(rows.read_tokens(all), of_read);
