@@ -27,7 +27,9 @@ pub use sample::rng::{Purpose, Streams};
 pub use sample::{metropolis, policy, rng, sampler};
 pub use world::environment::{BrokenLaw, Environment};
 pub use world::proposal::Proposal;
-pub use world::reward::{ExactTarget, Marginals, Modes, Reward, RewardError, TargetEstimate};
+pub use world::reward::{
+    ExactTarget, Marginals, ModeCount, ModeCounter, Modes, Reward, RewardError, TargetEstimate,
+};
 pub use world::space::{Block, NO_TOKEN, Space};
 pub use world::states::States;
 pub use world::trajectories::{RowPlan, Trajectories};

@@ -240,7 +240,8 @@ impl Trainer {
         (logits, legal)
     }
 
-    /// log R of a state as if it were finished there, raised to `min`, if its reward is known.
+    /// log R of a state as if it were finished there, as losses take it, raised to `min`, if its
+    /// reward is known.
     fn log_reward_of_finished(&self, state: &[i32], min: Option<f64>) -> Option<f64> {
         let env = self.parts.env();
         let mut row = state.to_vec();
@@ -249,10 +250,11 @@ impl Trainer {
         finished.push(&row);
         let mut log_reward = [0.0];
         self.parts.reward().log_reward(&finished, &mut log_reward).ok()?;
+        add_symmetry(env, &finished, &mut log_reward);
         Some(log_reward[0].max(min.unwrap_or(f64::NEG_INFINITY)))
     }
 
-    /// log R of every state along trajectories as if it were finished there.
+    /// log R of every state along trajectories as if it were finished there, as losses take it.
     ///
     /// # Errors
     /// When the reward of some object is not known.
@@ -260,22 +262,33 @@ impl Trainer {
         let finished = trajectories.finished(self.parts.env());
         let mut along = vec![0.0; finished.len()];
         self.parts.reward().log_reward_along(&finished, &mut along)?;
+        add_symmetry(self.parts.env(), &finished, &mut along);
         Ok(along)
     }
 
     /// Computes the rewards of objects, and those along trajectories if some loss reads them: every
-    /// state is then asked for once. Returns how many were asked for.
-    fn add_rewards(&self, trajectories: &mut Trajectories) -> Result<u64, RewardError> {
-        if self.parts.plan.along() {
-            trajectories.log_reward_along = self.reward_along(trajectories)?;
-            let of_object = |i| trajectories.log_reward_along[trajectories.rows(i).end - 1];
-            trajectories.log_reward = (0..trajectories.len()).map(of_object).collect();
-            return Ok(trajectories.states.len() as u64);
-        }
-        trajectories.log_reward = vec![0.0; trajectories.len()];
-        let terminals = trajectories.terminals();
-        self.parts.reward().log_reward(&terminals, &mut trajectories.log_reward)?;
-        Ok(trajectories.len() as u64)
+    /// state is then asked for once. Trajectories get them as losses take them; returns log R of
+    /// objects itself, and how many were asked for.
+    fn add_rewards(&self, trajectories: &mut Trajectories) -> Result<(Vec<f64>, u64), RewardError> {
+        let (env, reward) = (self.parts.env(), self.parts.reward());
+        let (log_reward, asked) = if self.parts.plan.along() {
+            let finished = trajectories.finished(env);
+            let mut along = vec![0.0; finished.len()];
+            reward.log_reward_along(&finished, &mut along)?;
+            let of_object = |i| along[trajectories.rows(i).end - 1];
+            let log_reward: Vec<f64> = (0..trajectories.len()).map(of_object).collect();
+            add_symmetry(env, &finished, &mut along);
+            trajectories.log_reward_along = along;
+            (log_reward, finished.len())
+        } else {
+            let mut log_reward = vec![0.0; trajectories.len()];
+            reward.log_reward(&trajectories.terminals(), &mut log_reward)?;
+            let n = log_reward.len();
+            (log_reward, n)
+        };
+        trajectories.log_reward.clone_from(&log_reward);
+        add_symmetry(env, &trajectories.terminals(), &mut trajectories.log_reward);
+        Ok((log_reward, asked as u64))
     }
 
     /// Runs one iteration.
@@ -290,10 +303,10 @@ impl Trainer {
         let step = self.counters.step;
         let (epsilon, temperature) =
             (self.settings.epsilon_schedule().at(step), self.settings.temperature);
-        let rollout = self.sample(step, Exploration { epsilon, temperature })?;
+        let (rollout, log_reward) = self.sample(step, Exploration { epsilon, temperature })?;
         self.remember(&rollout.trajectories);
         let objects = rollout.trajectories.terminals();
-        let log_reward = rollout.trajectories.log_reward.clone();
+        let for_losses = rollout.trajectories.log_reward.clone();
         let on_current = |planned: &Planned| planned.update.data == Data::Current;
         let current = self
             .parts
@@ -310,7 +323,7 @@ impl Trainer {
                 continue;
             }
             for repeat in 0..update.repeat {
-                let drawn = self.draw(which, repeat, (&objects, &log_reward))?;
+                let drawn = self.draw(which, repeat, (&objects, &for_losses))?;
                 let batch = drawn.as_ref().or(current.as_ref()).expect("all others are drawn");
                 *done = Some(self.update(which, repeat, batch)?);
             }
@@ -339,8 +352,13 @@ impl Trainer {
         })
     }
 
-    /// Samples the trajectories of an iteration and computes their rewards.
-    fn sample(&mut self, step: u64, exploration: Exploration) -> Result<Rollout, TrainError> {
+    /// Samples the trajectories of an iteration and computes their rewards, for losses in them and
+    /// log R of their objects itself.
+    fn sample(
+        &mut self,
+        step: u64,
+        exploration: Exploration,
+    ) -> Result<(Rollout, Vec<f64>), TrainError> {
         let draw = Draw { streams: self.streams, purpose: Purpose::Rollout, step };
         let n = self.settings.batch_at(step);
         let plan = &self.parts.plan;
@@ -353,10 +371,11 @@ impl Trainer {
             self.sampler.rollout(env, &mut policies, exploration, draw, n, network_pb);
         rollout.recording = Some(recording);
         let trajectories = &mut rollout.trajectories;
-        self.counters.reward_calls += self.add_rewards(trajectories)?;
+        let (log_reward, asked) = self.add_rewards(trajectories)?;
+        self.counters.reward_calls += asked;
         self.counters.trajectories += trajectories.len() as u64;
         self.counters.env_steps += trajectories.n_transitions() as u64;
-        Ok(rollout)
+        Ok((rollout, log_reward))
     }
 
     /// Keeps trajectories for the updates that come back to them.
@@ -421,7 +440,7 @@ impl Trainer {
         };
         drop(pb);
         if self.parts.plan.along() && trajectories.log_reward_along.is_empty() {
-            self.counters.reward_calls += self.add_rewards(&mut trajectories)?;
+            self.counters.reward_calls += self.add_rewards(&mut trajectories)?.1;
         }
         Ok(Some(Batch::of_trajectories(self.parts.env(), &self.parts.pb(), trajectories)))
     }
@@ -514,7 +533,8 @@ impl Trainer {
         self.differentiate(which, batch, None)
     }
 
-    /// A batch of the given trajectories with their rewards, as losses see it.
+    /// A batch of the given trajectories with their rewards, as losses see it; those of objects are
+    /// taken as they are.
     ///
     /// # Panics
     /// When a loss reads rewards along trajectories, and one of them is not known.
@@ -548,5 +568,12 @@ impl Trainer {
         let values = measured.collect::<Result<Vec<_>, _>>();
         self.parts.metrics = metrics;
         Ok(values?.into_iter().flatten().collect())
+    }
+}
+
+/// Makes log R of objects what losses take for it.
+fn add_symmetry(env: &dyn Environment, objects: &States, log_reward: &mut [f64]) {
+    for (log_reward, row) in log_reward.iter_mut().zip(objects.rows()) {
+        *log_reward += env.log_symmetry(row);
     }
 }

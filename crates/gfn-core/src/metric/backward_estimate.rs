@@ -5,7 +5,8 @@ use crate::States;
 use crate::rng::Purpose;
 use crate::sampler::{Draw, Sampler};
 
-/// An estimate of log P_T(x) from importance weights w = P_F(τ) / P_B(τ|x) of τ ∼ P_B(·|x).
+/// An estimate of log P_T(x) from importance weights w = P_F(τ) / P_B(τ|x) of τ ∼ P_B(·|x), divided by
+/// what [`Environment::log_symmetry`](crate::Environment::log_symmetry) is the logarithm of.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LogProbEstimate {
     /// log of the mean weight. The mean is unbiased for P_T(x); its logarithm falls short, by about
@@ -66,14 +67,25 @@ pub fn estimate_log_probs(
         let trajectories = sampler.backward_from(env, eval.policy(), draw, &repeated, first * n);
         let (log_pf, log_pb) = eval.log_probs_of(&trajectories);
         let log_weights: Vec<f64> = log_pf.iter().zip(&log_pb).map(|(pf, pb)| pf - pb).collect();
-        estimates.extend(log_weights.chunks_exact(n).map(LogProbEstimate::of));
+        for weights in log_weights.chunks_exact(n) {
+            let mut estimate = LogProbEstimate::of(weights);
+            estimate.log_prob -= env.log_symmetry(objects.row(estimates.len()));
+            estimates.push(estimate);
+        }
     }
     estimates
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
     use super::*;
+    use crate::environment::testing::Balls;
+    use crate::exact::Exact;
+    use crate::metric::MetricContext;
+    use crate::{Direction, Environment, Policy, Reward, RewardError, StateGraph, States, Streams};
 
     #[test]
     fn estimates_from_hand_numbers() {
@@ -86,6 +98,71 @@ mod tests {
         let estimate = LogProbEstimate::of(&[-2000.0; 10]);
         assert!((estimate.log_prob + 2000.0).abs() < 1e-12);
         assert_eq!((estimate.standard_error, estimate.effective), (Some(0.0), 10.0));
+    }
+
+    /// Against dynamic programming: standardised errors have a spread of 1, and the effective number is
+    /// that of the formula, also where actions stand for several.
+    #[test]
+    fn errors_are_those_of_the_estimates() {
+        /// P_F goes on with a preference for the fullest boxes, alike for boxes that are.
+        struct Greedy;
+        impl Policy for Greedy {
+            fn logits(&self, env: &dyn Environment, way: Direction, xs: &States, out: &mut [f32]) {
+                let n = env.space().n_actions;
+                for (row, out) in xs.rows().zip(out.chunks_exact_mut(n)) {
+                    out.fill(0.0);
+                    if way == Direction::Forward {
+                        out.iter_mut().zip(row).for_each(|(l, &balls)| *l = 0.4 * balls as f32);
+                    }
+                }
+            }
+        }
+        struct Flat;
+        impl Reward for Flat {
+            fn log_reward(&self, _: &States, out: &mut [f64]) -> Result<(), RewardError> {
+                out.fill(0.0);
+                Ok(())
+            }
+        }
+        let env = Arc::new(Balls::new(4, 7));
+        let graph = StateGraph::explore(&*env, 1000).unwrap();
+        let target = graph.target(&Flat).unwrap();
+        let exact = Some(Arc::new(Exact { graph, target }));
+        let fixed = MetricContext {
+            env,
+            reward: Arc::new(Flat),
+            exact: exact.clone(),
+            layers: None,
+            samples: 1,
+            window: 1,
+            top_k: 1,
+            test: None,
+            backward_trajectories: 1,
+            settings: BTreeMap::new(),
+        };
+        let exact = exact.unwrap();
+        let objects = exact.graph.objects();
+        const N: usize = 400;
+        let (mut errors, mut squares) = (0.0, 0.0);
+        for seed in 0..40 {
+            let eval = EvalContext::new(&fixed, &Greedy, None, Streams::new(seed), 0);
+            let known = eval.log_prob(&exact);
+            for (estimate, known) in estimate_log_probs(&eval, &objects, N).iter().zip(known) {
+                let (error, of_n) = (estimate.standard_error.unwrap(), N as f64);
+                let variation = of_n / estimate.effective - 1.0;
+                let expected = (variation.max(0.0) / (of_n - 1.0)).sqrt();
+                assert!((error - expected).abs() < 1e-6, "{error} {expected}");
+                if error < 1e-3 {
+                    assert!((estimate.log_prob - known).abs() < 1e-5, "no choice back");
+                    continue;
+                }
+                squares += ((estimate.log_prob - known) / error).powi(2);
+                errors += 1.0;
+            }
+        }
+        assert!(errors > 800.0, "{errors}");
+        let spread = (squares / errors).sqrt();
+        assert!((spread - 1.0).abs() < 0.08, "{spread}");
     }
 
     /// One trajectory has no spread, and one weight that outweighs all others shows in the effective

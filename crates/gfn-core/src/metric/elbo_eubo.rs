@@ -22,7 +22,8 @@ impl Metric for ElboEubo {
                 "nats",
                 Better::Higher,
                 "E over trajectories of P_F of log R(x) + log P_B(tau|x) - log P_F(tau): exact on \
-                 enumerable environments, else the mean over eval.samples fresh trajectories",
+                 enumerable environments, else the mean over eval.samples fresh trajectories; R as \
+                 losses take it, corrected where symmetries of objects make several actions one",
             )
             .headline(1),
             Column::new(
@@ -49,8 +50,10 @@ impl Metric for ElboEubo {
         }
         let samples = eval.samples()?;
         let (log_pf, log_pb) = eval.log_probs_of(samples);
+        let env = &*eval.fixed.env;
+        let log_reward = |i| samples.log_reward[i] + env.log_symmetry(samples.terminal(i));
         let terms: Vec<f64> =
-            (0..samples.len()).map(|i| samples.log_reward[i] + log_pb[i] - log_pf[i]).collect();
+            (0..samples.len()).map(|i| log_reward(i) + log_pb[i] - log_pf[i]).collect();
         let (mean, error) = mean_and_error(&terms);
         Ok(vec![mean, error, None])
     }

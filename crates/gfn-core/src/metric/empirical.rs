@@ -117,8 +117,9 @@ impl Metric for Empirical {
         Some(postcard::to_stdvec(&self.window).expect("a window serialises"))
     }
 
-    fn load(&mut self, gathered: Option<&[u8]>) -> Result<(), postcard::Error> {
-        self.window = gathered.map_or(Ok(Window::default()), postcard::from_bytes)?;
+    fn load(&mut self, gathered: Option<&[u8]>) -> Result<(), String> {
+        let window = gathered.map_or(Ok(Window::default()), postcard::from_bytes);
+        self.window = window.map_err(|error| error.to_string())?;
         self.window.shrink(self.context.window.max(1));
         Ok(())
     }

@@ -443,7 +443,7 @@ pub trait Metric: Send {
     ///
     /// # Errors
     /// When the bytes are not of this metric.
-    fn load(&mut self, _gathered: Option<&[u8]>) -> Result<(), postcard::Error> {
+    fn load(&mut self, _gathered: Option<&[u8]>) -> Result<(), String> {
         Ok(())
     }
 }

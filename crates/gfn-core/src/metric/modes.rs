@@ -1,24 +1,24 @@
 //! Distinct modes found in training, in the reward's own definition.
 
-use std::collections::BTreeSet;
-
 use super::{
     Better, Column, EvalContext, Metric, MetricContext, MetricEntry, MetricError, Observed,
 };
+use crate::reward::{ModeCount, ModeCounter, mode_counter};
 
 pub(super) const ENTRY: MetricEntry = MetricEntry {
     name: "modes",
     summary: "distinct modes found so far by training samples",
     build: |context: &MetricContext| {
-        context
-            .without_settings(ModesFound { context: context.clone(), found: Some(BTreeSet::new()) })
+        let counter = mode_counter(&context.reward);
+        context.without_settings(ModesFound { counter, counting: true })
     },
 };
 
 struct ModesFound {
-    context: MetricContext,
-    /// None if the checkpoint is of a run that did not look for them.
-    found: Option<BTreeSet<u64>>,
+    /// None if the reward defines no modes.
+    counter: Option<Box<dyn ModeCounter>>,
+    /// Not if the checkpoint is of a run that did not look for them.
+    counting: bool,
 }
 
 impl Metric for ModesFound {
@@ -27,18 +27,28 @@ impl Metric for ModesFound {
     }
 
     fn columns(&self) -> Vec<Column> {
-        let definition = match self.context.reward.modes() {
-            Some(modes) => {
-                let of = modes.count().map(|n| format!(" (of {n})")).unwrap_or_default();
-                format!(
-                    "distinct modes{of} found so far by training samples, exploratory ones \
-                     included; a mode is {}",
-                    modes.definition()
-                )
-            }
-            None => "empty: this reward defines no modes".to_owned(),
+        let column = |suffix: &str, definition: String| {
+            let name = match suffix {
+                "" => "modes".to_owned(),
+                _ => format!("modes_{suffix}"),
+            };
+            Column::new(&name, "modes", Better::Higher, definition)
         };
-        vec![Column::new("modes", "modes", Better::Higher, definition).headline(3)]
+        let of_count = |ModeCount { suffix, definition, of, .. }: ModeCount| {
+            let of = of.map(|n| format!(" (of {n})")).unwrap_or_default();
+            let found = format!(
+                "distinct modes{of} found so far by training samples, exploratory ones included; a \
+                 mode is {definition}"
+            );
+            column(&suffix, found)
+        };
+        let mut columns: Vec<Column> = match &self.counter {
+            Some(counter) => counter.counts().into_iter().map(of_count).collect(),
+            None => vec![column("", "empty: this reward defines no modes".to_owned())],
+        };
+        // The first sums a run up.
+        columns[..1].iter_mut().for_each(|column| column.headline = Some(3));
+        columns
     }
 
     fn needs_policy(&self) -> bool {
@@ -46,26 +56,141 @@ impl Metric for ModesFound {
     }
 
     fn observe(&mut self, batch: &Observed<'_>) {
-        let (Some(modes), Some(found)) = (self.context.reward.modes(), &mut self.found) else {
-            return;
-        };
-        for (row, &log_reward) in batch.terminals.rows().zip(batch.log_reward) {
-            found.extend(modes.modes_of(row, log_reward));
+        if let Some(counter) = self.counter.as_mut().filter(|_| self.counting) {
+            counter.observe(batch.terminals, batch.log_reward);
         }
     }
 
     fn evaluate(&mut self, _: &EvalContext<'_>) -> Result<Vec<Option<f64>>, MetricError> {
-        let found = self.context.reward.modes().and(self.found.as_ref());
-        Ok(vec![found.map(|found| found.len() as f64)])
+        let Some(counter) = &self.counter else { return Ok(vec![None]) };
+        let found = |count: ModeCount| self.counting.then_some(count.found as f64);
+        Ok(counter.counts().into_iter().map(found).collect())
     }
 
     fn save(&self) -> Option<Vec<u8>> {
-        let found = self.found.as_ref()?;
-        Some(postcard::to_stdvec(found).expect("a set serialises"))
+        self.counter.as_ref().filter(|_| self.counting).map(|counter| counter.save())
     }
 
-    fn load(&mut self, gathered: Option<&[u8]>) -> Result<(), postcard::Error> {
-        self.found = gathered.map(postcard::from_bytes).transpose()?;
-        Ok(())
+    fn load(&mut self, gathered: Option<&[u8]>) -> Result<(), String> {
+        let Some(counter) = &mut self.counter else { return Ok(()) };
+        self.counting = gathered.is_some();
+        gathered.map_or(Ok(()), |bytes| counter.restore(bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::environment::testing::Edges;
+    use crate::policy::UniformPolicy;
+    use crate::{Reward, RewardError, States, Streams};
+
+    /// An object is a mode if no mode is within a radius, for two radii.
+    #[derive(Default)]
+    struct Apart([Vec<i32>; 2]);
+
+    impl ModeCounter for Apart {
+        fn counts(&self) -> Vec<ModeCount> {
+            let of = |(found, (suffix, radius)): (&Vec<i32>, (&str, i32))| ModeCount {
+                suffix: suffix.to_owned(),
+                definition: format!("more than {radius} from all before"),
+                of: None,
+                found: found.len() as u64,
+            };
+            self.0.iter().zip([("", 1), ("far", 4)]).map(of).collect()
+        }
+
+        fn observe(&mut self, xs: &States, log_reward: &[f64]) {
+            for (row, _) in xs.rows().zip(log_reward).filter(|(_, r)| **r >= 0.0) {
+                for (found, radius) in self.0.iter_mut().zip([1, 4]) {
+                    if found.iter().all(|other| (row[0] - other).abs() > radius) {
+                        found.push(row[0]);
+                    }
+                }
+            }
+        }
+
+        fn save(&self) -> Vec<u8> {
+            postcard::to_stdvec(&self.0).unwrap()
+        }
+
+        fn restore(&mut self, bytes: &[u8]) -> Result<(), String> {
+            self.0 = postcard::from_bytes(bytes).map_err(|error| error.to_string())?;
+            Ok(())
+        }
+    }
+
+    struct Depends;
+
+    impl Reward for Depends {
+        fn log_reward(&self, _: &States, out: &mut [f64]) -> Result<(), RewardError> {
+            out.fill(0.0);
+            Ok(())
+        }
+
+        fn mode_counter(&self) -> Option<Box<dyn ModeCounter>> {
+            Some(Box::new(Apart::default()))
+        }
+    }
+
+    fn context() -> MetricContext {
+        MetricContext {
+            env: Arc::new(Edges::new(2, vec![(0, 1)])),
+            reward: Arc::new(Depends),
+            exact: None,
+            layers: None,
+            samples: 1,
+            window: 1,
+            top_k: 1,
+            test: None,
+            backward_trajectories: 1,
+            settings: BTreeMap::new(),
+        }
+    }
+
+    fn values(metric: &mut dyn Metric, context: &MetricContext) -> Vec<Option<f64>> {
+        let eval = EvalContext::new(context, &UniformPolicy, None, Streams::new(0), 0);
+        metric.evaluate(&eval).unwrap()
+    }
+
+    fn observe(metric: &mut dyn Metric, objects: &[i32]) {
+        let mut terminals = States::new(1);
+        objects.iter().for_each(|&object| terminals.push(&[object]));
+        let log_reward: Vec<f64> = objects.iter().map(|&object| f64::from(object)).collect();
+        metric.observe(&Observed { terminals: &terminals, log_reward: &log_reward });
+    }
+
+    /// Modes that depend on each other, with a column for each kind, and an interruption that changes
+    /// nothing.
+    #[test]
+    fn counters_with_a_memory() {
+        let context = context();
+        let build = || (ENTRY.build)(&context).unwrap();
+        let mut metric = build();
+        let columns = metric.columns();
+        let names: Vec<&str> = columns.iter().map(|column| &*column.name).collect();
+        assert_eq!(names, ["modes", "modes_far"]);
+        assert_eq!([columns[0].headline, columns[1].headline], [Some(3), None]);
+        assert!(columns[1].definition.ends_with("a mode is more than 4 from all before"));
+        observe(&mut *metric, &[3, -9, 4, 5]);
+        assert_eq!(values(&mut *metric, &context), [Some(2.0), Some(1.0)]);
+        let bytes = metric.save().unwrap();
+        let mut resumed = build();
+        resumed.load(Some(&bytes)).unwrap();
+        for metric in [&mut metric, &mut resumed] {
+            observe(&mut **metric, &[6, 7, 8, 2]);
+            assert_eq!(values(&mut **metric, &context), [Some(3.0), Some(2.0)]);
+        }
+        assert_eq!(metric.save(), resumed.save());
+        // A run that did not look for modes knows of none, now and later.
+        let mut blind = build();
+        blind.load(None).unwrap();
+        observe(&mut *blind, &[3]);
+        assert_eq!(values(&mut *blind, &context), [None, None]);
+        assert_eq!(blind.save(), None);
+        assert!(build().load(Some(&[250])).is_err());
     }
 }

@@ -32,6 +32,10 @@ use crate::{Environment, Reward, RewardError, States};
 /// to x′ and over all ways back are equal too: detailed balance holds, though no sum over ways is ever
 /// computed. Where M is the length of the longest trajectory, any object can be reached from any other
 /// through s0.
+///
+/// Where [actions stand for several](Environment::edges_are_actions), a way is one of classes of
+/// actions. The numbers of backward and forward actions of a class are in the ratio |Aut(s')| / |Aut(s)|,
+/// which along both walks leaves |Aut(x′)| / |Aut(x)| in q(way back) / q(way).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BackAndForth {
     /// M, the most actions back, and the most forward; at least 1.
@@ -71,7 +75,7 @@ impl BackAndForth {
             log_ratio += ln(n_forward) - ln(n_legal(&backward));
             env.legal(proposed, &mut forward);
             if !forward.contains(&true) {
-                return Some(log_ratio);
+                return Some(log_ratio + env.log_symmetry(proposed) - env.log_symmetry(object));
             }
         }
         None
@@ -208,8 +212,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::environment::testing::Edges;
-    use crate::{Purpose, Streams};
+    use crate::environment::testing::{Balls, Edges};
+    use crate::{Purpose, StateGraph, Streams};
 
     /// Three objects, 5 to 7, in two and three actions, several ways and by double edges.
     fn world() -> Edges {
@@ -390,6 +394,42 @@ mod tests {
             before = at_six(&chains);
         }
         assert_eq!(before, 200);
+    }
+
+    /// Chains that are distributed as the target stay so where actions stand for several.
+    #[test]
+    fn chains_keep_a_target_with_symmetries() {
+        struct Many;
+        impl Reward for Many {
+            fn log_reward(&self, xs: &States, out: &mut [f64]) -> Result<(), RewardError> {
+                for (out, row) in out.iter_mut().zip(xs.rows()) {
+                    *out = 0.3 * f64::from(row[0]) - 0.2 * f64::from(row[1]);
+                }
+                Ok(())
+            }
+        }
+        let env = Balls::new(3, 4);
+        let graph = StateGraph::explore(&env, 1000).unwrap();
+        let target = graph.target(&Many).unwrap();
+        let (objects, n) = (graph.objects(), 100_000.0);
+        let mut starts = States::new(4);
+        for (row, p) in objects.rows().zip(&target.prob) {
+            (0..(n * p).round() as usize).for_each(|_| starts.push(row));
+        }
+        let mut chains = Chains::at(starts, &Many).unwrap();
+        for step in 1..4 {
+            chains.advance(&env, &Many, &BackAndForth { most: 5 }, draw(step)).unwrap();
+        }
+        let mut counts = BTreeMap::new();
+        chains.objects().rows().for_each(|row| *counts.entry(row).or_insert(0.0) += 1.0);
+        let chi2: f64 = objects
+            .rows()
+            .zip(&target.prob)
+            .map(|(row, p)| f64::powi(counts[row] - n * p, 2) / (n * p))
+            .sum();
+        // 1 + 1 + 2 + 3 + 4 partitions: 10 degrees of freedom, 29.6 at 0.001.
+        assert_eq!(objects.len(), 11);
+        assert!(chi2 < 29.6, "{chi2}");
     }
 
     #[test]

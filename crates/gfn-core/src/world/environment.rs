@@ -25,7 +25,9 @@ pub struct BrokenLaw {
 /// Laws (tested for every registered environment by `gfn-envs/tests/contract.rs`):
 /// * [`reset`](Self::reset) has no legal backward action and some legal forward action;
 /// * `step` and `unstep` undo each other: `unstep(step(s, a)) = s` with the actions that they
-///   return, for *every* legal action of either direction;
+///   return, for *every* legal action of either direction; what they return then is the action
+///   itself, unless several lead between the same states, see
+///   [`edges_are_actions`](Self::edges_are_actions);
 /// * a trajectory ends, within `max_len` actions, in a row without legal forward actions;
 /// * two rows that offer a choice (two or more legal actions in a direction) and differ in their
 ///   legal actions are observed differently.
@@ -72,7 +74,34 @@ pub trait Environment: Any + Send + Sync {
         None
     }
 
-    /// log of the number of action sequences from s0 to this row, where a closed form is known.
+    /// Whether forward and backward actions are two names of the same edges: `unstep` returns the
+    /// action that was undone, and `step` the backward action that was redone.
+    ///
+    /// They are not where an action stands for several that lead to the same state, such as bonds to
+    /// one of several atoms that a symmetry of the molecule exchanges, and there are more of them in
+    /// one direction than in the other. Any one of them may then be returned. See
+    /// [`log_symmetry`](Self::log_symmetry).
+    fn edges_are_actions(&self) -> bool {
+        true
+    }
+
+    /// log of what R(x) of a terminal row is multiplied with in losses, in nats, so that objects are
+    /// sampled in proportion to R: where states are classes of labelled things under a group, and
+    /// actions are those of one of its members, log |Aut(x)| − log |Aut(s0)|, with |Aut| the number
+    /// of relabellings that change nothing (Kim et al. 2025, arXiv:2506.02685); else 0.
+    ///
+    /// Between two states, forward and backward actions are in the ratio |Aut(s)| / |Aut(s')|. What
+    /// is learned from their probabilities one by one makes P_T(x) proportional to what losses take for
+    /// the reward, divided by |Aut(x)|. Metrics and targets know R itself.
+    ///
+    /// Policies must give the same probability to actions that a symmetry exchanges, as networks
+    /// over unnamed slots and the uniform and maximum-entropy P_B do.
+    fn log_symmetry(&self, _row: &[i32]) -> f64 {
+        0.0
+    }
+
+    /// log of the number of action sequences from s0 to this row, where a closed form is known;
+    /// of sequences of backward actions, where [they are not the same](Self::edges_are_actions).
     ///
     /// It makes the maximum-entropy backward policy exact without enumeration.
     fn log_paths(&self, _row: &[i32]) -> Option<f64> {
@@ -110,10 +139,99 @@ pub trait Environment: Any + Send + Sync {
 
 #[cfg(test)]
 pub(crate) mod testing {
-    //! Any graph as an environment, lawful or not.
+    //! Any graph as an environment, lawful or not, and one whose states have symmetries.
 
     use super::{Environment, Range, Space};
-    use crate::space::Block;
+    use crate::space::{At, Block};
+
+    /// Up to `most` balls in `boxes` boxes without names: numbers of balls in descending order, then
+    /// whether the walk has stopped. A ball goes to any box, or comes from any that holds some, and
+    /// boxes that hold as many are alike: |Aut| is the product of the factorials of their numbers.
+    pub struct Balls {
+        pub boxes: usize,
+        pub most: i32,
+        space: Space,
+    }
+
+    impl Balls {
+        pub fn new(boxes: usize, most: i32) -> Self {
+            let space = Space::new(boxes + 1, most as usize + 1)
+                .named_slots(boxes, &[most as usize + 1])
+                .forward(&[Block::slot("add", At::Any, 1), Block::stop()])
+                .backward(&[Block::slot("take", At::Any, 1), Block::whole("go_on", 1)]);
+            Self { boxes, most, space }
+        }
+
+        /// Changes a box, and returns the first that then holds as many.
+        fn change(&self, row: &mut [i32], of: usize, by: i32) -> usize {
+            row[of] += by;
+            let after = row[of];
+            let boxes = &mut row[..self.boxes];
+            boxes.sort_unstable_by(|a, b| b.cmp(a));
+            boxes.iter().position(|&balls| balls == after).expect("it is there")
+        }
+
+        /// |Aut| of a state.
+        pub fn n_symmetries(&self, row: &[i32]) -> f64 {
+            let groups = row[..self.boxes].chunk_by(|a, b| a == b);
+            groups.map(|group| (1..=group.len()).product::<usize>() as f64).product()
+        }
+    }
+
+    impl Environment for Balls {
+        fn space(&self) -> &Space {
+            &self.space
+        }
+
+        fn reset(&self, row: &mut [i32]) {
+            row.fill(0);
+        }
+
+        fn legal(&self, row: &[i32], mask: &mut [bool]) {
+            let (boxes, going) = (self.boxes, row[self.boxes] == 0);
+            mask[..boxes].fill(going && row[..boxes].iter().sum::<i32>() < self.most);
+            mask[boxes] = going;
+        }
+
+        fn legal_back(&self, row: &[i32], mask: &mut [bool]) {
+            let (boxes, going) = (self.boxes, row[self.boxes] == 0);
+            mask.iter_mut().zip(&row[..boxes]).for_each(|(legal, &n)| *legal = going && n > 0);
+            mask[boxes] = !going;
+        }
+
+        fn step(&self, row: &mut [i32], action: usize) -> usize {
+            if action == self.boxes {
+                row[action] = 1;
+                return action;
+            }
+            self.change(row, action, 1)
+        }
+
+        fn unstep(&self, row: &mut [i32], back_action: usize) -> usize {
+            if back_action == self.boxes {
+                row[back_action] = 0;
+                return back_action;
+            }
+            self.change(row, back_action, -1)
+        }
+
+        fn observe(&self, row: &[i32], cells: &mut [i32]) {
+            cells.copy_from_slice(&row[..self.boxes]);
+        }
+
+        fn render(&self, row: &[i32]) -> String {
+            format!("{row:?}")
+        }
+
+        fn edges_are_actions(&self) -> bool {
+            false
+        }
+
+        fn log_symmetry(&self, row: &[i32]) -> f64 {
+            let all = (1..=self.boxes).product::<usize>() as f64;
+            (self.n_symmetries(row) / all).ln()
+        }
+    }
 
     /// States 0 to `n` - 1, one cell wide; the actions of a state are its edges, in their order.
     pub struct Edges {

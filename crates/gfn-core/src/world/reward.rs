@@ -1,6 +1,8 @@
 //! The contract of a reward, and of the modes that it defines.
 
 use std::any::Any;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::States;
 
@@ -136,8 +138,14 @@ pub trait Reward: Send + Sync {
         None
     }
 
-    /// The modes of this reward, if it defines any.
+    /// The modes of this reward, if it defines any that do not depend on what has been found.
     fn modes(&self) -> Option<&dyn Modes> {
+        None
+    }
+
+    /// Counts its modes where whether an object is one depends on those before it, such as on their
+    /// distance; has seen nothing yet. Not asked for where it has [`modes`](Self::modes).
+    fn mode_counter(&self) -> Option<Box<dyn ModeCounter>> {
         None
     }
 }
@@ -152,4 +160,84 @@ pub trait Modes: Send + Sync {
 
     /// Identifiers of the modes that a terminal row counts for; mostly none or one.
     fn modes_of(&self, row: &[i32], log_reward: f64) -> Vec<u64>;
+}
+
+/// What a [`ModeCounter`] says of modes of one kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModeCount {
+    /// Their column is `modes_<suffix>`; `modes` where it is empty, as that of the first is.
+    pub suffix: String,
+    /// What a mode is, in words, for `metrics.schema.json`.
+    pub definition: String,
+    /// How many there are, if that is known.
+    pub of: Option<u64>,
+    /// How many have been found.
+    pub found: u64,
+}
+
+/// Counts modes as objects come along, in their order. The same objects give the same counts.
+pub trait ModeCounter: Send {
+    /// What has been found, by kinds of modes: those of several thresholds are several. The first kind
+    /// has no suffix, and only the numbers found ever change.
+    fn counts(&self) -> Vec<ModeCount>;
+
+    /// Sees objects, one terminal row each, with their log R.
+    fn observe(&mut self, xs: &States, log_reward: &[f64]);
+
+    /// What has been found, for a checkpoint: the same bytes for the same state.
+    fn save(&self) -> Vec<u8>;
+
+    /// Goes back to what [`save`](Self::save) returned.
+    ///
+    /// # Errors
+    /// Says how the bytes are not of this counter.
+    fn restore(&mut self, bytes: &[u8]) -> Result<(), String>;
+}
+
+/// Counts the modes of a reward, if it defines any.
+pub fn mode_counter(reward: &Arc<dyn Reward>) -> Option<Box<dyn ModeCounter>> {
+    if reward.modes().is_none() {
+        return reward.mode_counter();
+    }
+    Some(Box::new(DistinctModes { reward: reward.clone(), found: BTreeSet::new() }))
+}
+
+/// Counts the [`Modes`] of a reward.
+struct DistinctModes {
+    reward: Arc<dyn Reward>,
+    found: BTreeSet<u64>,
+}
+
+impl DistinctModes {
+    fn modes(&self) -> &dyn Modes {
+        self.reward.modes().expect("it had some")
+    }
+}
+
+impl ModeCounter for DistinctModes {
+    fn counts(&self) -> Vec<ModeCount> {
+        let modes = self.modes();
+        vec![ModeCount {
+            suffix: String::new(),
+            definition: modes.definition(),
+            of: modes.count(),
+            found: self.found.len() as u64,
+        }]
+    }
+
+    fn observe(&mut self, xs: &States, log_reward: &[f64]) {
+        for (row, &log_reward) in xs.rows().zip(log_reward) {
+            let modes = self.modes().modes_of(row, log_reward);
+            self.found.extend(modes);
+        }
+    }
+
+    fn save(&self) -> Vec<u8> {
+        postcard::to_stdvec(&self.found).expect("a set serialises")
+    }
+
+    fn restore(&mut self, bytes: &[u8]) -> Result<(), String> {
+        self.found = postcard::from_bytes(bytes).map_err(|error| error.to_string())?;
+        Ok(())
+    }
 }

@@ -19,9 +19,10 @@ pub struct Trajectories {
     pub back_actions: Vec<u32>,
     /// Transitions before trajectory `i`; one more entry than trajectories.
     pub offsets: Vec<u32>,
-    /// log R of each trajectory's terminal state; empty until rewards are computed.
+    /// log R of each trajectory's terminal state; empty until rewards are computed. In training as
+    /// losses take it, with [`Environment::log_symmetry`].
     pub log_reward: Vec<f64>,
-    /// log R of every state as if it were finished there; empty where no loss asks for it.
+    /// The same of every state as if it were finished there; empty where no loss asks for it.
     pub log_reward_along: Vec<f64>,
 }
 
