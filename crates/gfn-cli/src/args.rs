@@ -40,11 +40,14 @@ pub enum Command {
     },
     /// Describe a kind with its keys, for example `gfn describe backward.tlm`.
     Describe {
-        /// AXIS.KIND, or one of the tables train, eval, checkpoint.
+        /// AXIS.KIND, or one of the tables train, eval, checkpoint, proxy.
         what: String,
     },
     /// Print the JSON schema of specs, for editors.
     Schema,
+    /// Make surrogate rewards of your own: networks that learn the values of a table.
+    #[command(subcommand)]
+    Proxy(Proxy),
     /// List, fetch and import the data files of experiments.
     #[command(subcommand)]
     Data(Data),
@@ -79,6 +82,35 @@ pub enum Data {
         /// The file.
         file: PathBuf,
     },
+}
+
+/// The subcommands of `gfn proxy`.
+#[derive(Debug, Subcommand)]
+pub enum Proxy {
+    /// Train a network on a table of objects and values; writes it with a card of its errors.
+    ///
+    /// The spec has the tables env, model and proxy (`gfn describe proxy`). The file is the `weights`
+    /// of the reward `proxy`.
+    Train(ProxyTrain),
+}
+
+/// Arguments of `gfn proxy train`.
+#[derive(Debug, ClapArgs)]
+pub struct ProxyTrain {
+    /// The spec, a TOML file.
+    pub spec: PathBuf,
+    /// The file to write, in safetensors; its card is written beside it, as `.md`.
+    #[arg(short = 'o', long = "out", value_name = "FILE")]
+    pub out: PathBuf,
+    /// Override a key: `-s proxy.epochs=10`; the value is TOML, a bare word is a string.
+    #[arg(short = 's', long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Override the seed.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Say nothing while it trains.
+    #[arg(long, short)]
+    pub quiet: bool,
 }
 
 /// A spec with overrides.

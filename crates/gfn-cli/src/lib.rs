@@ -23,6 +23,7 @@ pub mod error;
 mod experiment;
 mod files;
 mod progress;
+pub mod proxy;
 mod registry;
 mod run;
 mod signals;

@@ -9,6 +9,8 @@ use gfn_models::MODELS;
 use gfn_models::device::{DEVICES, DeviceEntry};
 use gfn_models::network::ModelAxis;
 
+use crate::proxy::ProxyRewardSpec;
+
 /// The kinds on every axis.
 #[derive(Clone)]
 pub struct Registry {
@@ -33,7 +35,7 @@ impl Registry {
     pub fn builtin() -> Self {
         Self {
             environments: ENVIRONMENTS.to_vec(),
-            rewards: REWARDS.to_vec(),
+            rewards: [REWARDS, &[Entry::of::<ProxyRewardSpec>()]].concat(),
             models: MODELS.to_vec(),
             objectives: OBJECTIVES.to_vec(),
             backwards: BACKWARDS.to_vec(),

@@ -9,6 +9,8 @@ use gfn_core::{Block, Environment, KeyError, Space};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::reward::objects::object_id;
+
 /// How a string grows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -350,6 +352,22 @@ impl Environment for Sequence {
                 row
             }),
         }
+    }
+
+    /// Strings of variable length have one.
+    fn strata(&self, row: &[i32]) -> Vec<(&'static str, String)> {
+        let length = || ("length", self.filled(row).to_string());
+        self.spec.min_length.map(|_| length()).into_iter().collect()
+    }
+
+    /// Runs of up to three symbols.
+    fn features_of(&self, row: &[i32]) -> Vec<u64> {
+        let symbols = &row[..self.filled(row)];
+        let runs = (1..=3).flat_map(|n| symbols.windows(n));
+        let mut features: Vec<u64> = runs.map(object_id).collect();
+        features.sort_unstable();
+        features.dedup();
+        features
     }
 
     /// n symbols: 2^n orders at both ends, 1 at one end, n! where any position is next.

@@ -10,6 +10,7 @@ use super::schema::generator;
 use super::{list, print};
 use crate::Registry;
 use crate::error::{Failure, closest};
+use crate::proxy::ProxySettings;
 use crate::spec::{CheckpointSettings, EvalSettings};
 
 pub fn run(registry: &Registry, what: &str) -> Result<(), Failure> {
@@ -18,6 +19,7 @@ pub fn run(registry: &Registry, what: &str) -> Result<(), Failure> {
         "train" => keys(&TrainSettings::json_schema(&mut generator()).to_value(), None),
         "eval" => keys(&EvalSettings::json_schema(&mut generator()).to_value(), None),
         "checkpoint" => keys(&CheckpointSettings::json_schema(&mut generator()).to_value(), None),
+        "proxy" => keys(&ProxySettings::json_schema(&mut generator()).to_value(), None),
         "env" => entry(&registry.environments, kind)?,
         "reward" => entry(&registry.rewards, kind)?,
         "model" => entry(&registry.models, kind)?,
@@ -27,7 +29,8 @@ pub fn run(registry: &Registry, what: &str) -> Result<(), Failure> {
             return match axes(registry).iter().find(|(name, _)| *name == axis) {
                 Some(_) => list::run(registry, Some(axis)),
                 None => Err(Failure::usage(format!("nothing is called `{what}`")).help(
-                    "give AXIS.KIND, for example backward.tlm, or train, eval or checkpoint; \
+                    "give AXIS.KIND, for example backward.tlm, or train, eval, checkpoint or \
+                     proxy; \
                      `gfn list` shows them",
                 )),
             };

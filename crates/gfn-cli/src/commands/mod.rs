@@ -7,6 +7,7 @@ mod eval;
 mod exact;
 mod list;
 mod open;
+mod proxy;
 mod sample;
 mod schema;
 mod train;
@@ -31,6 +32,7 @@ pub fn run(registry: &Registry, args: Args) -> Result<(), Failure> {
         Command::Check(spec) => check::run(registry, &spec),
         Command::List { axis } => list::run(registry, axis.as_deref()),
         Command::Describe { what } => describe::run(registry, &what),
+        Command::Proxy(what) => proxy::run(registry, &what),
         Command::Data(what) => data::run(&what),
         Command::Schema => schema::run(registry),
     }

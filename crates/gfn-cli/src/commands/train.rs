@@ -22,6 +22,9 @@ use crate::signals::Stop;
 use crate::spec::Spec;
 use crate::{Experiment, Registry};
 
+/// A larger share of samples unlike those that a reward was learned from is worth a warning.
+const MOSTLY_LIKE: f64 = 1.0 / 3.0;
+
 pub fn run(registry: &Registry, args: &Train) -> Result<(), Failure> {
     let spec = load_spec(registry, &args.spec)?;
     // Everything about the spec is checked before anything is written.
@@ -399,6 +402,15 @@ impl<'a> Session<'a> {
     /// show together.
     fn write_samples(&self) -> Result<(), Failure> {
         let samples = samples::draw(&self.experiment, self.spec.eval.samples, self.spec.eval.seed)?;
+        if let Some(share) = samples::share_unlike(&self.experiment, &samples)
+            && share > MOSTLY_LIKE
+        {
+            tracing::warn!(
+                "{:.0} % of samples have substructures that the reward has never seen: their values \
+                 are extrapolated (column unlike_training of samples.csv)",
+                100.0 * share
+            );
+        }
         let mut files = vec![("samples.csv", samples::csv(&self.experiment, &samples))];
         files.extend(samples::artifacts(&self.experiment, &samples));
         files.iter().try_for_each(|(name, text)| self.directory.write(name, text.as_bytes()))

@@ -114,7 +114,7 @@ pub fn installed(entry: &DataFile, dir: &Path) -> Result<PathBuf, DataError> {
 }
 
 /// SHA-256 in hexadecimal.
-fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -9,23 +9,44 @@ use super::table::line;
 use crate::Experiment;
 use crate::error::{DATA, Failure};
 
+/// Which samples are unlike those that a learned reward was learned from, where it can tell.
+fn unlike(experiment: &Experiment, samples: &Trajectories) -> Option<Vec<bool>> {
+    experiment.reward.unlike(&samples.terminals())
+}
+
+/// The share of samples that are unlike those that a learned reward was learned from, where it can tell.
+pub fn share_unlike(experiment: &Experiment, samples: &Trajectories) -> Option<f64> {
+    let unlike = unlike(experiment, samples)?;
+    let count = unlike.iter().filter(|&&unlike| unlike).count();
+    Some(count as f64 / unlike.len().max(1) as f64)
+}
+
 /// Samples as CSV.
 pub fn csv(experiment: &Experiment, samples: &Trajectories) -> String {
-    let mut text = line(&["object", "log_reward", "reward"].map(str::to_owned));
+    let unlike = unlike(experiment, samples);
+    let mut header = ["object", "log_reward", "reward"].map(str::to_owned).to_vec();
+    header.extend(unlike.as_ref().map(|_| "unlike_training".to_owned()));
+    let mut text = line(&header);
     for (i, log_reward) in samples.log_reward.iter().enumerate() {
         let object = experiment.env.render(samples.terminal(i));
-        text += &line(&[object, log_reward.to_string(), log_reward.exp().to_string()]);
+        let mut cells = vec![object, log_reward.to_string(), log_reward.exp().to_string()];
+        cells.extend(unlike.as_ref().map(|unlike| unlike[i].to_string()));
+        text += &line(&cells);
     }
     text
 }
 
 /// Samples as JSON, an object per line.
 pub fn jsonl(experiment: &Experiment, samples: &Trajectories) -> String {
+    let unlike = unlike(experiment, samples);
     let mut text = String::new();
     for (i, log_reward) in samples.log_reward.iter().enumerate() {
         let object = experiment.env.render(samples.terminal(i));
         let reward = log_reward.exp();
-        let row = json!({ "object": object, "log_reward": log_reward, "reward": reward });
+        let mut row = json!({ "object": object, "log_reward": log_reward, "reward": reward });
+        if let Some(unlike) = &unlike {
+            row["unlike_training"] = json!(unlike[i]);
+        }
         text += &format!("{row}\n");
     }
     text

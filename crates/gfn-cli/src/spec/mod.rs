@@ -2,6 +2,7 @@
 //! text or positions.
 
 mod chosen;
+mod proxy;
 mod source;
 
 use std::collections::BTreeMap;
@@ -142,19 +143,7 @@ impl Spec {
     /// # Errors
     /// With the place, the legal values and a suggestion.
     pub fn load(registry: &Registry, path: &Path, overrides: &[String]) -> Result<Self, Failure> {
-        let bytes = std::fs::read(path).map_err(|error| {
-            Failure::usage(format!("cannot read the spec `{}`: {error}", path.display()))
-        })?;
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let at = error.utf8_error().valid_up_to();
-            let line = error.as_bytes()[..at].iter().filter(|&&byte| byte == b'\n').count() + 1;
-            Failure::usage(format!(
-                "the spec `{}` is not UTF-8 text: the byte {at} on line {line} is not valid",
-                path.display()
-            ))
-            .help("save the file as UTF-8")
-        })?;
-        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("run");
+        let (text, stem) = read_text(path)?;
         Self::parse(registry, &path.display().to_string(), text, stem, overrides)
     }
 
@@ -172,24 +161,9 @@ impl Spec {
         let source = Source::new(origin, text, overrides)?;
         let mut table = source.table()?;
 
-        if let Some((key, _)) = table.iter().find(|(key, _)| !TOP.contains(&key.get_ref().as_ref()))
-        {
-            let word = key.get_ref();
-            let mut failure =
-                Failure::usage(format!("unknown key `{word}`")).at(source.place(key.span()));
-            if let Some(meant) = closest(word, TOP) {
-                failure = failure.help(format!("did you mean `{meant}`?"));
-            }
-            return Err(failure.help(format!("a spec has the keys {}", TOP.join(", "))));
-        }
-        let name: Option<String> = scalar(&source, &mut table, "name")?;
-        let name = name.unwrap_or_else(|| default_name.to_owned());
+        check_top(&source, &table, &TOP, "a spec")?;
+        let (name, seed) = name_and_seed(&source, &mut table, default_name)?;
         check_name(&source, &name)?;
-        let seed: Option<u64> = scalar(&source, &mut table, "seed")?;
-        if seed.is_some_and(|seed| i64::try_from(seed).is_err()) {
-            return Err(Failure::usage("the seed must be below 2^63")
-                .at(source.place(source.span_of("seed", None))));
-        }
         let device: Option<String> = scalar(&source, &mut table, "device")?;
         let device = device.unwrap_or_else(|| "flex".to_owned());
         if !registry.devices.iter().any(|entry| entry.name == device) {
@@ -227,7 +201,7 @@ impl Spec {
         drop(table);
         Ok(Self {
             name,
-            seed: seed.unwrap_or(0),
+            seed,
             device,
             env,
             reward,
@@ -284,6 +258,55 @@ impl Spec {
     pub fn place(&self, table: &str, key: Option<&str>) -> crate::error::Place {
         self.source.place(self.source.span_of(table, key))
     }
+}
+
+/// The text of a spec file, and its name without extension.
+fn read_text(path: &Path) -> Result<(String, &str), Failure> {
+    let bytes = std::fs::read(path).map_err(|error| {
+        Failure::usage(format!("cannot read the spec `{}`: {error}", path.display()))
+    })?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..at].iter().filter(|&&byte| byte == b'\n').count() + 1;
+        Failure::usage(format!(
+            "the spec `{}` is not UTF-8 text: the byte {at} on line {line} is not valid",
+            path.display()
+        ))
+        .help("save the file as UTF-8")
+    })?;
+    Ok((text, path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("run")))
+}
+
+/// Refuses keys at the top of `what` that are not among `known`.
+fn check_top(
+    source: &Source,
+    table: &DeTable<'_>,
+    known: &[&str],
+    what: &str,
+) -> Result<(), Failure> {
+    let unknown = table.iter().find(|(key, _)| !known.contains(&key.get_ref().as_ref()));
+    let Some((key, _)) = unknown else { return Ok(()) };
+    let word = key.get_ref();
+    let mut failure = Failure::usage(format!("unknown key `{word}`")).at(source.place(key.span()));
+    if let Some(meant) = closest(word, known.iter().copied()) {
+        failure = failure.help(format!("did you mean `{meant}`?"));
+    }
+    Err(failure.help(format!("{what} has the keys {}", known.join(", "))))
+}
+
+/// Takes the name, or the default one, and the seed.
+fn name_and_seed(
+    source: &Source,
+    table: &mut DeTable<'_>,
+    default_name: &str,
+) -> Result<(String, u64), Failure> {
+    let name: Option<String> = scalar(source, table, "name")?;
+    let seed: Option<u64> = scalar(source, table, "seed")?;
+    if seed.is_some_and(|seed| i64::try_from(seed).is_err()) {
+        return Err(Failure::usage("the seed must be below 2^63")
+            .at(source.place(source.span_of("seed", None))));
+    }
+    Ok((name.unwrap_or_else(|| default_name.to_owned()), seed.unwrap_or(0)))
 }
 
 /// Takes a scalar at the top of the spec.

@@ -62,6 +62,11 @@ impl Rows {
         Self { recording, ..Self::new(states) }
     }
 
+    /// Rows that have been observed before: `ids` are those of [`Rows::ids`].
+    pub fn observed(states: States, ids: Vec<i32>) -> Self {
+        Self { states, recording: None, ids: OnceLock::from(ids) }
+    }
+
     /// For each state, the values of its observed cells, numbered among all values of all cells; or
     /// [`NO_TOKEN`]. Row-major.
     pub fn ids(&self, env: &dyn Environment) -> &[i32] {

@@ -4,15 +4,24 @@
 use rustc_hash::FxHashSet;
 
 use super::{Better, Column, EvalContext, Metric, MetricContext, MetricEntry, MetricError};
+use crate::States;
 
 pub(super) const ENTRY: MetricEntry = MetricEntry {
     name: "samples",
-    summary: "mean reward, mean log reward, top-k reward and diversity of fresh samples",
+    summary: "mean reward, mean log reward, top-k reward and diversity of fresh samples; for learned \
+              rewards, the share unlike what they were learned from",
     build: |context: &MetricContext| context.without_settings(Samples { context: context.clone() }),
 };
 
 struct Samples {
     context: MetricContext,
+}
+
+impl Samples {
+    /// Whether the reward can tell objects that are unlike those that it was learned from.
+    fn knows_unlike(&self) -> bool {
+        self.context.reward.unlike(&States::new(self.context.env.space().width)).is_some()
+    }
 }
 
 impl Metric for Samples {
@@ -23,7 +32,7 @@ impl Metric for Samples {
     fn columns(&self) -> Vec<Column> {
         let (n, k) = (self.context.samples, self.context.top_k);
         let samples = format!("{n} fresh samples (of Markov chains: their last {n} objects)");
-        vec![
+        let mut columns = vec![
             Column::new(
                 "mean_reward",
                 "reward",
@@ -60,7 +69,19 @@ impl Metric for Samples {
                 Better::Neither,
                 format!("distinct objects among {samples}"),
             ),
-        ]
+        ];
+        columns.extend(self.knows_unlike().then(|| {
+            Column::new(
+                "unlike_training",
+                "1",
+                Better::Lower,
+                format!(
+                    "share of {samples} with some substructure that the learned reward has never \
+                     seen, so that its value is extrapolated"
+                ),
+            )
+        }));
+        columns
     }
 
     fn needs_policy(&self) -> bool {
@@ -71,7 +92,7 @@ impl Metric for Samples {
         let samples = eval.samples()?;
         let n = samples.len() as f64;
         if samples.is_empty() {
-            return Ok(vec![None; 5]);
+            return Ok(vec![None; self.columns().len()]);
         }
         let mut seen = FxHashSet::default();
         let mut best: Vec<usize> =
@@ -89,7 +110,13 @@ impl Metric for Samples {
             true => (None, None),
             false => (Some(top), diversity(&best)),
         };
-        Ok(vec![Some(mean), Some(mean_log), top, diversity, Some(n_distinct as f64)])
+        let mut values = vec![Some(mean), Some(mean_log), top, diversity, Some(n_distinct as f64)];
+        if self.knows_unlike() {
+            let unlike = self.context.reward.unlike(&samples.terminals());
+            let count = |unlike: Vec<bool>| unlike.into_iter().filter(|&unlike| unlike).count();
+            values.push(unlike.map(|unlike| count(unlike) as f64 / n));
+        }
+        Ok(values)
     }
 }
 

@@ -35,6 +35,10 @@ pub enum Purpose {
     Chain = 13,
     /// Subsets of objects that are measured on.
     Subset = 14,
+    /// Which objects of a table are held out.
+    Split = 15,
+    /// The order in which objects of a table are learned from.
+    Shuffle = 16,
 }
 
 /// The source of all randomness of a run: a seed, split by purpose, step and index.

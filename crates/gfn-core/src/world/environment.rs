@@ -131,6 +131,20 @@ pub trait Environment: Any + Send + Sync {
         Vec::new()
     }
 
+    /// What kinds of objects a terminal row is one of, as names of classifications with its class in
+    /// each, such as ("length", "7"): errors of learned rewards are reported by class, and a class can
+    /// be held out as a whole.
+    fn strata(&self, _row: &[i32]) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
+    /// Numbers that stand for the substructures of a terminal row, such as hashes of the surroundings
+    /// of atoms, the same in every run: an object with some that a learned reward has never seen is
+    /// unlike those that it was learned from. None where substructures mean nothing.
+    fn features_of(&self, _row: &[i32]) -> Vec<u64> {
+        Vec::new()
+    }
+
     /// Moves from object to object that the field uses for Markov chains, if there are any.
     fn local_moves(&self) -> Option<&dyn Proposal> {
         None

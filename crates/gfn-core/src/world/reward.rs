@@ -128,6 +128,12 @@ pub trait Reward: Send + Sync {
         None
     }
 
+    /// For each object, whether it has substructures that a learned reward has never seen, so that its
+    /// value is extrapolated; none where the reward is not learned, or does not know.
+    fn unlike(&self, _xs: &States) -> Option<Vec<bool>> {
+        None
+    }
+
     /// The reward itself, for metrics that are about its type.
     fn as_any(&self) -> Option<&dyn Any> {
         None

@@ -17,7 +17,7 @@ pub struct ModeSpec {
     /// The best objects that make up this fraction of all; for tables.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fraction: Option<f64>,
-    /// Objects with at least this raw value.
+    /// Objects with at least this raw value; at most, where the transform says that less is better.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f64>,
     /// The objects in the first column of this CSV file (with a header).
@@ -69,9 +69,10 @@ impl ModeSpec {
                 .help("give the value of the last mode instead: modes.threshold"));
         }
         if let Some(threshold) = self.threshold {
-            // The reward grows with the value, so it can be compared instead.
+            // The reward is a monotone function of the value, so it can be compared instead.
             let log_threshold = log_reward.of(threshold).unwrap_or(f64::NEG_INFINITY);
-            return Ok(Some(ModeSet::AtLeast { threshold, log_threshold }));
+            let definition = beyond(threshold, log_reward.less_is_better());
+            return Ok(Some(ModeSet::Beyond { definition, log_threshold }));
         }
         self.listed(context)
     }
@@ -97,16 +98,21 @@ impl ModeSpec {
         &self,
         context: RewardContext<'_>,
         values: &[f64],
+        less_is_better: bool,
         object: impl Fn(usize) -> Vec<i32>,
     ) -> Result<Option<ModeSet>, KeyError> {
         self.check()?;
         let mut places: Vec<usize> = (0..values.len()).collect();
+        // What is better is larger.
+        let sign = if less_is_better { -1.0 } else { 1.0 };
         match (self.fraction, self.threshold) {
             (Some(fraction), _) => {
-                places.sort_by(|&a, &b| values[b].total_cmp(&values[a]));
+                places.sort_by(|&a, &b| (sign * values[b]).total_cmp(&(sign * values[a])));
                 places.truncate((fraction * values.len() as f64) as usize);
             }
-            (_, Some(threshold)) => places.retain(|&place| values[place] >= threshold),
+            (_, Some(threshold)) => {
+                places.retain(|&place| sign * values[place] >= sign * threshold);
+            }
             _ => return self.listed(context),
         }
         let mut objects = States::new(context.env.space().width);
@@ -114,18 +120,24 @@ impl ModeSpec {
         if objects.is_empty() {
             return Ok(None);
         }
-        let least = places.iter().map(|&place| values[place]).fold(f64::INFINITY, f64::min);
+        let least = places.iter().map(|&place| sign * values[place]).fold(f64::INFINITY, f64::min);
+        let least = sign * least;
+        let at_least = if less_is_better { "at most" } else { "at least" };
         let definition = match self.fraction {
             Some(fraction) => format!(
-                "one of the best objects that make up a fraction {fraction} of the table (value at \
-                 least {least})"
+                "one of the best objects that make up a fraction {fraction} of the table (value \
+                 {at_least} {least})"
             ),
-            None => {
-                format!("an object with a value of at least {}", self.threshold.unwrap_or(least))
-            }
+            None => beyond(self.threshold.unwrap_or(least), less_is_better),
         };
         Ok(Some(ModeSet::objects(&objects, 0, definition)))
     }
+}
+
+/// The definition of modes by a threshold.
+fn beyond(threshold: f64, less_is_better: bool) -> String {
+    let at_least = if less_is_better { "at most" } else { "at least" };
+    format!("an object with a value of {at_least} {threshold}")
 }
 
 /// The modes of a reward.
@@ -141,11 +153,11 @@ pub enum ModeSet {
         /// In words.
         definition: String,
     },
-    /// Every object with a high enough value; how many there are is not known.
-    AtLeast {
-        /// The raw value.
-        threshold: f64,
-        /// Its log reward.
+    /// Every object with a good enough value; how many there are is not known.
+    Beyond {
+        /// In words.
+        definition: String,
+        /// log R of the threshold.
         log_threshold: f64,
     },
 }
@@ -167,9 +179,8 @@ impl ModeSet {
 impl Modes for ModeSet {
     fn definition(&self) -> String {
         match self {
-            Self::Objects { definition, .. } => definition.clone(),
-            Self::AtLeast { threshold, .. } => {
-                format!("an object with a value of at least {threshold}")
+            Self::Objects { definition, .. } | Self::Beyond { definition, .. } => {
+                definition.clone()
             }
         }
     }
@@ -177,7 +188,7 @@ impl Modes for ModeSet {
     fn count(&self) -> Option<u64> {
         match self {
             Self::Objects { objects, .. } => Some(objects.len() as u64),
-            Self::AtLeast { .. } => None,
+            Self::Beyond { .. } => None,
         }
     }
 
@@ -191,7 +202,7 @@ impl Modes for ModeSet {
                 let near = objects.rows().enumerate().filter(|(_, mode)| distance(mode) <= *radius);
                 near.map(|(i, _)| i as u64).collect()
             }
-            Self::AtLeast { log_threshold, .. } => {
+            Self::Beyond { log_threshold, .. } => {
                 let found = log_reward >= *log_threshold;
                 found.then(|| object_id(row)).into_iter().collect()
             }

@@ -70,6 +70,41 @@ pub fn plain_lines(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
+/// The columns of a table that hold the object, all but the last unless named, and the value, the last
+/// unless named.
+///
+/// # Errors
+/// The key that names a column which is not there, if it is one, and the message after the name of the
+/// file.
+pub fn object_and_value(
+    headers: &csv::StringRecord,
+    object_columns: &[String],
+    value_column: &str,
+) -> Result<(Vec<usize>, usize), (Option<&'static str>, String)> {
+    if headers.len() < 2 {
+        let message = "has fewer than two columns; expected the object and its value";
+        return Err((None, message.to_owned()));
+    }
+    let find = |key: &'static str, name: &str| {
+        headers.iter().position(|header| header == name).ok_or_else(|| {
+            let known: Vec<&str> = headers.iter().collect();
+            (Some(key), format!("has no column `{name}`; it has {}", known.join(", ")))
+        })
+    };
+    let value = match value_column {
+        "" => headers.len() - 1,
+        name => find("value_column", name)?,
+    };
+    let objects = match object_columns {
+        [] => (0..headers.len()).filter(|&column| column != value).collect(),
+        names => {
+            let columns = names.iter().map(|name| find("object_columns", name));
+            columns.collect::<Result<_, _>>()?
+        }
+    };
+    Ok((objects, value))
+}
+
 /// The objects in the first column of a CSV file with a header, each with its line.
 ///
 /// # Errors

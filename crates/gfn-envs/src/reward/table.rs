@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::modes::{ModeSet, ModeSpec, is_empty};
 use super::npy;
-use super::objects::{ObjectIndex, listed_objects, plain_lines};
+use super::objects::{ObjectIndex, listed_objects, object_and_value, plain_lines};
 use super::transform::Transform;
 
 /// Settings of [`TableReward`].
@@ -71,15 +71,16 @@ impl Kind<RewardAxis> for TableSpec {
         } else {
             self.read_csv(context, &plain_lines(bytes))?
         };
-        let largest = table.values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let transform = self.transform.prepare(Some(largest))?;
+        let best = self.transform.best(table.values.iter().copied());
+        let transform = self.transform.prepare(best)?;
         let log_rewards = table.values.iter().enumerate().map(|(i, &value)| {
             let place = || format!("{} of `{}`", table.place(i), self.path.display());
             transform.of(value).ok_or_else(|| transform.refusal(&place(), value))
         });
         let log_rewards = log_rewards.collect::<Result<Vec<f64>, _>>()?;
-        let modes =
-            self.modes.among(context, &table.values, |i| table.object(&**context.env, i))?;
+        let modes = self.modes.among(context, &table.values, transform.less_is_better(), |i| {
+            table.object(&**context.env, i)
+        })?;
         let test = if is_empty(&self.test_set) {
             None
         } else {
@@ -211,28 +212,8 @@ impl TableSpec {
 
     /// Columns of the object and of the value.
     fn columns(&self, headers: &csv::StringRecord) -> Result<(Vec<usize>, usize), KeyError> {
-        if headers.len() < 2 {
-            let message = "has fewer than two columns; expected the object and its value";
-            return Err(self.fail("path", message));
-        }
-        let find = |key: &'static str, name: &String| {
-            headers.iter().position(|header| header == name).ok_or_else(|| {
-                let known: Vec<&str> = headers.iter().collect();
-                self.fail(key, format!("has no column `{name}`; it has {}", known.join(", ")))
-            })
-        };
-        let value_column = if self.value_column.is_empty() {
-            headers.len() - 1
-        } else {
-            find("value_column", &self.value_column)?
-        };
-        let object_columns = if self.object_columns.is_empty() {
-            (0..headers.len()).filter(|&column| column != value_column).collect()
-        } else {
-            let columns = self.object_columns.iter().map(|name| find("object_columns", name));
-            columns.collect::<Result<_, _>>()?
-        };
-        Ok((object_columns, value_column))
+        object_and_value(headers, &self.object_columns, &self.value_column)
+            .map_err(|(key, message)| self.fail(key.unwrap_or("path"), message))
     }
 
     /// Objects listed twice with one value are worth a note, with two values an error.

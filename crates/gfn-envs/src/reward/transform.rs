@@ -5,17 +5,28 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How a raw value y(x) becomes log R(x): in this order, and only the steps that are given,
-/// y ← sigmoid(s y); y ← max(y, floor); R = (scale y)^exponent; R ← r_max R / R(largest);
+/// y ← (y - zero) / (one - zero); y ← sigmoid(s y); y ← min(max(y, floor), ceiling); R = (scale y)^exponent; R ← r_max R / R(largest);
 /// R ← max(R, reward_floor); R ← R^beta.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Transform {
-    /// The slope s of a logistic function, 1/(1 + exp(-s y)), applied first.
+    /// The raw value that counts as 0, where values are rescaled first; it goes with `one`. Of values
+    /// of which less is better it is the larger one: `zero` = q + w and `one` = q make y into
+    /// 1 - (y - q)/w.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zero: Option<f64>,
+    /// The raw value that counts as 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub one: Option<f64>,
+    /// The slope s of a logistic function, 1/(1 + exp(-s y)), applied next.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sigmoid: Option<f64>,
     /// Values below this are raised to it, before the power. Needed if values can be 0 or less.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub floor: Option<f64>,
+    /// Values above this are lowered to it, before the power.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ceiling: Option<f64>,
     /// Factor before the power.
     pub scale: f64,
     /// Power to which values are raised.
@@ -23,7 +34,7 @@ pub struct Transform {
     /// Rewards are scaled so that the largest is this; none keeps them as they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub r_max: Option<f64>,
-    /// The raw value whose reward becomes `r_max`. Default: the largest of a table.
+    /// The raw value whose reward becomes `r_max`. Default: that of the best object of a table.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub largest: Option<f64>,
     /// Rewards below this are raised to it, after the power and the scaling.
@@ -36,8 +47,11 @@ pub struct Transform {
 impl Default for Transform {
     fn default() -> Self {
         Self {
+            zero: None,
+            one: None,
             sigmoid: None,
             floor: None,
+            ceiling: None,
             scale: 1.0,
             exponent: 1.0,
             r_max: None,
@@ -54,8 +68,19 @@ impl Transform {
         *self == Self::default()
     }
 
-    /// The transform with its constants worked out. `largest` is the largest raw value, where it
-    /// is known.
+    /// Whether smaller raw values have larger rewards.
+    pub fn less_is_better(&self) -> bool {
+        self.zero.zip(self.one).is_some_and(|(zero, one)| one < zero)
+    }
+
+    /// The best of raw values: the one with the largest reward.
+    pub fn best(&self, values: impl IntoIterator<Item = f64>) -> Option<f64> {
+        let values = values.into_iter();
+        if self.less_is_better() { values.reduce(f64::min) } else { values.reduce(f64::max) }
+    }
+
+    /// The transform with its constants worked out. `largest` is the raw value with the largest
+    /// reward, where it is known.
     ///
     /// # Errors
     /// When a number is out of range, or `r_max` is given without a largest value.
@@ -63,6 +88,7 @@ impl Transform {
         let positive = [
             ("sigmoid", self.sigmoid),
             ("floor", self.floor),
+            ("ceiling", self.ceiling),
             ("scale", Some(self.scale)),
             ("exponent", Some(self.exponent)),
             ("r_max", self.r_max),
@@ -74,6 +100,27 @@ impl Transform {
                 let message = format!("transform.{key} must be above 0, not {value}");
                 return Err(KeyError::new("transform", message));
             }
+        }
+        let ends = [self.zero, self.one];
+        let wrong = match ends {
+            [None, None] => None,
+            [Some(zero), Some(one)] => {
+                let span = one - zero;
+                (span == 0.0 || !span.is_finite()).then(|| format!("{zero} and {one}"))
+            }
+            _ => Some("only one of them".to_owned()),
+        };
+        if let Some(wrong) = wrong {
+            let message =
+                format!("transform.zero and transform.one are two different numbers, not {wrong}");
+            return Err(KeyError::new("transform", message)
+                .help("zero is the raw value that counts as 0, one that which counts as 1"));
+        }
+        if let (Some(floor), Some(ceiling)) = (self.floor, self.ceiling)
+            && floor > ceiling
+        {
+            let message = format!("transform.floor {floor} is above transform.ceiling {ceiling}");
+            return Err(KeyError::new("transform", message));
         }
         let mut log_reward = LogReward { transform: self.clone(), log_scale: 0.0 };
         if let Some(r_max) = self.r_max {
@@ -104,9 +151,16 @@ impl LogReward {
     /// log of (scale y)^exponent; none if that is not positive.
     fn unscaled(&self, y: f64) -> Option<f64> {
         let t = &self.transform;
+        let y = t.zero.zip(t.one).map_or(y, |(zero, one)| (y - zero) / (one - zero));
         let y = t.sigmoid.map_or(y, |slope| 1.0 / (1.0 + (-slope * y).exp()));
-        let y = t.floor.map_or(y, |floor| y.max(floor)) * t.scale;
+        let y = t.floor.map_or(y, |floor| y.max(floor));
+        let y = t.ceiling.map_or(y, |ceiling| y.min(ceiling)) * t.scale;
         (y > 0.0).then(|| t.exponent * y.ln())
+    }
+
+    /// See [`Transform::less_is_better`].
+    pub fn less_is_better(&self) -> bool {
+        self.transform.less_is_better()
     }
 
     /// log R of a raw value, in nats; none if R would not be positive.
@@ -136,8 +190,11 @@ mod tests {
     #[test]
     fn every_step_in_its_place() {
         let transform = Transform {
+            zero: Some(1.0),
+            one: Some(3.0),
             sigmoid: Some(3.0),
             floor: Some(0.2),
+            ceiling: Some(0.75),
             scale: 0.5,
             exponent: 3.0,
             r_max: Some(10.0),
@@ -147,13 +204,44 @@ mod tests {
         };
         let log_reward = transform.prepare(None).unwrap();
         let by_hand = |y: f64| {
-            let squashed = |y: f64| (1.0 / (1.0 + f64::exp(-3.0 * y))).max(0.2) * 0.5;
+            let squashed = |y: f64| {
+                let y: f64 = 1.0 / (1.0 + f64::exp(-1.5 * (y - 1.0)));
+                y.max(0.2).min(0.75) * 0.5
+            };
             let reward: f64 = 10.0 * (squashed(y) / squashed(2.0)).powi(3);
             reward.max(1e-2).powf(1.5).ln()
         };
-        for y in [-5.0, -0.4, 0.0, 0.3, 2.0] {
+        for y in [-5.0, -0.4, 0.0, 0.3, 1.5, 2.0] {
             assert!((log_reward.of(y).unwrap() - by_hand(y)).abs() < 1e-12, "{y}");
         }
+    }
+
+    /// The reward of gaps of molecules in arXiv:2302.01687: clip(1 - (y - q)/w, lo, hi)^beta.
+    #[test]
+    fn less_can_be_better() {
+        let (q, w) = (0.1760, 0.5975);
+        let transform = Transform {
+            zero: Some(q + w),
+            one: Some(q),
+            floor: Some(1e-4),
+            ceiling: Some(2.0),
+            beta: 32.0,
+            ..Default::default()
+        };
+        let log_reward = transform.prepare(None).unwrap();
+        for gap in [-1.0, 0.02, q, 0.25, 0.6, q + w, 1.0] {
+            let expected = 32.0 * f64::clamp(1.0 - (gap - q) / w, 1e-4, 2.0).ln();
+            assert!((log_reward.of(gap).unwrap() - expected).abs() < 1e-9, "{gap}");
+        }
+        assert!(transform.less_is_better() && log_reward.less_is_better());
+        assert_eq!(transform.best([0.3, 0.1, 0.2]), Some(0.1));
+        assert_eq!(Transform::default().best([0.3, 0.1, 0.2]), Some(0.3));
+        for (zero, one) in [(Some(1.0), None), (Some(1.0), Some(1.0)), (None, Some(f64::NAN))] {
+            let wrong = Transform { zero, one, ..Default::default() };
+            assert!(wrong.prepare(None).unwrap_err().message.contains("transform.zero"));
+        }
+        let crossed = Transform { floor: Some(2.0), ceiling: Some(1.0), ..Default::default() };
+        assert!(crossed.prepare(None).unwrap_err().message.contains("above transform.ceiling"));
     }
 
     #[test]
