@@ -49,6 +49,8 @@ const SPECS: &[(&str, &str, bool)] = &[
     ("molecule", "max_atoms = 1", true),
     ("molecule", "max_atoms = 3", true),
     ("molecule", "max_atoms = 4", true),
+    ("molecule", "max_atoms = 3\nsymmetry = 'actions'", true),
+    ("molecule", "max_atoms = 3\nactions = 'charges'", true),
     ("molecule", "max_atoms = 2\nactions = 'full'", true),
     ("molecule", "max_atoms = 3\nactions = 'full'", true),
     ("molecule", "max_atoms = 6", false),

@@ -134,7 +134,7 @@ fn what_is_no_molecule_of_a_world_is_refused_with_a_reason() {
     let reasons = [
         ("CCCC", "max_atoms"),
         ("CCl", "Cl"),
-        ("C[NH3+]", "full"),
+        ("C[NH3+]", "charges"),
         ("[CH3]", "full"),
         ("CC.O", ""),
         ("C(", ""),

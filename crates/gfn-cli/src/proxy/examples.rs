@@ -81,7 +81,7 @@ impl Examples {
                 let message = format!("has the value `{text}` on line {line}; expected a number");
                 fail(key, message)
             })?;
-            read.push((object.join(" "), value, line));
+            read.push((object.join(" "), value * settings.value_scale, line));
         }
         if read.is_empty() {
             return Err(fail(key, "has no rows".to_owned()));

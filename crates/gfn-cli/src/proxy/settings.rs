@@ -71,7 +71,9 @@ pub struct ProxySettings {
     /// Name of the column that holds the value. Default: the last.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub value_column: String,
-    /// Unit of the values, for people.
+    /// Values are multiplied by this, to have another unit than in the table.
+    pub value_scale: f64,
+    /// Unit of the values, after that, for people.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub unit: String,
     /// The largest share of rows that may hold objects which the environment cannot read: they are left
@@ -126,6 +128,7 @@ impl Default for ProxySettings {
             table: PathBuf::new(),
             object_columns: Vec::new(),
             value_column: String::new(),
+            value_scale: 1.0,
             unit: String::new(),
             max_skipped: 0.05,
             held_out: 0.1,

@@ -2,6 +2,7 @@
 
 use super::atom::{Atom, N_ELEMENTS, Valence};
 use super::mesomers::MESOMERIC;
+use super::spec::ActionSet;
 use crate::canonical::{ColouredGraph, MAX_VERTICES, Map, Symmetries};
 
 /// Numbers of hydrogens that can be set.
@@ -206,7 +207,7 @@ impl Rules {
         &self,
         graph: &ColouredGraph,
         room: bool,
-        full: bool,
+        actions: ActionSet,
         mut edit: impl FnMut(Edit),
     ) {
         let n = graph.n;
@@ -236,10 +237,10 @@ impl Rules {
                 }
             }
         }
-        if !full {
+        if actions == ActionSet::AtomsBonds {
             return;
         }
-        let centres = centres(graph);
+        let centres = if actions == ActionSet::Full { centres(graph) } else { 0 };
         for v in 0..n {
             let (old, bonds) = (atom(graph, v), bonds(graph, v));
             if old.charge == 0 {
@@ -248,6 +249,9 @@ impl Rules {
                         offer(Edit::Charge(v, charge));
                     }
                 }
+            }
+            if actions < ActionSet::Full {
+                continue;
             }
             if graph.turns[v] == 0 && centres >> v & 1 == 1 {
                 [1, -1].into_iter().for_each(|turn| offer(Edit::Turn(v, turn)));
@@ -375,4 +379,17 @@ pub(super) fn forget_idle_senses(graph: &mut ColouredGraph, count: bool) {
             graph.turns[v] = 0;
         }
     }
+}
+
+/// A hash of an atom with its bonds and neighbours, the same in every run and version.
+pub(super) fn surroundings(graph: &ColouredGraph, v: usize) -> u64 {
+    let key = |atom: Atom, hydrogens: u8| u64::from(atom.colour()) << 3 | u64::from(hydrogens);
+    let own = key(atom(graph, v), atom(graph, v).hydrogens_beside(bonds(graph, v)));
+    let mut around: Vec<u64> = neighbours(graph, v)
+        .map(|w| u64::from(graph.colours[w]) << 3 | u64::from(graph.edges[v][w]))
+        .collect();
+    around.sort_unstable();
+    // FNV-1a, word by word.
+    let stir = |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x0100_0000_01b3);
+    around.into_iter().fold(stir(0xcbf2_9ce4_8422_2325, own), stir)
 }

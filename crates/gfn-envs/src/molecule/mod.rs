@@ -87,9 +87,14 @@ impl MoleculeWorld {
         let n = spec.max_atoms;
         let rules = Rules { valence: spec.valence };
         let most_bonds = n * if spec.valence == Valence::Paper { 5 } else { 4 } / 2;
-        let full = spec.actions == ActionSet::Full;
+        // Kinds of attributes of an atom, the values that each can be set to.
+        let attributes: &[usize] = match spec.actions {
+            ActionSet::AtomsBonds => &[],
+            ActionSet::Charges => &[2],
+            ActionSet::Full => &[2, 2, HYDROGENS],
+        };
         // Atoms, what is left of the valences, attributes, and the end.
-        let max_len = n + (most_bonds - (n - 1)) + if full { 3 * n } else { 0 } + 1;
+        let max_len = n + (most_bonds - (n - 1)) + attributes.len() * n + 1;
         let width = n + n * cells_per_atom(n) + 1;
         let mut features = vec![N_ELEMENTS, 5, 2];
         let mut forward = vec![
@@ -106,15 +111,14 @@ impl MoleculeWorld {
             Block::unordered(BLOCKS[3][1], 1),
             Block::unordered(BLOCKS[4][1], 1),
         ];
-        if full {
-            features.extend([3, 3, HYDROGENS + 1]);
-            for (names, size) in BLOCKS[5..].iter().zip([2, 2, HYDROGENS]) {
-                forward.push(Block::slot(names[0], At::Filled, size));
-                backward.push(Block::slot(names[1], At::Filled, 1));
-            }
+        for (names, &size) in BLOCKS[5..].iter().zip(attributes) {
+            features.push(size + 1);
+            forward.push(Block::slot(names[0], At::Filled, size));
+            backward.push(Block::slot(names[1], At::Filled, 1));
         }
         let space = Space::new(width, max_len)
             .alike_slots(n, &features)
+            .growing()
             .related(usize::from(MESOMERIC), false)
             .forward(&forward)
             .backward(&backward);
@@ -128,10 +132,6 @@ impl MoleculeWorld {
         };
         let (forward, backward) = (starts(Direction::Forward), starts(Direction::Backward));
         Ok(Self { spec: spec.clone(), rules, space, forward, backward })
-    }
-
-    fn is_full(&self) -> bool {
-        self.spec.actions == ActionSet::Full
     }
 
     /// Whether of equivalent actions only the first is legal.
@@ -334,10 +334,6 @@ impl MoleculeWorld {
         place % STRUCTURES
     }
 
-    /// The automorphisms of a graph, by their number.
-    fn n_automorphisms(&self, row: &[i32]) -> u64 {
-        Symmetries::of(&self.decode(row)).n_automorphisms
-    }
 }
 
 /// The first of each class of equivalent vertices, pairs, and vertices with a sense.
@@ -361,7 +357,7 @@ impl Classes {
         };
         unite(&mut pairs, symmetries.generators.iter().flat_map(moved));
         let mut senses: [u8; 2 * MAX_VERTICES] = std::array::from_fn(|at| at as u8);
-        if world.is_full() {
+        if world.spec.actions == ActionSet::Full {
             let turned = symmetries.generators.iter().flat_map(|map| {
                 (0..n).flat_map(move |v| {
                     let odd = usize::from(graph.is_odd_around(v, map));
@@ -431,7 +427,7 @@ impl Environment for MoleculeWorld {
         }
         mask[self.forward.stop] = true;
         let room = graph.n < self.space.slots;
-        self.rules.for_each_growth(&graph, room, self.is_full(), |edit| {
+        self.rules.for_each_growth(&graph, room, self.spec.actions, |edit| {
             mask[self.action(Direction::Forward, edit)] = true;
         });
         if self.merges() {
@@ -491,11 +487,13 @@ impl Environment for MoleculeWorld {
             cells[0] = i32::from(atom.element);
             cells[1] = i32::from(atom.hydrogens_beside(graph::bonds(&graph, v)));
             cells[2] = i32::from(on_ring);
-            if let [_, _, _, charge, turn, hydrogens] = cells {
-                *charge = i32::from(atom.charge.rem_euclid(3));
-                *turn = i32::from(graph.turns[v].rem_euclid(3));
-                *hydrogens = atom.hydrogens.map_or(0, |n| i32::from(n) + 1);
-            }
+            let attributes = [
+                i32::from(atom.charge.rem_euclid(3)),
+                i32::from(graph.turns[v].rem_euclid(3)),
+                atom.hydrogens.map_or(0, |n| i32::from(n) + 1),
+            ];
+            let n = cells.len() - 3;
+            cells[3..].copy_from_slice(&attributes[..n]);
         }
         let first = slots * n_features;
         for v in 0..graph.n {
@@ -503,6 +501,34 @@ impl Environment for MoleculeWorld {
                 cells[first + self.pair(v, w)] = i32::from(graph.edges[v][w]) - 1;
             }
         }
+    }
+
+    fn edges_are_actions(&self) -> bool {
+        self.merges()
+    }
+
+    /// Where all actions are legal and it is to be corrected, log of the number of automorphisms.
+    fn log_symmetry(&self, row: &[i32]) -> f64 {
+        match self.spec.symmetry {
+            Symmetry::States | Symmetry::ActionsUncorrected => 0.0,
+            Symmetry::Actions => {
+                (Symmetries::of(&self.decode(row)).n_automorphisms as f64).ln()
+            }
+        }
+    }
+
+    fn strata(&self, row: &[i32]) -> Vec<(&'static str, String)> {
+        let molecule = self.molecule(row);
+        vec![
+            ("heavy atoms", molecule.atoms.len().to_string()),
+            ("scaffold", molecule.scaffold().canonical_smiles()),
+        ]
+    }
+
+    /// For each atom a hash of itself with its bonds and neighbours.
+    fn features_of(&self, row: &[i32]) -> Vec<u64> {
+        let graph = self.decode(row);
+        (0..graph.n).map(|v| graph::surroundings(&graph, v)).collect()
     }
 
     /// Canonical SMILES, with aromatic atoms in small letters.
@@ -541,10 +567,13 @@ impl MoleculeWorld {
     /// Why it is none of this world.
     pub fn row_of(&self, molecule: &Molecule) -> Result<Vec<i32>, String> {
         let mut graph = convert::graph_of(molecule, self.space.slots)?;
-        graph::forget_idle_senses(&mut graph, self.is_full());
-        let plain = |v| graph::atom(&graph, v).is_plain();
-        if !self.is_full() && !(0..graph.n).all(plain) {
-            return Err("it has charges or radicals, which take actions = \"full\"".to_owned());
+        graph::forget_idle_senses(&mut graph, self.spec.actions == ActionSet::Full);
+        let atoms = || (0..graph.n).map(|v| graph::atom(&graph, v));
+        if self.spec.actions < ActionSet::Charges && atoms().any(|atom| atom.charge != 0) {
+            return Err("it has charges, which take actions = \"charges\" or \"full\"".to_owned());
+        }
+        if self.spec.actions < ActionSet::Full && atoms().any(|atom| atom.hydrogens.is_some()) {
+            return Err("it is a radical, which takes actions = \"full\"".to_owned());
         }
         if !self.rules.admit(&graph) {
             return Err("an atom has more bonds than it can".to_owned());

@@ -9,14 +9,18 @@ use super::{MoleculeWorld, Valence};
 use crate::canonical::MAX_VERTICES;
 
 /// What may be done to a molecule.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum ActionSet {
     /// Add an atom, close a ring, make a bond double or triple: every object is a neutral molecule.
     #[default]
     AtomsBonds,
-    /// Besides, set the charge of an atom, the sense of a stereocentre, and a number of hydrogens below
-    /// what the valence leaves room for (a radical).
+    /// Besides, set the charge of an atom.
+    Charges,
+    /// Besides, set the sense of a stereocentre, and a number of hydrogens below what the valence
+    /// leaves room for (a radical).
     Full,
 }
 
