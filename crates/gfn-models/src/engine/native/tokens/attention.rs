@@ -10,6 +10,7 @@
 //! the relation's row among the values.
 
 use super::super::transpose::transpose;
+use crate::network::edge;
 use gfn_core::vector::{exp_of, store};
 use pulp::{Arch, Simd, WithSimd};
 
@@ -36,6 +37,9 @@ pub(super) struct Related<'a> {
     pub(super) keys: &'a [f32],
     pub(super) values: &'a [f32],
     pub(super) codes: &'a [i32],
+    /// Whether rows are those of edges, and tokens attend to their neighbours alone: see
+    /// [`Layer::Neighbours`](crate::layers::Layer::Neighbours).
+    pub(super) edges: bool,
 }
 
 impl<'a> Related<'a> {
@@ -365,14 +369,16 @@ impl WithSimd for Forward<'_> {
             in_tiles!(4, relations, r, R => {
                 products::<S, R>(simd, of_relations, row, by_features, (padded, size), r)
             });
-            by_relation(t, padded, queries, related.codes, |key, relation| {
-                of_keys[key] += of_relations[relation];
-            });
+            let places = Places { t, relations, padded, queries, codes: related.codes };
+            places.spread(related.edges, of_keys, of_relations);
+            if related.edges {
+                places.hide(of_keys, -FAR);
+            }
             soften(simd, of_keys, padded, scale);
-            of_relations.fill(0.0);
-            by_relation(t, padded, queries, related.codes, |key, relation| {
-                of_relations[relation] += of_keys[key];
-            });
+            if related.edges {
+                places.hide(of_keys, 0.0);
+            }
+            places.gather(related.edges, of_keys, of_relations);
             let any = |j: usize| match j.checked_sub(t) {
                 None => value(j),
                 Some(r) => part(related.values, width, r, first, size),
@@ -388,21 +394,96 @@ impl WithSimd for Forward<'_> {
     }
 }
 
-/// Calls `each` with the places of the weight of every key and of its relation's row, for every query.
-#[inline(always)]
-fn by_relation(
+/// Far below any score.
+const FAR: f32 = 1e30;
+
+/// Where the weights of a head of a sequence lie that belong together: those of keys and of the rows of
+/// relations.
+#[derive(Clone, Copy)]
+struct Places<'a> {
     t: usize,
+    relations: usize,
     padded: usize,
-    queries: Queries<'_>,
-    codes: &[i32],
-    mut each: impl FnMut(usize, usize),
-) {
-    for i in 0..queries.rows.len() {
-        let codes = &codes[queries.token(i) * t..][..t];
-        for (j, &code) in codes.iter().enumerate() {
-            each(j * padded + i, code as usize * padded + i);
+    queries: Queries<'a>,
+    codes: &'a [i32],
+}
+
+impl Places<'_> {
+    /// Adds to the score of every key that of its relation's row.
+    #[inline(always)]
+    fn spread(self, edges: bool, of_keys: &mut [f32], of_relations: &[f32]) {
+        match edges {
+            false => self.by_relation(|key, relation| of_keys[key] += of_relations[relation]),
+            true => self.by_edge(|key, relation, part| {
+                of_keys[key] += part * of_relations[relation];
+            }),
         }
     }
+
+    /// The weight of every relation's row: that of the keys that have it.
+    #[inline(always)]
+    fn gather(self, edges: bool, of_keys: &[f32], of_relations: &mut [f32]) {
+        of_relations.fill(0.0);
+        match edges {
+            false => self.by_relation(|key, relation| of_relations[relation] += of_keys[key]),
+            true => self.by_edge(|key, relation, part| {
+                of_relations[relation] += part * of_keys[key];
+            }),
+        }
+    }
+
+    /// Calls `each` with the places of every key and of its relation's row, for every query.
+    #[inline(always)]
+    fn by_relation(self, mut each: impl FnMut(usize, usize)) {
+        let Self { t, padded, queries, codes, .. } = self;
+        for i in 0..queries.rows.len() {
+            let codes = &codes[queries.token(i) * t..][..t];
+            for (j, &code) in codes.iter().enumerate() {
+                each(j * padded + i, code as usize * padded + i);
+            }
+        }
+    }
+
+    /// Calls `each` with the places of every neighbour and of its edge's row and with 1, for every query;
+    /// and with the same row for the query itself, and its part in the mean row of all edges.
+    #[inline(always)]
+    fn by_edge(self, mut each: impl FnMut(usize, usize, f32)) {
+        let Self { t, relations, padded, queries, codes } = self;
+        for i in 0..queries.rows.len() {
+            let own = queries.token(i);
+            let joined = neighbours(own, &codes[own * t..][..t], relations);
+            let part = 1.0 / joined.clone().count() as f32;
+            for (j, kind) in joined {
+                each(j * padded + i, kind * padded + i, 1.0);
+                each(own * padded + i, kind * padded + i, part);
+            }
+        }
+    }
+
+    /// Sets the weights of keys that are no neighbours.
+    #[inline(always)]
+    fn hide(self, of_keys: &mut [f32], weight: f32) {
+        let Self { t, relations, padded, queries, codes } = self;
+        for i in 0..queries.rows.len() {
+            let own = queries.token(i);
+            for (j, &code) in codes[own * t..][..t].iter().enumerate() {
+                if j != own && edge(code, relations).is_none() {
+                    of_keys[j * padded + i] = weight;
+                }
+            }
+        }
+    }
+}
+
+/// The other tokens that a token is joined to, and the kinds of their edges, by what it is to each.
+#[inline(always)]
+pub(super) fn neighbours(
+    own: usize,
+    codes: &[i32],
+    kinds: usize,
+) -> impl Iterator<Item = (usize, usize)> + Clone + '_ {
+    let others = codes.iter().enumerate().filter(move |&(j, _)| j != own);
+    others.filter_map(move |(j, &code)| Some((j, edge(code, kinds)?)))
 }
 
 /// Writes as much of a register as there is room for.
@@ -454,6 +535,7 @@ impl WithSimd for Backward<'_> {
             }
         }
         let [of_key_rows, of_value_rows] = of_related;
+        let places = Places { t, relations, padded, queries, codes: related.codes };
         for head in 0..heads {
             let weights = &weights[head * all * padded..][..all * padded];
             let first = head * size;
@@ -471,9 +553,7 @@ impl WithSimd for Backward<'_> {
                 in_tiles!(4, relations, r, R => {
                     products::<S, R>(simd, of_relations, row, columns, (padded, size), r)
                 });
-                by_relation(t, padded, queries, related.codes, |key, relation| {
-                    of_keys[key] += of_relations[relation];
-                });
+                places.spread(related.edges, of_keys, of_relations);
             }
             soften_backward(simd, of_keys, weights, padded, scale);
             if relations == 0 {
@@ -485,10 +565,7 @@ impl WithSimd for Backward<'_> {
                     })
                 });
             } else {
-                of_relations.fill(0.0);
-                by_relation(t, padded, queries, related.codes, |key, relation| {
-                    of_relations[relation] += of_keys[key];
-                });
+                places.gather(related.edges, of_keys, of_relations);
                 let any = |j: usize| match j.checked_sub(t) {
                     None => key(j),
                     Some(r) => part(related.keys, width, r, first, size),
@@ -614,7 +691,7 @@ mod tests {
             let (keys, values) = rows.split_at(relations * width);
             let codes: Vec<i32> =
                 (0..t * t).map(|k| (k * 7 % 11 % relations.max(1)) as i32).collect();
-            let related = Related { keys, values, codes: &codes };
+            let related = Related { keys, values, codes: &codes, edges: false };
             let all: Vec<i32> = (0..t as i32).collect();
             let some: Vec<i32> = all.iter().copied().filter(|i| i % 3 != 1).collect();
             for queries in [&all, &some, &vec![t as i32 - 1]] {
