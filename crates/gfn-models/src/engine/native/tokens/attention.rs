@@ -636,7 +636,7 @@ mod tests {
     fn by_definition(
         sizes: Attention,
         numbers: &[f64],
-        codes: &[i32],
+        (codes, edges): (&[i32], bool),
         queries: &[i32],
         upstream: &[f32],
     ) -> f64 {
@@ -644,10 +644,24 @@ mod tests {
         let width = sizes.width();
         let (qkv, rows) = numbers.split_at(3 * t * width);
         let at = |token: usize, part: usize, c: usize| qkv[(token * 3 + part) * width + c];
-        let row = |i: i32, j: usize, values: usize, c: usize| match relations {
-            0 => 0.0,
-            _ => rows[(values * relations + codes[i as usize * t + j] as usize) * width + c],
+        let code = |i: i32, j: usize| codes[i as usize * t + j];
+        let of_kind =
+            |kind: usize, values: usize, c: usize| rows[(values * relations + kind) * width + c];
+        let joined = |i: i32| {
+            let others = (0..t).filter(move |&j| j != i as usize);
+            others.filter_map(move |j| edge(code(i, j), relations)).collect::<Vec<_>>()
         };
+        let row = |i: i32, j: usize, values: usize, c: usize| match (relations, edges) {
+            (0, _) => 0.0,
+            (_, false) => of_kind(code(i, j) as usize, values, c),
+            (_, true) if j == i as usize => {
+                let rows = joined(i).into_iter().map(|kind| of_kind(kind, values, c));
+                rows.sum::<f64>() / joined(i).len().max(1) as f64
+            }
+            (_, true) => of_kind(edge(code(i, j), relations).unwrap(), values, c),
+        };
+        let counts =
+            |i: i32, j: usize| !edges || j == i as usize || edge(code(i, j), relations).is_some();
         let mut total = 0.0;
         for (head, (place, &i)) in
             (0..heads).flat_map(|head| queries.iter().enumerate().map(move |query| (head, query)))
@@ -655,14 +669,17 @@ mod tests {
             let features = head * size..(head + 1) * size;
             let key = |j, c| at(j, 1, c) + row(i, j, 0, c);
             let score = |j| features.clone().map(|c| at(i as usize, 0, c) * key(j, c)).sum();
-            let power: Vec<f64> = (0..t)
-                .map(|j| -> f64 { score(j) })
-                .map(|x| (x / (size as f64).sqrt()).exp())
-                .collect();
+            let power = |j: usize| -> f64 {
+                let score: f64 = score(j);
+                (score / (size as f64).sqrt()).exp()
+            };
+            let power: Vec<f64> =
+                (0..t).map(|j| if counts(i, j) { power(j) } else { 0.0 }).collect();
             let sum: f64 = power.iter().sum();
             for c in features.clone() {
                 let value = |j| at(j, 2, c) + row(i, j, 1, c);
-                let mixed: f64 = (0..t).map(|j| power[j] / sum * value(j)).sum();
+                let attended = (0..t).filter(|&j| counts(i, j));
+                let mixed: f64 = attended.map(|j| power[j] / sum * value(j)).sum();
                 total += f64::from(upstream[place * width + c]) * mixed;
             }
         }
@@ -670,28 +687,32 @@ mod tests {
     }
 
     /// Every way of cutting tokens into tiles and of padding tokens and features; all tokens attend,
-    /// or some; with and without relations.
+    /// or some; with and without relations; to all tokens, or to neighbours.
     #[test]
     fn passes_agree_with_the_definition() {
-        for (t, heads, size, relations) in [
-            (1, 1, 1, 0),
-            (5, 3, 8, 0),
-            (16, 2, 8, 0),
-            (20, 1, 3, 0),
-            (9, 2, 16, 0),
-            (33, 1, 20, 0),
-            (6, 2, 8, 6),
-            (18, 3, 3, 9),
-            (1, 1, 4, 3),
+        for (t, heads, size, relations, edges) in [
+            (1, 1, 1, 0, false),
+            (5, 3, 8, 0, false),
+            (16, 2, 8, 0, false),
+            (20, 1, 3, 0, false),
+            (9, 2, 16, 0, false),
+            (33, 1, 20, 0, false),
+            (6, 2, 8, 6, false),
+            (18, 3, 3, 9, false),
+            (1, 1, 4, 3, false),
+            (1, 2, 8, 3, true),
+            (7, 2, 8, 5, true),
+            (19, 1, 3, 2, true),
         ] {
             let sizes = Attention { t, heads, size, relations };
             let (base, width) = (40, sizes.width());
             let numbers = filled((3 * t + 2 * relations) * width, 0.1);
             let (qkv, rows) = numbers.split_at(3 * t * width);
             let (keys, values) = rows.split_at(relations * width);
-            let codes: Vec<i32> =
-                (0..t * t).map(|k| (k * 7 % 11 % relations.max(1)) as i32).collect();
-            let related = Related { keys, values, codes: &codes, edges: false };
+            // Besides what edges are there may be none, and relations of a token to itself and the first.
+            let kinds = if edges { relations + 3 } else { relations.max(1) };
+            let codes: Vec<i32> = (0..t * t).map(|k| (k * 7 % 11 % kinds) as i32).collect();
+            let related = Related { keys, values, codes: &codes, edges };
             let all: Vec<i32> = (0..t as i32).collect();
             let some: Vec<i32> = all.iter().copied().filter(|i| i % 3 != 1).collect();
             for queries in [&all, &some, &vec![t as i32 - 1]] {
@@ -706,7 +727,8 @@ mod tests {
                 sizes.forward(&mut out, &mut weights, qkv, attend, related, &mut scratch);
                 let wide: Vec<f64> = numbers.iter().map(|&x| f64::from(x)).collect();
                 let total: f64 = out.iter().zip(&upstream).map(|(x, up)| f64::from(x * up)).sum();
-                let expected = by_definition(sizes, &wide, &codes, queries, &upstream);
+                let codes = (&codes[..], edges);
+                let expected = by_definition(sizes, &wide, codes, queries, &upstream);
                 assert!((total - expected).abs() < 1e-4, "{what}: {total} {expected}");
                 let mut back = vec![7.0; qkv.len()];
                 back.resize(numbers.len(), 0.0);
@@ -729,7 +751,7 @@ mod tests {
                     let at = |sign: f64| {
                         let mut moved = wide.clone();
                         moved[i] += sign * h;
-                        by_definition(sizes, &moved, &codes, queries, &upstream)
+                        by_definition(sizes, &moved, codes, queries, &upstream)
                     };
                     let slope = (at(1.0) - at(-1.0)) / (2.0 * h);
                     assert!((f64::from(back[i]) - slope).abs() < 1e-5, "{what} {i}");
