@@ -189,7 +189,7 @@ impl GraphTransformerSpec {
         let mut hidden = |what: &str, input: usize, size: usize, rectified: bool| {
             let hidden = list.push_of(group, format!("{group}.hidden.{what}"), linear(input, size));
             match rectified {
-                true => list.push("", Layer::Leaky { input: hidden }),
+                true => list.push_of(group, "", Layer::Leaky { input: hidden }),
                 false => hidden,
             }
         };

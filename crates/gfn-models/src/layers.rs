@@ -264,6 +264,12 @@ impl LayerList {
         self.heads.push(plan);
     }
 
+    /// The number of the head whose group a layer belongs to, if it is not part of the trunk.
+    pub fn head_of(&self, value: usize) -> Option<usize> {
+        let group = &self.layers[value].group;
+        self.context.heads.iter().position(|head| head.name == group)
+    }
+
     /// Whether a value has a row per token.
     pub fn is_by_token(&self, value: usize) -> bool {
         match self.layers[value].layer {

@@ -105,12 +105,7 @@ impl NetworkContext {
     /// The kind of the edge between two different tokens that are to each other what
     /// [`write_relations`](Self::write_relations) says, if they are joined.
     pub fn edge(&self, relation: i32) -> Option<usize> {
-        let (relation, n) = (relation as usize, self.n_relations());
-        match relation {
-            0 => None,
-            _ if relation == n - 1 => Some(n - 3),
-            _ => Some(relation - 1),
-        }
+        edge(relation, self.n_edges())
     }
 
     /// Writes what each of some tokens (row) is to each other one: the square of their number. They are
@@ -140,6 +135,17 @@ impl NetworkContext {
                 };
             }
         }
+    }
+}
+
+/// See [`NetworkContext::edge`], with the number of kinds.
+#[inline(always)]
+pub(crate) fn edge(relation: i32, kinds: usize) -> Option<usize> {
+    // The relations: none, kinds of two slots, that of a slot to itself, that of the first token.
+    match relation as usize {
+        0 => None,
+        relation if relation > kinds => Some(kinds - 1),
+        relation => Some(relation - 1),
     }
 }
 

@@ -6,6 +6,8 @@ use gemm::Parallelism;
 
 use gfn_core::vector::vectorised;
 
+use crate::layers::LEAK;
+
 /// A matrix in a slice, by rows or transposed.
 #[derive(Clone, Copy)]
 pub struct Mat<'a> {
@@ -205,6 +207,26 @@ pub fn relu_gradient(gradient: &mut [f32], activation: &[f32]) {
         || {
             for (g, &a) in gradient.iter_mut().zip(activation) {
                 *g = if a > 0.0 { *g } else { 0.0 };
+            }
+        },
+    );
+}
+
+/// LeakyReLU of all values.
+pub fn leaky_relu(values: &mut [f32]) {
+    vectorised(
+        #[inline(always)]
+        || values.iter_mut().for_each(|x| *x = x.max(*x * LEAK as f32)),
+    );
+}
+
+/// Scales the entries of `gradient` down where the activation, that of [`leaky_relu`], was not positive.
+pub fn leaky_relu_gradient(gradient: &mut [f32], activation: &[f32]) {
+    vectorised(
+        #[inline(always)]
+        || {
+            for (g, &a) in gradient.iter_mut().zip(activation) {
+                *g *= if a > 0.0 { 1.0 } else { LEAK as f32 };
             }
         },
     );

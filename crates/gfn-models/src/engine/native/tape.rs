@@ -52,8 +52,7 @@ pub struct Tape {
 impl Tape {
     /// Whether any of these columns of the output is asked for.
     pub fn asks_for(&self, columns: &Range<usize>) -> bool {
-        let meets = |asked: &Range<usize>| asked.start < columns.end && columns.start < asked.end;
-        self.columns.is_empty() || self.columns.iter().any(meets)
+        are_asked(&self.columns, columns)
     }
 
     /// Makes sure that there are `n` scratch buffers, and keeps those that there are.
@@ -73,6 +72,12 @@ impl Tape {
     pub fn outputs(&self, start: usize, width: usize) -> &[f32] {
         &self.output[start * width..self.rows * width]
     }
+}
+
+/// Whether any of these columns is among those that are asked for, which are all if none are named.
+pub(super) fn are_asked(asked: &[Range<usize>], columns: &Range<usize>) -> bool {
+    let meets = |asked: &Range<usize>| asked.start < columns.end && columns.start < asked.end;
+    asked.is_empty() || asked.iter().any(meets)
 }
 
 /// The part of a buffer that holds `n` new units of `size` after `start` old ones. Its content is to

@@ -10,6 +10,7 @@
 //! the relation's row among the values.
 
 use super::super::transpose::transpose;
+use crate::network::edge;
 use gfn_core::vector::{exp_of, store};
 use pulp::{Arch, Simd, WithSimd};
 
@@ -36,6 +37,9 @@ pub(super) struct Related<'a> {
     pub(super) keys: &'a [f32],
     pub(super) values: &'a [f32],
     pub(super) codes: &'a [i32],
+    /// Whether rows are those of edges, and tokens attend to their neighbours alone: see
+    /// [`Layer::Neighbours`](crate::layers::Layer::Neighbours).
+    pub(super) edges: bool,
 }
 
 impl<'a> Related<'a> {
@@ -365,14 +369,16 @@ impl WithSimd for Forward<'_> {
             in_tiles!(4, relations, r, R => {
                 products::<S, R>(simd, of_relations, row, by_features, (padded, size), r)
             });
-            by_relation(t, padded, queries, related.codes, |key, relation| {
-                of_keys[key] += of_relations[relation];
-            });
+            let places = Places { t, relations, padded, queries, codes: related.codes };
+            places.spread(related.edges, of_keys, of_relations);
+            if related.edges {
+                places.hide(of_keys, -FAR);
+            }
             soften(simd, of_keys, padded, scale);
-            of_relations.fill(0.0);
-            by_relation(t, padded, queries, related.codes, |key, relation| {
-                of_relations[relation] += of_keys[key];
-            });
+            if related.edges {
+                places.hide(of_keys, 0.0);
+            }
+            places.gather(related.edges, of_keys, of_relations);
             let any = |j: usize| match j.checked_sub(t) {
                 None => value(j),
                 Some(r) => part(related.values, width, r, first, size),
@@ -388,21 +394,96 @@ impl WithSimd for Forward<'_> {
     }
 }
 
-/// Calls `each` with the places of the weight of every key and of its relation's row, for every query.
-#[inline(always)]
-fn by_relation(
+/// Far below any score.
+const FAR: f32 = 1e30;
+
+/// Where the weights of a head of a sequence lie that belong together: those of keys and of the rows of
+/// relations.
+#[derive(Clone, Copy)]
+struct Places<'a> {
     t: usize,
+    relations: usize,
     padded: usize,
-    queries: Queries<'_>,
-    codes: &[i32],
-    mut each: impl FnMut(usize, usize),
-) {
-    for i in 0..queries.rows.len() {
-        let codes = &codes[queries.token(i) * t..][..t];
-        for (j, &code) in codes.iter().enumerate() {
-            each(j * padded + i, code as usize * padded + i);
+    queries: Queries<'a>,
+    codes: &'a [i32],
+}
+
+impl Places<'_> {
+    /// Adds to the score of every key that of its relation's row.
+    #[inline(always)]
+    fn spread(self, edges: bool, of_keys: &mut [f32], of_relations: &[f32]) {
+        match edges {
+            false => self.by_relation(|key, relation| of_keys[key] += of_relations[relation]),
+            true => self.by_edge(|key, relation, part| {
+                of_keys[key] += part * of_relations[relation];
+            }),
         }
     }
+
+    /// The weight of every relation's row: that of the keys that have it.
+    #[inline(always)]
+    fn gather(self, edges: bool, of_keys: &[f32], of_relations: &mut [f32]) {
+        of_relations.fill(0.0);
+        match edges {
+            false => self.by_relation(|key, relation| of_relations[relation] += of_keys[key]),
+            true => self.by_edge(|key, relation, part| {
+                of_relations[relation] += part * of_keys[key];
+            }),
+        }
+    }
+
+    /// Calls `each` with the places of every key and of its relation's row, for every query.
+    #[inline(always)]
+    fn by_relation(self, mut each: impl FnMut(usize, usize)) {
+        let Self { t, padded, queries, codes, .. } = self;
+        for i in 0..queries.rows.len() {
+            let codes = &codes[queries.token(i) * t..][..t];
+            for (j, &code) in codes.iter().enumerate() {
+                each(j * padded + i, code as usize * padded + i);
+            }
+        }
+    }
+
+    /// Calls `each` with the places of every neighbour and of its edge's row and with 1, for every query;
+    /// and with the same row for the query itself, and its part in the mean row of all edges.
+    #[inline(always)]
+    fn by_edge(self, mut each: impl FnMut(usize, usize, f32)) {
+        let Self { t, relations, padded, queries, codes } = self;
+        for i in 0..queries.rows.len() {
+            let own = queries.token(i);
+            let joined = neighbours(own, &codes[own * t..][..t], relations);
+            let part = 1.0 / joined.clone().count() as f32;
+            for (j, kind) in joined {
+                each(j * padded + i, kind * padded + i, 1.0);
+                each(own * padded + i, kind * padded + i, part);
+            }
+        }
+    }
+
+    /// Sets the weights of keys that are no neighbours.
+    #[inline(always)]
+    fn hide(self, of_keys: &mut [f32], weight: f32) {
+        let Self { t, relations, padded, queries, codes } = self;
+        for i in 0..queries.rows.len() {
+            let own = queries.token(i);
+            for (j, &code) in codes[own * t..][..t].iter().enumerate() {
+                if j != own && edge(code, relations).is_none() {
+                    of_keys[j * padded + i] = weight;
+                }
+            }
+        }
+    }
+}
+
+/// The other tokens that a token is joined to, and the kinds of their edges, by what it is to each.
+#[inline(always)]
+pub(super) fn neighbours(
+    own: usize,
+    codes: &[i32],
+    kinds: usize,
+) -> impl Iterator<Item = (usize, usize)> + Clone + '_ {
+    let others = codes.iter().enumerate().filter(move |&(j, _)| j != own);
+    others.filter_map(move |(j, &code)| Some((j, edge(code, kinds)?)))
 }
 
 /// Writes as much of a register as there is room for.
@@ -454,6 +535,7 @@ impl WithSimd for Backward<'_> {
             }
         }
         let [of_key_rows, of_value_rows] = of_related;
+        let places = Places { t, relations, padded, queries, codes: related.codes };
         for head in 0..heads {
             let weights = &weights[head * all * padded..][..all * padded];
             let first = head * size;
@@ -471,9 +553,7 @@ impl WithSimd for Backward<'_> {
                 in_tiles!(4, relations, r, R => {
                     products::<S, R>(simd, of_relations, row, columns, (padded, size), r)
                 });
-                by_relation(t, padded, queries, related.codes, |key, relation| {
-                    of_keys[key] += of_relations[relation];
-                });
+                places.spread(related.edges, of_keys, of_relations);
             }
             soften_backward(simd, of_keys, weights, padded, scale);
             if relations == 0 {
@@ -485,10 +565,7 @@ impl WithSimd for Backward<'_> {
                     })
                 });
             } else {
-                of_relations.fill(0.0);
-                by_relation(t, padded, queries, related.codes, |key, relation| {
-                    of_relations[relation] += of_keys[key];
-                });
+                places.gather(related.edges, of_keys, of_relations);
                 let any = |j: usize| match j.checked_sub(t) {
                     None => key(j),
                     Some(r) => part(related.keys, width, r, first, size),
@@ -559,7 +636,7 @@ mod tests {
     fn by_definition(
         sizes: Attention,
         numbers: &[f64],
-        codes: &[i32],
+        (codes, edges): (&[i32], bool),
         queries: &[i32],
         upstream: &[f32],
     ) -> f64 {
@@ -567,10 +644,24 @@ mod tests {
         let width = sizes.width();
         let (qkv, rows) = numbers.split_at(3 * t * width);
         let at = |token: usize, part: usize, c: usize| qkv[(token * 3 + part) * width + c];
-        let row = |i: i32, j: usize, values: usize, c: usize| match relations {
-            0 => 0.0,
-            _ => rows[(values * relations + codes[i as usize * t + j] as usize) * width + c],
+        let code = |i: i32, j: usize| codes[i as usize * t + j];
+        let of_kind =
+            |kind: usize, values: usize, c: usize| rows[(values * relations + kind) * width + c];
+        let joined = |i: i32| {
+            let others = (0..t).filter(move |&j| j != i as usize);
+            others.filter_map(move |j| edge(code(i, j), relations)).collect::<Vec<_>>()
         };
+        let row = |i: i32, j: usize, values: usize, c: usize| match (relations, edges) {
+            (0, _) => 0.0,
+            (_, false) => of_kind(code(i, j) as usize, values, c),
+            (_, true) if j == i as usize => {
+                let rows = joined(i).into_iter().map(|kind| of_kind(kind, values, c));
+                rows.sum::<f64>() / joined(i).len().max(1) as f64
+            }
+            (_, true) => of_kind(edge(code(i, j), relations).unwrap(), values, c),
+        };
+        let counts =
+            |i: i32, j: usize| !edges || j == i as usize || edge(code(i, j), relations).is_some();
         let mut total = 0.0;
         for (head, (place, &i)) in
             (0..heads).flat_map(|head| queries.iter().enumerate().map(move |query| (head, query)))
@@ -578,14 +669,17 @@ mod tests {
             let features = head * size..(head + 1) * size;
             let key = |j, c| at(j, 1, c) + row(i, j, 0, c);
             let score = |j| features.clone().map(|c| at(i as usize, 0, c) * key(j, c)).sum();
-            let power: Vec<f64> = (0..t)
-                .map(|j| -> f64 { score(j) })
-                .map(|x| (x / (size as f64).sqrt()).exp())
-                .collect();
+            let power = |j: usize| -> f64 {
+                let score: f64 = score(j);
+                (score / (size as f64).sqrt()).exp()
+            };
+            let power: Vec<f64> =
+                (0..t).map(|j| if counts(i, j) { power(j) } else { 0.0 }).collect();
             let sum: f64 = power.iter().sum();
             for c in features.clone() {
                 let value = |j| at(j, 2, c) + row(i, j, 1, c);
-                let mixed: f64 = (0..t).map(|j| power[j] / sum * value(j)).sum();
+                let attended = (0..t).filter(|&j| counts(i, j));
+                let mixed: f64 = attended.map(|j| power[j] / sum * value(j)).sum();
                 total += f64::from(upstream[place * width + c]) * mixed;
             }
         }
@@ -593,28 +687,32 @@ mod tests {
     }
 
     /// Every way of cutting tokens into tiles and of padding tokens and features; all tokens attend,
-    /// or some; with and without relations.
+    /// or some; with and without relations; to all tokens, or to neighbours.
     #[test]
     fn passes_agree_with_the_definition() {
-        for (t, heads, size, relations) in [
-            (1, 1, 1, 0),
-            (5, 3, 8, 0),
-            (16, 2, 8, 0),
-            (20, 1, 3, 0),
-            (9, 2, 16, 0),
-            (33, 1, 20, 0),
-            (6, 2, 8, 6),
-            (18, 3, 3, 9),
-            (1, 1, 4, 3),
+        for (t, heads, size, relations, edges) in [
+            (1, 1, 1, 0, false),
+            (5, 3, 8, 0, false),
+            (16, 2, 8, 0, false),
+            (20, 1, 3, 0, false),
+            (9, 2, 16, 0, false),
+            (33, 1, 20, 0, false),
+            (6, 2, 8, 6, false),
+            (18, 3, 3, 9, false),
+            (1, 1, 4, 3, false),
+            (1, 2, 8, 3, true),
+            (7, 2, 8, 5, true),
+            (19, 1, 3, 2, true),
         ] {
             let sizes = Attention { t, heads, size, relations };
             let (base, width) = (40, sizes.width());
             let numbers = filled((3 * t + 2 * relations) * width, 0.1);
             let (qkv, rows) = numbers.split_at(3 * t * width);
             let (keys, values) = rows.split_at(relations * width);
-            let codes: Vec<i32> =
-                (0..t * t).map(|k| (k * 7 % 11 % relations.max(1)) as i32).collect();
-            let related = Related { keys, values, codes: &codes };
+            // Besides what edges are there may be none, and relations of a token to itself and the first.
+            let kinds = if edges { relations + 3 } else { relations.max(1) };
+            let codes: Vec<i32> = (0..t * t).map(|k| (k * 7 % 11 % kinds) as i32).collect();
+            let related = Related { keys, values, codes: &codes, edges };
             let all: Vec<i32> = (0..t as i32).collect();
             let some: Vec<i32> = all.iter().copied().filter(|i| i % 3 != 1).collect();
             for queries in [&all, &some, &vec![t as i32 - 1]] {
@@ -629,7 +727,8 @@ mod tests {
                 sizes.forward(&mut out, &mut weights, qkv, attend, related, &mut scratch);
                 let wide: Vec<f64> = numbers.iter().map(|&x| f64::from(x)).collect();
                 let total: f64 = out.iter().zip(&upstream).map(|(x, up)| f64::from(x * up)).sum();
-                let expected = by_definition(sizes, &wide, &codes, queries, &upstream);
+                let codes = (&codes[..], edges);
+                let expected = by_definition(sizes, &wide, codes, queries, &upstream);
                 assert!((total - expected).abs() < 1e-4, "{what}: {total} {expected}");
                 let mut back = vec![7.0; qkv.len()];
                 back.resize(numbers.len(), 0.0);
@@ -652,7 +751,7 @@ mod tests {
                     let at = |sign: f64| {
                         let mut moved = wide.clone();
                         moved[i] += sign * h;
-                        by_definition(sizes, &moved, &codes, queries, &upstream)
+                        by_definition(sizes, &moved, codes, queries, &upstream)
                     };
                     let slope = (at(1.0) - at(-1.0)) / (2.0 * h);
                     assert!((f64::from(back[i]) - slope).abs() < 1e-5, "{what} {i}");

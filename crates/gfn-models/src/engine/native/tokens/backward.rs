@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 
-use super::super::kernels::{add, relu_gradient, scatter_rows};
+use super::super::kernels::{add, leaky_relu_gradient, relu_gradient, scatter_rows};
 use super::attention::Related;
 use super::forward::MORE_SCRATCH;
+use super::graph::{Graph, standardise_backward, summarise_backward};
 use super::rows::Rows;
 use super::{
     Dropping, Layer, Set, Step, Tape, TokenNetwork, Weights, among, at, buffer_for, gather,
-    linear_backward, norm,
+    linear_backward, norm, product_backward,
 };
 
 /// Rows that pass their gradients down together: few enough that what they need on the way stays in
@@ -17,8 +18,8 @@ const ROWS_AT_ONCE: usize = 128;
 
 /// Gradients of values, in buffers that several values may share for as long as they are the same.
 #[derive(Default)]
-struct Gradients {
-    buffers: Vec<Vec<f32>>,
+pub(super) struct Gradients {
+    pub(super) buffers: Vec<Vec<f32>>,
     /// How many values share each buffer.
     shared_by: Vec<usize>,
     of_value: Vec<Option<usize>>,
@@ -77,7 +78,7 @@ impl Gradients {
     }
 
     /// The buffer of a value that `n` numbers are to be added to, and whether it holds any yet.
-    fn sum(&mut self, value: usize, n: usize) -> (usize, bool) {
+    pub(super) fn sum(&mut self, value: usize, n: usize) -> (usize, bool) {
         let before = self.of_value[value].map(|buffer| self.own(buffer, n));
         let buffer = before.unwrap_or_else(|| self.unused());
         buffer_for(&mut self.buffers[buffer], 0, n, 1);
@@ -87,19 +88,19 @@ impl Gradients {
 }
 
 /// One tape's pass.
-struct Pass<'a> {
-    network: &'a TokenNetwork,
-    weights: &'a Weights,
-    rows: Rows<'a>,
-    ids: &'a [i32],
-    kept: &'a [Vec<f32>],
+pub(super) struct Pass<'a> {
+    pub(super) network: &'a TokenNetwork,
+    pub(super) weights: &'a Weights,
+    pub(super) rows: Rows<'a>,
+    pub(super) ids: &'a [i32],
+    pub(super) kept: &'a [Vec<f32>],
     dropping: Dropping,
     /// Those of the parameters.
-    gradients: &'a mut [Vec<f32>],
-    values: Gradients,
+    pub(super) gradients: &'a mut [Vec<f32>],
+    pub(super) values: Gradients,
     /// Scratch that no gradient lies in.
-    more: &'a mut [Vec<f32>],
-    states: Range<usize>,
+    pub(super) more: &'a mut [Vec<f32>],
+    pub(super) states: Range<usize>,
 }
 
 impl TokenNetwork {
@@ -109,7 +110,7 @@ impl TokenNetwork {
             0 => Related::default(),
             _ => {
                 let [keys, values] = [0, 1].map(|i| &weights.values[step.param + i][..]);
-                Related { keys, values, codes: &[] }
+                Related { keys, values, codes: &[], edges: false }
             }
         }
     }
@@ -153,12 +154,18 @@ impl TokenNetwork {
             }
             pass.states = start..end;
             start = end;
-            pass.heads(output_gradient, of_first);
-            pass.layers(|set| set != Set::Different);
+            if self.by_block {
+                pass.heads_by_block(output_gradient);
+            } else {
+                pass.heads(output_gradient, of_first);
+            }
+            pass.layers(|set| !set.is_shared());
         }
-        pass.layers(|set| set == Set::Different);
+        pass.layers(Set::is_shared);
         let values = std::mem::take(&mut pass.values.buffers);
-        self.split_by_head(of_first, gradients);
+        if !self.by_block {
+            self.split_by_head(of_first, gradients);
+        }
         buffers.extend(values);
         tape.scratch = buffers;
     }
@@ -171,6 +178,8 @@ impl Pass<'_> {
             Set::Different => 0..self.rows.n_different(),
             Set::All => self.rows.rows_of(self.states.clone()),
             Set::Read => self.rows.read_of(self.states.clone()),
+            Set::State => self.states.clone(),
+            Set::Edge => 0..self.network.list.context.n_edges(),
         }
     }
 
@@ -224,10 +233,43 @@ impl Pass<'_> {
                     }
                     self.values.give(left, buffer, n);
                 }
-                Layer::Linear { input, rectify, .. } => {
-                    self.linear(step, value, input, rectify);
+                Layer::Linear { input, rectify, bias, .. } => {
+                    self.linear(step, value, input, (rectify, bias));
                 }
-                Layer::Attention { input, heads } => self.attention(step, value, input, heads),
+                Layer::Attention { input, heads } | Layer::Neighbours { input, heads, .. } => {
+                    self.attention(step, value, input, heads);
+                }
+                Layer::Leaky { input } => {
+                    let Some(buffer) = self.values.take(value, n) else { continue };
+                    let out = &self.kept[step.buffer][at(&self.range(step.set), step.size)];
+                    leaky_relu_gradient(&mut self.values.buffers[buffer][..n], out);
+                    self.values.give(input, buffer, n);
+                }
+                Layer::Edges { size } => {
+                    let Some(buffer) = self.values.of_value[value].take() else { continue };
+                    // The last row is no parameter.
+                    let rows = &self.values.buffers[buffer][..n - size];
+                    add(&mut self.gradients[step.param], rows);
+                    self.values.free(buffer);
+                }
+                Layer::Standardise { input } => {
+                    let Some(buffer) = self.values.take(value, n) else { continue };
+                    self.standardise(step, buffer);
+                    if net.steps[input].set == step.set {
+                        self.values.give(input, buffer, n);
+                    } else {
+                        self.scatter(step, input, buffer);
+                        self.values.free(buffer);
+                    }
+                }
+                Layer::Messages { input, edges } => self.messages(step, value, input, edges),
+                Layer::Summary { input } => self.summary(step, value, input),
+                Layer::Concat { left, right } => {
+                    let Some(buffer) = self.values.of_value[value].take() else { continue };
+                    self.part(step, buffer, left, 0);
+                    self.part(step, buffer, right, net.steps[left].size);
+                    self.values.free(buffer);
+                }
                 Layer::Norm { input } => {
                     let Some(buffer) = self.values.take(value, n) else { continue };
                     let range = self.range(step.set);
@@ -283,7 +325,85 @@ impl Pass<'_> {
         self.values.buffers[sum] = gradient;
     }
 
-    fn linear(&mut self, step: &Step, value: usize, input: usize, rectify: bool) {
+    /// From a standardised value to what it was, in place.
+    fn standardise(&mut self, step: &Step, buffer: usize) {
+        let (all, scales) = (self.range(step.set), &self.kept[step.extra]);
+        for state in self.states.clone() {
+            let rows = self.rows.rows_of(state..state + 1);
+            let normal = &self.kept[step.buffer][at(&rows, step.size)];
+            let rows = rows.start - all.start..rows.end - all.start;
+            let gradient = &mut self.values.buffers[buffer][at(&rows, step.size)];
+            standardise_backward(gradient, normal, scales[state]);
+        }
+    }
+
+    /// A buffer of a value's gradient that `n` numbers can be added to, taken out of its place.
+    fn open(&mut self, value: usize, n: usize) -> (usize, Vec<f32>) {
+        let (buffer, any) = self.values.sum(value, n);
+        let mut gradient = std::mem::take(&mut self.values.buffers[buffer]);
+        if !any {
+            gradient[..n].fill(0.0);
+        }
+        (buffer, gradient)
+    }
+
+    /// From what tokens have received to what they are, and to the rows of edges.
+    fn messages(&mut self, step: &Step, value: usize, input: usize, edges: usize) {
+        let Some(buffer) = self.values.of_value[value].take() else { return };
+        let [from, by] = [input, edges].map(|value| &self.network.steps[value]);
+        let (n, n_edges, all) = (self.len(from), self.len(by), self.range(step.set));
+        let (of_input, mut of_x) = self.open(input, n);
+        let (of_by, mut of_edges) = self.open(edges, n_edges);
+        let [mean, of_mean, ..] = &mut *self.more else { unreachable!("there are enough") };
+        for state in self.states.clone() {
+            let rows = self.rows.rows_of(state..state + 1);
+            let x = &self.kept[from.buffer][at(&rows, step.size)];
+            let rows = rows.start - all.start..rows.end - all.start;
+            let numbers = at(&rows, step.size);
+            let graph = Graph {
+                codes: self.rows.relations(state),
+                edges: &self.kept[by.buffer][..n_edges],
+                size: step.size,
+            };
+            let gradient = &self.values.buffers[buffer][numbers.clone()];
+            let of_edges = &mut of_edges[..n_edges];
+            let scratch = [&mut *mean, &mut *of_mean];
+            graph.messages_backward(&mut of_x[numbers], of_edges, gradient, x, scratch);
+        }
+        self.values.buffers[of_input] = of_x;
+        self.values.buffers[of_by] = of_edges;
+        self.values.free(buffer);
+    }
+
+    fn summary(&mut self, step: &Step, value: usize, input: usize) {
+        let Some(buffer) = self.values.take(value, self.len(step)) else { return };
+        let from = &self.network.steps[input];
+        let (of_input, mut of_x) = self.open(input, self.len(from));
+        let gradients = self.values.buffers[buffer].chunks_exact_mut(step.size);
+        let mut rest = &mut of_x[..];
+        for (state, gradient) in self.states.clone().zip(gradients) {
+            let n = self.rows.rows_of(state..state + 1).len() * from.size;
+            let (of_state, others) = rest.split_at_mut(n);
+            summarise_backward(of_state, gradient);
+            rest = others;
+        }
+        self.values.buffers[of_input] = of_x;
+        self.values.free(buffer);
+    }
+
+    /// Adds the features of a gradient from `first` on to that of the value whose they are.
+    fn part(&mut self, step: &Step, buffer: usize, value: usize, first: usize) {
+        let size = self.network.steps[value].size;
+        let n = self.range(step.set).len();
+        let (to, mut sum) = self.open(value, n * size);
+        let rows = self.values.buffers[buffer][..n * step.size].chunks_exact(step.size);
+        for (sum, row) in sum.chunks_exact_mut(size).zip(rows) {
+            add(sum, &row[first..first + size]);
+        }
+        self.values.buffers[to] = sum;
+    }
+
+    fn linear(&mut self, step: &Step, value: usize, input: usize, (rectify, bias): (bool, bool)) {
         let n = self.len(step);
         let Some(mut buffer) = self.values.of_value[value].take() else { return };
         let range = self.range(step.set);
@@ -307,7 +427,12 @@ impl Pass<'_> {
         let (dy, x) =
             (&self.values.buffers[buffer][..n], &self.kept[from.buffer][at(&range, from.size)]);
         let (params, of_input_at) = (&self.weights.values, &mut of_input[..n_input]);
-        linear_backward(of_input_at, keep, dy, x, params, self.gradients, step.param);
+        if bias {
+            linear_backward(of_input_at, keep, dy, x, params, self.gradients, step.param);
+        } else {
+            let (weight, of_weight) = (&params[step.param], &mut self.gradients[step.param]);
+            product_backward(of_input_at, keep, (dy, step.size), x, weight, of_weight);
+        }
         self.values.buffers[sum] = of_input;
         self.values.free(buffer);
     }
@@ -329,16 +454,34 @@ impl Pass<'_> {
         }
         let of_mixed = &self.values.buffers[buffer];
         let weights = &self.kept[step.extra];
-        let related = net.related(self.weights, step);
-        let (of_keys, of_values) = match net.list.context.n_relations() {
-            0 => (&mut [][..], &mut [][..]),
-            _ => {
+        let edges = match step.layer {
+            Layer::Neighbours { edges, .. } => Some((edges, self.len(&net.steps[edges]))),
+            _ => None,
+        };
+        let related = match edges {
+            None => net.related(self.weights, step),
+            Some((edges, n)) => {
+                let rows = &self.kept[net.steps[edges].buffer][..n];
+                Related { keys: rows, values: rows, codes: &[], edges: true }
+            }
+        };
+        let [small, gathered, of_gathered, of_edge_keys, of_edge_values, ..] = &mut *self.more
+        else {
+            unreachable!("there are enough")
+        };
+        let (of_keys, of_values) = match (edges, net.list.context.n_relations()) {
+            (Some((_, n)), _) => {
+                let [keys, values] =
+                    [of_edge_keys, of_edge_values].map(|buffer| buffer_for(buffer, 0, n, 1));
+                keys.fill(0.0);
+                values.fill(0.0);
+                (keys, values)
+            }
+            (None, 0) => (&mut [][..], &mut [][..]),
+            (None, _) => {
                 let (of_keys, of_values) = self.gradients[step.param..].split_at_mut(1);
                 (&mut of_keys[0][..], &mut of_values[0][..])
             }
-        };
-        let [small, gathered, of_gathered, ..] = &mut *self.more else {
-            unreachable!("there are enough")
         };
         let (mut done, first) = (0, self.rows.rows_of(self.states.clone()).start);
         for state in self.states.clone() {
@@ -365,6 +508,16 @@ impl Pass<'_> {
             attention
                 .backward(out, of_mixed, weights, gathered, queries, related, of_related, small);
             scatter_rows(&mut of_qkv[..n], 0, out, tokens, 1, 3 * width);
+        }
+        if let Some((edges, n)) = edges {
+            // The same rows have been added to both.
+            let (to, any) = self.values.sum(edges, n);
+            let of_edges = &mut self.values.buffers[to][..n];
+            if !any {
+                of_edges.fill(0.0);
+            }
+            add(of_edges, of_keys);
+            add(of_edges, of_values);
         }
         self.values.buffers[sum] = of_qkv;
         self.values.free(buffer);

@@ -2,11 +2,14 @@
 
 use std::ops::Range;
 
-use super::super::kernels::{add, add_bias, add_bias_relu, add_rows};
+use super::super::kernels::{add, add_bias, add_bias_relu, add_rows, leaky_relu};
+use super::super::tape::are_asked;
+use super::attention::Related;
+use super::graph::{Graph, standardise, summarise};
 use super::rows::{Added, Rows};
 use super::{
-    Dropping, Layer, Set, Step, Tape, TokenNetwork, Weights, among, at, buffer_for, gather, linear,
-    norm,
+    Dropping, Layer, Set, Step, Tape, TokenNetwork, Weights, among, at, buffer_for, gather, norm,
+    product,
 };
 
 /// Scratch that no value lies in: of attention and of heads.
@@ -19,6 +22,8 @@ impl Added {
             Set::Different => &self.different,
             Set::All => &self.rows,
             Set::Read => &self.read,
+            Set::State => &self.states,
+            Set::Edge => &self.edges,
         }
     }
 }
@@ -37,6 +42,11 @@ impl Buffers<'_> {
             true => &self.kept[step.buffer][at(range, step.size)],
             false => &self.scratch[step.buffer][..range.len() * step.size],
         }
+    }
+
+    /// All rows of a value that the tape keeps.
+    fn kept_rows(&self, step: &Step) -> &[f32] {
+        &self.kept[step.buffer]
     }
 
     fn take(&mut self, step: &Step) -> Vec<f32> {
@@ -74,16 +84,26 @@ impl TokenNetwork {
         let (scratch, more) = tape.scratch.split_at_mut(self.n_scratch);
         let mut buffers = Buffers { kept: &mut tape.kept, scratch };
         for step in &self.steps {
+            if let Some(head) = step.head {
+                let columns = self.list.heads[head].columns(&self.list.context);
+                if !are_asked(&tape.columns, &columns) {
+                    continue;
+                }
+            }
             let mut out = buffers.take(step);
             let range = added.of(step.set).clone();
             let first = if step.kept { range.start } else { 0 };
             let values = buffer_for(&mut out, first, range.len(), step.size);
             match step.layer {
-                Layer::Attention { input, heads } => {
+                Layer::Attention { input, heads } | Layer::Neighbours { input, heads, .. } => {
                     let mut mix = std::mem::take(&mut buffers.kept[step.extra]);
                     let qkv = &self.steps[input];
+                    let related = match step.layer {
+                        Layer::Neighbours { edges, .. } => self.edges(&self.steps[edges], &buffers),
+                        _ => self.related(weights, step),
+                    };
                     self.attend(
-                        weights,
+                        related,
                         &rows,
                         &added,
                         (step, heads),
@@ -105,21 +125,54 @@ impl TokenNetwork {
                     norm::forward(values, kept, scales, x, gain, bias);
                     (buffers.kept[step.extra], buffers.kept[step.extra + 1]) = (normal, scale);
                 }
-                _ => self.row_by_row(
-                    weights, &rows, &added, step, &buffers, &tape.ids, dropping, values,
+                Layer::Standardise { input } => {
+                    let mut scale = std::mem::take(&mut buffers.kept[step.extra]);
+                    let from = &self.steps[input];
+                    if from.set == step.set {
+                        values.copy_from_slice(buffers.new_rows(from, &added));
+                    } else {
+                        let tokens = rows.tokens(range);
+                        let to = values.chunks_exact_mut(step.size).zip(tokens);
+                        for (to, &token) in to {
+                            let token = token as usize;
+                            to.copy_from_slice(
+                                &buffers.kept_rows(from)[at(&(token..token + 1), step.size)],
+                            );
+                        }
+                    }
+                    let states = added.states.clone();
+                    let scales = buffer_for(&mut scale, states.start, states.len(), 1);
+                    let mut rest = values;
+                    for (state, scale) in states.zip(scales) {
+                        let n = rows.rows_of(state..state + 1).len() * step.size;
+                        let (of_state, others) = rest.split_at_mut(n);
+                        *scale = standardise(of_state);
+                        rest = others;
+                    }
+                    buffers.kept[step.extra] = scale;
+                }
+                _ => self.without_extras(
+                    weights, &rows, &added, step, &buffers, &tape.ids, dropping, values, more,
                 ),
             }
             buffers.put(step, out);
         }
         let output = buffer_for(&mut tape.output, start, n, self.list.context.width());
+        if self.by_block {
+            let values =
+                |step: &Step| &buffers.kept[step.buffer][at(added.of(step.set), step.size)];
+            let states = (added.states.clone(), &tape.columns[..]);
+            self.heads_by_block(weights, &rows, states, ids, values, output, more);
+            return;
+        }
         let top = buffers.new_rows(&self.steps[self.top], &added);
         let states = start..start + n;
         self.heads(weights, &rows, (states, &tape.columns), ids, top, output, more);
     }
 
-    /// Layers that know one row at a time.
+    /// Layers of which the way back needs nothing but values.
     #[allow(clippy::too_many_arguments)]
-    fn row_by_row(
+    fn without_extras(
         &self,
         weights: &Weights,
         rows: &Rows<'_>,
@@ -129,6 +182,7 @@ impl TokenNetwork {
         ids: &[i32],
         dropping: Dropping,
         out: &mut [f32],
+        scratch: &mut [Vec<f32>],
     ) {
         let (params, range) = (&weights.values, added.of(step.set).clone());
         match step.layer {
@@ -138,11 +192,52 @@ impl TokenNetwork {
                     self.embed(&params[step.param], ids, state, position, x);
                 }
             }
-            Layer::Linear { input, rectify, .. } => {
+            Layer::Linear { input, rectify, bias, .. } => {
                 let x = buffers.new_rows(&self.steps[input], added);
-                linear(out, x, params, step.param, range.len());
-                let bias = &params[step.param + 1];
-                if rectify { add_bias_relu(out, bias) } else { add_bias(out, bias) }
+                product(out, x, &params[step.param], step.size, range.len());
+                match (bias, rectify) {
+                    (true, true) => add_bias_relu(out, &params[step.param + 1]),
+                    (true, false) => add_bias(out, &params[step.param + 1]),
+                    (false, true) => out.iter_mut().for_each(|x| *x = x.max(0.0)),
+                    (false, false) => {}
+                }
+            }
+            Layer::Leaky { .. } => leaky_relu(out),
+            Layer::Edges { size } => {
+                let (rows, unit) = out.split_at_mut(out.len() - size);
+                rows.copy_from_slice(&params[step.param]);
+                unit.fill(0.0);
+                unit[0] = 1.0;
+            }
+            Layer::Messages { input, edges } => {
+                let edges = buffers.kept_rows(&self.steps[edges]);
+                let edges = &edges[at(&added.edges, step.size)];
+                let x = buffers.new_rows(&self.steps[input], added);
+                for state in added.states.clone() {
+                    let of_state = rows.rows_of(state..state + 1);
+                    let of_state = of_state.start - range.start..of_state.end - range.start;
+                    let numbers = at(&of_state, step.size);
+                    let graph = Graph { codes: rows.relations(state), edges, size: step.size };
+                    graph.messages(&mut out[numbers.clone()], &x[numbers], &mut scratch[0]);
+                }
+            }
+            Layer::Summary { input } => {
+                let mut rest = buffers.new_rows(&self.steps[input], added);
+                for (state, out) in range.zip(out.chunks_exact_mut(step.size)) {
+                    let n = rows.rows_of(state..state + 1).len() * step.size / 2;
+                    let (of_state, others) = rest.split_at(n);
+                    summarise(out, of_state);
+                    rest = others;
+                }
+            }
+            Layer::Concat { left, right } => {
+                let (left, right) = (&self.steps[left], &self.steps[right]);
+                let [a, b] = [left, right].map(|from| buffers.new_rows(from, added));
+                let both = a.chunks_exact(left.size).zip(b.chunks_exact(right.size));
+                for (out, (a, b)) in out.chunks_exact_mut(step.size).zip(both) {
+                    out[..a.len()].copy_from_slice(a);
+                    out[a.len()..].copy_from_slice(b);
+                }
             }
             Layer::Add { right, .. } => {
                 let other = &self.steps[right];
@@ -186,10 +281,16 @@ impl TokenNetwork {
         }
     }
 
+    /// The rows of edges, as attention adds them to keys and values.
+    fn edges<'a>(&self, edges: &Step, buffers: &'a Buffers<'_>) -> Related<'a> {
+        let rows = &buffers.kept_rows(edges)[..self.list.context.n_edges() * edges.size];
+        Related { keys: rows, values: rows, codes: &[], edges: true }
+    }
+
     #[allow(clippy::too_many_arguments)]
     fn attend(
         &self,
-        weights: &Weights,
+        related: Related<'_>,
         rows: &Rows<'_>,
         added: &Added,
         (step, heads): (&Step, usize),
@@ -204,7 +305,6 @@ impl TokenNetwork {
         let states = added.states.clone();
         let mix = buffer_for(mix, states.start, states.len(), per_state);
         let table = &buffers.kept[qkv.buffer];
-        let related = self.related(weights, step);
         let mut done = 0;
         for (state, mix) in states.zip(mix.chunks_exact_mut(per_state)) {
             let of_state = rows.rows_of(state..state + 1);

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::super::kernels::{add, add_bias, matmul};
-use super::super::tape::buffer_for;
+use super::super::tape::{are_asked, buffer_for};
 use super::rows::Rows;
 use super::{Mat, Part, TokenNetwork, Weights, linear, linear_backward};
 use crate::heads::{HeadPlan, PAIR_RANK, pair_place, pairs};
@@ -127,9 +127,7 @@ impl TokenNetwork {
         let (params, slots) = (&weights.values, self.t() - 1);
         for (head, before) in self.heads_with_first() {
             let of_head = head.columns(&self.list.context);
-            let meets =
-                |asked: &Range<usize>| asked.start < of_head.end && of_head.start < asked.end;
-            let asked = columns.is_empty() || columns.iter().any(meets);
+            let asked = are_asked(columns, &of_head);
             for part in &head.parts {
                 match *part {
                     Part::First { output: start, first, n } => {

@@ -4,7 +4,9 @@
 mod attention;
 mod backward;
 mod forward;
+mod graph;
 mod heads;
+mod heads_by_block;
 mod norm;
 mod rows;
 
@@ -30,8 +32,19 @@ enum Set {
     Different,
     /// One for each token of each state.
     All,
-    /// One for each token that heads read: values after the last attention.
+    /// One for each token that heads read: values after the last attention, if no value is of states.
     Read,
+    /// One for each state.
+    State,
+    /// One for each kind of edge, whatever the states are.
+    Edge,
+}
+
+impl Set {
+    /// Whether its rows belong to all states of a tape alike.
+    fn is_shared(self) -> bool {
+        matches!(self, Self::Different | Self::Edge)
+    }
 }
 
 /// What the pass over the list has found out of a value.
@@ -42,12 +55,14 @@ struct Step {
     /// Its first parameter.
     param: usize,
     set: Set,
+    /// The head that alone reads it, if it is not part of the trunk.
+    head: Option<usize>,
     /// Where it lies: sums and dropout overwrite what they are computed from.
     buffer: usize,
     /// Whether the tape keeps it for the way back, or it is forgotten after the pass.
     kept: bool,
     /// Further buffers that the tape keeps: of a norm the normalised rows, then their scales; of
-    /// attention its weights.
+    /// attention its weights; of standardised values the scale of each state.
     extra: usize,
 }
 
@@ -59,8 +74,9 @@ pub(super) struct TokenNetwork {
     n_kept: usize,
     n_scratch: usize,
     numbering: Numbering,
-    /// The value that all heads read.
+    /// The value that all heads read, unless each reads its own block by block.
     top: usize,
+    by_block: bool,
     /// Columns of all heads on the first token side by side.
     n_first: usize,
     /// Numbers per position of the embedding.
@@ -98,6 +114,7 @@ impl Dropping {
                 let places = rows.places(range).iter().map(|&place| place as usize);
                 dropout.apply(place, self.t, size, places, values);
             }
+            Set::State | Set::Edge => unreachable!("refused before"),
         }
     }
 }
@@ -114,17 +131,19 @@ pub(in crate::engine) fn sinusoids(n: usize, width: usize) -> Vec<f32> {
 
 impl TokenNetwork {
     /// The network, if its layers are such as can be run here: one value that all heads read, behind
-    /// some attention; sums of what nothing else reads.
+    /// some attention, or heads that read block by block; sums of what nothing else reads.
     pub(super) fn new(list: &LayerList) -> Option<Self> {
         let top = list.heads.first()?.value;
-        let last_attention =
-            list.layers.iter().rposition(|layer| matches!(layer.layer, Layer::Attention { .. }))?;
-        let mut parts = list.heads.iter().flat_map(|head| &head.parts);
-        let others = list.heads.iter().any(|head| head.values().any(|value| value != top));
-        if others
-            || !list.is_by_token(top)
-            || parts.any(|part| matches!(part, Part::Pairs { meet: Meet::Sum, .. }))
-        {
+        let is_last = |layer: &Listed| {
+            matches!(layer.layer, Layer::Attention { .. } | Layer::Neighbours { .. })
+        };
+        let last_attention = list.layers.iter().rposition(is_last)?;
+        let parts = || list.heads.iter().flat_map(|head| &head.parts);
+        let by_block = !list.is_by_token(top)
+            || list.heads.iter().any(|head| head.values().any(|value| value != top));
+        let products = |part: &Part| matches!(part, Part::Pairs { meet: Meet::Product, .. });
+        let sums = |part: &Part| matches!(part, Part::Pairs { meet: Meet::Sum, .. });
+        if if by_block { parts().any(products) } else { parts().any(sums) } {
             return None;
         }
         let mut steps: Vec<Step> = Vec::new();
@@ -132,30 +151,73 @@ impl TokenNetwork {
             let (layer, size, param) = (*layer, *size, *param);
             let set = match layer {
                 Layer::Embed { .. } => Set::Different,
-                Layer::Linear { bias: false, .. } => return None,
-                Layer::Attention { .. } if value == last_attention => Set::Read,
-                Layer::Attention { .. } => Set::All,
-                Layer::Linear { input, .. } | Layer::Norm { input } | Layer::Drop { input, .. } => {
-                    steps[input].set
+                Layer::Edges { .. } => Set::Edge,
+                Layer::Attention { .. } | Layer::Neighbours { .. }
+                    if value == last_attention && !by_block =>
+                {
+                    Set::Read
+                }
+                Layer::Attention { .. }
+                | Layer::Neighbours { .. }
+                | Layer::Standardise { .. }
+                | Layer::Messages { .. } => Set::All,
+                Layer::Summary { .. } => Set::State,
+                Layer::Linear { input, .. }
+                | Layer::Leaky { input }
+                | Layer::Norm { input }
+                | Layer::Drop { input, .. } => steps[input].set,
+                Layer::Concat { left, right } if steps[left].set == steps[right].set => {
+                    steps[left].set
                 }
                 Layer::Add { left, right } if steps[left].set >= steps[right].set => {
                     steps[left].set
                 }
                 _ => return None,
             };
+            let set_of = |value: usize| steps[value].set;
+            let is_known = match layer {
+                Layer::Messages { input, .. } | Layer::Summary { input } => {
+                    set_of(input) == Set::All
+                }
+                Layer::Attention { input, .. }
+                | Layer::Neighbours { input, .. }
+                | Layer::Standardise { input } => set_of(input) <= Set::All,
+                Layer::Norm { input } | Layer::Drop { input, .. } => set_of(input) <= Set::Read,
+                Layer::Add { left, right } => {
+                    set_of(left) == set_of(right) || set_of(left) <= Set::Read
+                }
+                _ => true,
+            };
+            if !is_known {
+                return None;
+            }
             let buffer = match layer {
-                Layer::Add { left: input, .. } | Layer::Drop { input, .. } => steps[input].buffer,
+                Layer::Add { left: input, .. }
+                | Layer::Leaky { input }
+                | Layer::Drop { input, .. } => steps[input].buffer,
                 _ => value,
             };
-            steps.push(Step { layer, size, param, set, buffer, kept: false, extra: 0 });
+            let head = list.head_of(value);
+            steps.push(Step { layer, size, param, set, head, buffer, kept: false, extra: 0 });
         }
-        if steps[top].set != Set::Read {
+        let set_of = |value: usize| steps[value].set;
+        let of_slots = || parts().filter_map(Part::value);
+        let is_read = match by_block {
+            false => set_of(top) == Set::Read,
+            true => {
+                list.heads.iter().all(|head| set_of(head.value) == Set::State)
+                    && of_slots().all(|value| set_of(value) == Set::All)
+            }
+        };
+        if !is_read {
             return None;
         }
         // What is needed again: inputs of products, rectified outputs, what heads read, and tokens
         // that later values come back to.
         let mut needed = vec![false; steps.len()];
-        needed[steps[top].buffer] = true;
+        for value in list.heads.iter().flat_map(|head| head.values()) {
+            needed[steps[value].buffer] = true;
+        }
         for step in &steps {
             match step.layer {
                 Layer::Linear { input, rectify, .. } => {
@@ -163,6 +225,15 @@ impl TokenNetwork {
                     needed[step.buffer] |= rectify;
                 }
                 Layer::Attention { input, .. } => needed[steps[input].buffer] = true,
+                Layer::Messages { input, edges } | Layer::Neighbours { input, edges, .. } => {
+                    needed[steps[input].buffer] = true;
+                    needed[steps[edges].buffer] = true;
+                }
+                Layer::Leaky { .. } => needed[step.buffer] = true,
+                Layer::Standardise { input } => {
+                    needed[step.buffer] = true;
+                    needed[steps[input].buffer] |= steps[input].set == Set::Different;
+                }
                 Layer::Add { right, .. } if steps[right].set == Set::Different => {
                     needed[steps[right].buffer] = true;
                 }
@@ -186,7 +257,7 @@ impl TokenNetwork {
             step.extra = n_kept;
             n_kept += match step.layer {
                 Layer::Norm { .. } => 2,
-                Layer::Attention { .. } => 1,
+                Layer::Attention { .. } | Layer::Neighbours { .. } | Layer::Standardise { .. } => 1,
                 _ => 0,
             };
         }
@@ -194,6 +265,7 @@ impl TokenNetwork {
         Some(Self {
             numbering: Numbering::new(&list.context),
             top,
+            by_block,
             n_first: list.heads.iter().map(|head| head.n_first).sum(),
             positions: sinusoids(t, steps[0].size),
             all_tokens: (0..t as i32).collect(),
@@ -210,7 +282,10 @@ impl TokenNetwork {
 
     /// The sizes of a layer of attention among `t` tokens.
     fn attention(&self, step: &Step, heads: usize, t: usize) -> Attention {
-        let relations = self.list.context.n_relations();
+        let relations = match step.layer {
+            Layer::Neighbours { .. } => self.list.context.n_edges(),
+            _ => self.list.context.n_relations(),
+        };
         Attention { t, heads, size: step.size / heads, relations }
     }
 
@@ -256,11 +331,30 @@ fn gather(out: &mut Vec<f32>, table: &[f32], rows: &[i32], width: usize) {
     }
 }
 
-/// x W.
+/// x W, with the size of its rows.
+fn product(out: &mut [f32], x: &[f32], weight: &[f32], size: usize, rows: usize) {
+    let fan_in = weight.len() / size;
+    matmul(out, false, Mat::new(x, rows, fan_in), Mat::new(weight, fan_in, size));
+}
+
+/// x W, with W before the bias at `index`.
 fn linear(out: &mut [f32], x: &[f32], params: &[Vec<f32>], index: usize, rows: usize) {
-    let (weight, bias) = (&params[index], &params[index + 1]);
-    let (fan_in, fan_out) = (weight.len() / bias.len(), bias.len());
-    matmul(out, false, Mat::new(x, rows, fan_in), Mat::new(weight, fan_in, fan_out));
+    product(out, x, &params[index], params[index + 1].len(), rows);
+}
+
+/// Adds the gradient of the weight, and writes (or, with `keep`, adds) that of the input.
+fn product_backward(
+    input_gradient: &mut [f32],
+    keep: bool,
+    (gradient, size): (&[f32], usize),
+    x: &[f32],
+    weight: &[f32],
+    of_weight: &mut [f32],
+) {
+    let (fan_in, rows) = (weight.len() / size, gradient.len() / size);
+    let dy = Mat::new(gradient, rows, size);
+    matmul(of_weight, true, Mat::new(x, rows, fan_in).t(), dy);
+    matmul(input_gradient, keep, dy, Mat::new(weight, fan_in, size).t());
 }
 
 /// Adds the gradients of weight and bias, and writes (or, with `keep`, adds) that of the input.
@@ -273,13 +367,10 @@ fn linear_backward(
     gradients: &mut [Vec<f32>],
     index: usize,
 ) {
-    let (weight, bias) = (&params[index], &params[index + 1]);
-    let (fan_in, fan_out) = (weight.len() / bias.len(), bias.len());
-    let rows = gradient.len() / fan_out;
-    let dy = Mat::new(gradient, rows, fan_out);
-    sum_into_bias(&mut gradients[index + 1], gradient);
-    matmul(&mut gradients[index], true, Mat::new(x, rows, fan_in).t(), dy);
-    matmul(input_gradient, keep, dy, Mat::new(weight, fan_in, fan_out).t());
+    let (weight, of_weight) = (&params[index], &mut gradients[index..]);
+    sum_into_bias(&mut of_weight[1], gradient);
+    let dy = (gradient, params[index + 1].len());
+    product_backward(input_gradient, keep, dy, x, weight, &mut of_weight[0]);
 }
 
 impl NativeNetwork for TokenNetwork {
@@ -293,6 +384,9 @@ impl NativeNetwork for TokenNetwork {
 
     /// The heads' maps of the first token side by side, then their biases.
     fn prepare(&self, weights: &mut Weights) {
+        if self.by_block {
+            return;
+        }
         weights.prepared.resize_with(1, Vec::new);
         let merged = &mut weights.prepared[0];
         merged.clear();

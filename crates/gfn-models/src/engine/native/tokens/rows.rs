@@ -44,6 +44,8 @@ pub(super) struct Added {
     pub(super) different: Range<usize>,
     pub(super) rows: Range<usize>,
     pub(super) read: Range<usize>,
+    /// The kinds of edges, all of them every time.
+    pub(super) edges: Range<usize>,
 }
 
 /// How tokens are told apart before the first attention: by the features of their slots and, where
@@ -57,6 +59,7 @@ pub(super) struct Numbering {
     first_tokens: Vec<i32>,
     named: bool,
     growing: bool,
+    n_edges: usize,
     /// Combinations of features.
     n_codes: usize,
 }
@@ -75,6 +78,7 @@ impl Numbering {
             first_tokens: space.first_tokens().to_vec(),
             named: space.named,
             growing: space.growing,
+            n_edges: if space.relation.is_some() { context.n_edges() } else { 0 },
             n_codes: codes.unwrap_or(usize::MAX),
         }
     }
@@ -199,6 +203,7 @@ impl<'a> Rows<'a> {
             different: different..self.n_different(),
             rows: rows..self.token.len(),
             read: read..self.read.len(),
+            edges: 0..numbering.n_edges,
         }
     }
 
@@ -232,7 +237,7 @@ impl<'a> Rows<'a> {
     }
 
     /// How many states there are.
-    fn n_states(&self) -> usize {
+    pub(super) fn n_states(&self) -> usize {
         self.before.len() - 1
     }
 
