@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::engine::{ActionsTaken, Recording, Rows};
 use crate::policy::log_softmax;
+use crate::row_index::RowIndex;
 use crate::sampler::Rollout;
-use crate::trajectories::RowPlan;
+use crate::trajectories::{RowPlan, offers_choice_back};
 use crate::{Environment, States, Trajectories};
 
 /// One end of a transition s → s'.
@@ -127,11 +128,21 @@ impl Batch {
         let mut forward = ActionsTaken::with_capacity(n_actions, 0);
         forward.legal = legal.unwrap_or_else(|| {
             let mut legal = vec![false; m * n_actions];
-            let mut masks = legal.chunks_exact_mut(n_actions);
+            // The first transition out of each state, by its row.
+            let mut first_of = vec![None; plan.states.len()];
             for i in 0..b {
-                for state in trajectories.rows(i).take(trajectories.transitions(i).len()) {
-                    let mask = masks.next().expect("one per transition");
-                    env.legal(trajectories.states.row(state), mask);
+                for (t, state) in trajectories.transitions(i).zip(trajectories.rows(i)) {
+                    let row = plan.of_state[state].expect("an action was chosen there");
+                    match *first_of[row as usize].get_or_insert(t) {
+                        first if first < t => {
+                            let known = first * n_actions..(first + 1) * n_actions;
+                            legal.copy_within(known, t * n_actions);
+                        }
+                        _ => {
+                            let mask = &mut legal[t * n_actions..(t + 1) * n_actions];
+                            env.legal(trajectories.states.row(state), mask);
+                        }
+                    }
                 }
             }
             legal
@@ -182,25 +193,24 @@ impl Batch {
         let mut forward = ActionsTaken::with_capacity(space.n_actions, m);
         let mut next = ActionsTaken::with_capacity(space.n_actions, m);
         let (mut to_rows, mut next_of) = (Vec::with_capacity(m), Vec::with_capacity(m));
-        let mut children = States::with_capacity(space.width, m);
-        let mut legal = vec![false; space.n_actions];
+        let mut starts = Distinct::new(env);
+        let mut children = Distinct::new(env);
         let mut legal_back = vec![false; space.n_back_actions];
         for (t, (from, to)) in transitions.from.rows().zip(transitions.to.rows()).enumerate() {
-            env.legal(from, &mut legal);
-            forward.push(t as u32, &legal, transitions.actions[t]);
-            env.legal(to, &mut legal);
-            let inner = legal.contains(&true);
-            let row = children.len() as u32;
-            next_of.push(inner.then_some(next.len() as u32));
-            if inner {
-                next.push(row, &legal, 0);
-            }
-            let needed = inner
-                || pb.network && crate::trajectories::offers_choice_back(env, to, &mut legal_back);
-            to_rows.push(needed.then_some(row));
-            if needed {
-                children.push(to);
-            }
+            let row = starts.row(env, from, |_| true);
+            let row = row.expect("an action was chosen there");
+            forward.push(row, starts.legal(row), transitions.actions[t]);
+            let row = children.row(env, to, |legal| {
+                let inner = legal.contains(&true);
+                inner || pb.network && offers_choice_back(env, to, &mut legal_back)
+            });
+            let legal = row.map(|row| (row, children.legal(row)));
+            let inner = legal.filter(|(_, legal)| legal.contains(&true));
+            next_of.push(inner.map(|(row, legal)| {
+                next.push(row, legal, 0);
+                next.len() as u32 - 1
+            }));
+            to_rows.push(row);
         }
         let mut states = transitions.from.clone();
         transitions.to.rows().for_each(|row| states.push(row));
@@ -214,7 +224,7 @@ impl Batch {
             terminal: transitions.log_reward.iter().map(Option::is_some).collect(),
             log_reward: transitions.log_reward.iter().copied().flatten().collect(),
             offsets: None,
-            rows: vec![Rows::new(transitions.from.clone()), Rows::new(children)],
+            rows: vec![Rows::new(starts.states), Rows::new(children.states)],
             fixed_log_pb: None,
             log_reward_along: [0, 1]
                 .into_iter()
@@ -231,29 +241,56 @@ impl Batch {
     fn read_backward(&mut self, env: &dyn Environment, pb: &PbOf<'_>, back_actions: &[u32]) {
         let n = env.space().n_back_actions;
         let mut legal = vec![false; n];
+        // By the row of a child, what was found out when it came first.
+        let mut known = vec![None; self.rows[self.set(End::To)].states.len()];
         if pb.network {
             let mut backward = ActionsTaken::with_capacity(n, self.len());
             for (t, &taken) in back_actions.iter().enumerate() {
                 let child = self.states.row(self.to[t] as usize);
-                let choice = self.to_rows[t].filter(|_| {
-                    env.legal_back(child, &mut legal);
-                    legal.iter().filter(|&&legal| legal).count() > 1
+                let choice = self.to_rows[t].and_then(|row| {
+                    // The first choice there, if it is one.
+                    let first: Option<usize> = *known[row as usize].get_or_insert_with(|| {
+                        env.legal_back(child, &mut legal);
+                        let choice = legal.iter().filter(|&&legal| legal).count() > 1;
+                        choice.then_some(backward.len())
+                    });
+                    first.map(|first| (row, first))
                 });
-                self.backward_of.push(choice.map(|row| {
-                    backward.push(row, &legal, taken);
+                self.backward_of.push(choice.map(|(row, first)| {
+                    match first == backward.len() {
+                        true => backward.push(row, &legal, taken),
+                        false => backward.push_again(first, taken),
+                    }
                     backward.len() as u32 - 1
                 }));
             }
             self.backward = Arc::new(backward);
+            known.fill(None);
         }
         if let Some(fixed) = &pb.fixed {
-            let (mut logits, mut log_probs) = (vec![0.0f32; n], vec![0.0f64; n]);
+            let mut logits = vec![0.0f32; n];
+            // Those of children with a row, one after the other.
+            let mut log_probs = Vec::new();
             let of = |(t, &taken): (usize, &u32)| {
-                let child = self.states.row(self.to[t] as usize);
-                env.legal_back(child, &mut legal);
-                fixed(env, child, &legal, &mut logits);
-                log_softmax(&logits, &legal, &mut log_probs);
-                log_probs[taken as usize]
+                let mut compute = || {
+                    let child = self.states.row(self.to[t] as usize);
+                    env.legal_back(child, &mut legal);
+                    fixed(env, child, &legal, &mut logits);
+                    let start = log_probs.len();
+                    log_probs.resize(start + n, 0.0f64);
+                    log_softmax(&logits, &legal, &mut log_probs[start..]);
+                    Some(start)
+                };
+                let start = match self.to_rows[t] {
+                    Some(row) => *known[row as usize].get_or_insert_with(compute),
+                    None => compute(),
+                };
+                let start = start.expect("it was computed");
+                let log_prob = log_probs[start + taken as usize];
+                if self.to_rows[t].is_none() {
+                    log_probs.truncate(start);
+                }
+                log_prob
             };
             self.fixed_log_pb = Some(back_actions.iter().enumerate().map(of).collect());
         }
@@ -358,6 +395,47 @@ impl Batch {
             }
             Parents { rows: Rows::new(states), forward: Arc::new(forward), offsets }
         })
+    }
+}
+
+/// The different states among ends of transitions that networks evaluate, with their legal forward
+/// actions.
+struct Distinct {
+    states: States,
+    index: RowIndex,
+    legal: Vec<bool>,
+    n_actions: usize,
+}
+
+impl Distinct {
+    fn new(env: &dyn Environment) -> Self {
+        let states = States::new(env.space().width);
+        let n_actions = env.space().n_actions;
+        Self { states, index: RowIndex::default(), legal: Vec::new(), n_actions }
+    }
+
+    /// The row of a state; none where it is not `needed`, by its legal actions.
+    fn row(
+        &mut self,
+        env: &dyn Environment,
+        state: &[i32],
+        needed: impl FnOnce(&[bool]) -> bool,
+    ) -> Option<u32> {
+        if let Some(row) = self.index.get(&self.states, state) {
+            return Some(row);
+        }
+        let start = self.legal.len();
+        self.legal.resize(start + self.n_actions, false);
+        env.legal(state, &mut self.legal[start..]);
+        if !needed(&self.legal[start..]) {
+            self.legal.truncate(start);
+            return None;
+        }
+        Some(self.index.place_or_push(&mut self.states, state))
+    }
+
+    fn legal(&self, row: u32) -> &[bool] {
+        &self.legal[row as usize * self.n_actions..][..self.n_actions]
     }
 }
 

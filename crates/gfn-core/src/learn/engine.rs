@@ -123,6 +123,14 @@ impl ActionsTaken {
         self.legal.extend_from_slice(legal);
     }
 
+    /// Adds another choice at the row of an earlier one.
+    pub fn push_again(&mut self, earlier: usize, taken: u32) {
+        self.rows.push(self.rows[earlier]);
+        self.taken.push(taken);
+        let legal = earlier * self.n_actions..(earlier + 1) * self.n_actions;
+        self.legal.extend_from_within(legal);
+    }
+
     /// Number of choices.
     pub fn len(&self) -> usize {
         self.rows.len()

@@ -28,6 +28,7 @@ use serde::de::DeserializeOwned;
 use crate::exact::Exact;
 use crate::policy::{Direction, Policy, UniformPolicy};
 use crate::rng::Purpose;
+use crate::row_index::RowIndex;
 use crate::sampler::{Draw, Exploration, Sampler};
 use crate::{
     BrokenLaw, Environment, KeyError, Layers, Reward, RewardError, States, Streams, Trajectories,
@@ -366,11 +367,15 @@ impl<'a> EvalContext<'a> {
             let mut mask = vec![false; n_actions];
             let mut log_probs = vec![0.0; n_actions];
             let (mut states, mut logits) = (States::new(space.width), Vec::new());
+            // The different states of a block, and which of them each transition has.
+            let (mut index, mut places) = (RowIndex::default(), Vec::new());
             let mut sums = Vec::with_capacity(trajectories.len());
             let mut first = 0;
             while first < trajectories.len() {
                 // Whole trajectories, in blocks that bound memory.
                 states.clear();
+                index.clear();
+                places.clear();
                 let mut end = first;
                 while end < trajectories.len() && (end == first || states.len() < BLOCK) {
                     let rows = trajectories.rows(end);
@@ -378,16 +383,18 @@ impl<'a> EvalContext<'a> {
                         Direction::Forward => rows.start..rows.end - 1,
                         Direction::Backward => rows.start + 1..rows.end,
                     };
-                    ends.for_each(|row| states.push(trajectories.states.row(row)));
+                    let of = |row| index.place_or_push(&mut states, trajectories.states.row(row));
+                    places.extend(ends.map(of));
                     end += 1;
                 }
                 logits.resize(states.len() * n_actions, 0.0f32);
                 self.policy().logits(env, direction, &states, &mut logits);
-                let mut rows = states.rows().zip(logits.chunks_exact(n_actions));
+                let mut places = places.iter().map(|&place| place as usize);
                 for i in first..end {
                     let log_prob = |transition: usize| {
-                        let (row, logits) = rows.next().expect("a row per transition");
-                        env.legal_in(direction, row, &mut mask);
+                        let place = places.next().expect("one per transition");
+                        let logits = &logits[place * n_actions..(place + 1) * n_actions];
+                        env.legal_in(direction, states.row(place), &mut mask);
                         crate::policy::log_softmax(logits, &mask, &mut log_probs);
                         log_probs[actions[transition] as usize]
                     };

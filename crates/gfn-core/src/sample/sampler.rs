@@ -1,7 +1,7 @@
 //! Sampling trajectories: forwards from s0, or backwards from given objects.
 //!
-//! Rows advance in lockstep so that the policy sees one batch per step; finished trajectories
-//! drop out of the batch. Every trajectory draws from its own random stream, so what is drawn
+//! Rows advance in lockstep so that the policy sees one batch per step, of the different states among
+//! them; finished trajectories drop out of the batch. Every trajectory draws from its own random stream, so what is drawn
 //! for one does not depend on the others. A batch may be cut into parts that walk side by side,
 //! one policy each.
 
@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use crate::learn::engine::Recording;
 use crate::policy::{Direction, Policy};
 use crate::rng::{Purpose, Streams};
+use crate::row_index::RowIndex;
 use crate::trajectories::{RowPlan, offers_choice_back};
 use crate::vector::softmax_weights;
 use crate::{Environment, States, Trajectories};
@@ -65,12 +66,55 @@ pub struct Sampler {
 #[derive(Debug, Default)]
 struct Walkers {
     walks: Vec<Walk>,
-    active: Vec<usize>,
-    batch: States,
+    /// Walks that go on, and the state among those of `front` that each is in.
+    active: Vec<(usize, u32)>,
+    front: Front,
+    next: Front,
     logits: Vec<f32>,
     weights: Vec<f32>,
     /// Walk and position of every row that the policy was asked for, in order.
     asked: Vec<(u32, u32)>,
+}
+
+/// The different states that walks are in after as many actions, and their legal actions.
+#[derive(Debug, Default)]
+struct Front {
+    states: States,
+    legal: Vec<bool>,
+    index: RowIndex,
+}
+
+impl Front {
+    fn clear(&mut self, width: usize) {
+        match self.states.width() == width {
+            true => self.states.clear(),
+            false => self.states = States::new(width),
+        }
+        self.legal.clear();
+        self.index.clear();
+    }
+
+    /// The place of a state, whose legal actions are found out if it is new; none if there are none.
+    fn enter(&mut self, env: &dyn Environment, direction: Direction, row: &[i32]) -> Option<u32> {
+        if let Some(place) = self.index.get(&self.states, row) {
+            return Some(place);
+        }
+        let start = self.legal.len();
+        self.legal.resize(start + env.space().n_actions_in(direction), false);
+        let legal = &mut self.legal[start..];
+        env.legal_in(direction, row, legal);
+        if !legal.contains(&true) {
+            self.legal.truncate(start);
+            return None;
+        }
+        Some(self.push(row))
+    }
+
+    fn push(&mut self, row: &[i32]) -> u32 {
+        self.states.push(row);
+        self.index.insert_last(&self.states);
+        self.states.len() as u32 - 1
+    }
 }
 
 /// One trajectory in the making.
@@ -81,6 +125,8 @@ struct Walk {
     returned: Vec<u32>,
     /// Legal actions of every row but the last, one after the other.
     legal: Vec<bool>,
+    /// For every row that the policy was asked for, its number among all of these.
+    places: Vec<u32>,
     rng: Option<ChaCha8Rng>,
 }
 
@@ -204,13 +250,13 @@ impl Sampler {
         for part in &self.parts[..n_parts] {
             let first_row = plan.states.len() as u32;
             for &(walk, position) in &part.asked {
-                let state = trajectories.rows(before + walk as usize).start + position as usize;
-                plan.of_state[state] = Some(plan.states.len() as u32);
-                plan.states.push(state as u32);
+                let start = trajectories.rows(before + walk as usize).start as u32;
+                plan.states.push(start + position);
             }
-            for i in before..before + part.walks.len() {
-                // All walks of a part start in the state that was asked for first.
-                plan.of_state[trajectories.rows(i).start] = Some(first_row);
+            for (i, walk) in (before..).zip(&part.walks) {
+                for (state, &place) in trajectories.rows(i).zip(&walk.places) {
+                    plan.of_state[state] = Some(first_row + place);
+                }
             }
             before += part.walks.len();
         }
@@ -251,53 +297,39 @@ impl Walkers {
             walk.taken.clear();
             walk.returned.clear();
             walk.legal.clear();
+            walk.places.clear();
             walk.rng = Some(draw.streams.at(draw.purpose, draw.step, (first + i) as u64));
         }
         self.asked.clear();
-        if self.batch.width() != width {
-            self.batch = States::new(width);
-        }
-        // Appends the legal actions of a walk's last row, or nothing if there are none.
-        let find_legal = |walk: &mut Walk| {
-            let (row, start) = (&walk.rows[walk.rows.len() - width..], walk.legal.len());
-            walk.legal.resize(start + n_actions, false);
-            let mask = &mut walk.legal[start..];
-            env.legal_in(direction, row, mask);
-            let any = mask.contains(&true);
-            if !any {
-                walk.legal.truncate(start);
-            }
-            any
-        };
         self.active.clear();
-        for (i, walk) in self.walks.iter_mut().enumerate() {
-            if find_legal(walk) {
-                self.active.push(i);
-            }
+        self.front.clear(width);
+        for (i, start) in starts.rows().enumerate() {
+            let place = self.front.enter(env, direction, start);
+            self.active.extend(place.map(|place| (i, place)));
         }
         let mut position = 0;
         while !self.active.is_empty() {
-            // All walks forward start in the same state: one row answers for all.
-            let shared = position == 0 && direction == Direction::Forward;
-            let asked = if shared { &self.active[..1] } else { &self.active[..] };
-            self.batch.clear();
-            for &i in asked {
-                let rows = &self.walks[i].rows;
-                self.batch.push(&rows[rows.len() - width..]);
-                self.asked.push((i as u32, position));
+            let before = self.asked.len() as u32;
+            for &(i, place) in &self.active {
+                // Places are in the order of the first walks there.
+                if before + place == self.asked.len() as u32 {
+                    self.asked.push((i as u32, position));
+                }
             }
-            self.logits.resize(asked.len() * n_actions, 0.0);
-            policy.logits(env, direction, &self.batch, &mut self.logits);
+            self.logits.resize(self.front.states.len() * n_actions, 0.0);
+            policy.logits(env, direction, &self.front.states, &mut self.logits);
 
             let mut kept = 0;
+            self.next.clear(width);
             for slot in 0..self.active.len() {
-                let i = self.active[slot];
+                let (i, place) = self.active[slot];
                 let walk = &mut self.walks[i];
-                let mask = &walk.legal[walk.legal.len() - n_actions..];
+                let of_place = place as usize * n_actions..(place as usize + 1) * n_actions;
+                let (logits, mask) = (&self.logits[of_place.clone()], &self.front.legal[of_place]);
                 let rng = walk.rng.as_mut().expect("every walk has its stream");
-                let slot = if shared { 0 } else { slot };
-                let logits = &self.logits[slot * n_actions..(slot + 1) * n_actions];
                 let action = draw_action(logits, mask, exploration, rng, &mut self.weights);
+                walk.legal.extend_from_slice(mask);
+                walk.places.push(before + place);
                 let start = walk.rows.len();
                 walk.rows.extend_from_within(start - width..);
                 let row = &mut walk.rows[start..];
@@ -307,29 +339,40 @@ impl Walkers {
                 };
                 walk.taken.push(action as u32);
                 walk.returned.push(inverse as u32);
-                if find_legal(walk) {
-                    self.active[kept] = i;
+                if let Some(place) = self.next.enter(env, direction, row) {
+                    self.active[kept] = (i, place);
                     kept += 1;
                 }
             }
             self.active.truncate(kept);
+            std::mem::swap(&mut self.front, &mut self.next);
             position += 1;
         }
 
         if terminals {
-            self.batch.clear();
-            let mut mask = vec![false; space.n_back_actions];
-            for (i, walk) in self.walks.iter().enumerate() {
-                let row = &walk.rows[walk.rows.len() - width..];
-                if offers_choice_back(env, row, &mut mask) {
-                    self.batch.push(row);
+            self.find_terminals(env);
+            if !self.front.states.is_empty() {
+                self.logits.resize(self.front.states.len() * n_actions, 0.0);
+                policy.logits(env, direction, &self.front.states, &mut self.logits);
+            }
+        }
+    }
+
+    /// Finds the terminal states with a choice backwards, the last that the policy is asked for.
+    fn find_terminals(&mut self, env: &dyn Environment) {
+        let (width, before) = (env.space().width, self.asked.len() as u32);
+        let mut mask = vec![false; env.space().n_back_actions];
+        self.front.clear(width);
+        for (i, walk) in self.walks.iter_mut().enumerate() {
+            let row = &walk.rows[walk.rows.len() - width..];
+            let known = self.front.index.get(&self.front.states, row);
+            let place = known.or_else(|| {
+                offers_choice_back(env, row, &mut mask).then(|| {
                     self.asked.push((i as u32, walk.taken.len() as u32));
-                }
-            }
-            if !self.batch.is_empty() {
-                self.logits.resize(self.batch.len() * n_actions, 0.0);
-                policy.logits(env, direction, &self.batch, &mut self.logits);
-            }
+                    self.front.push(row)
+                })
+            });
+            walk.places.extend(place.map(|place| before + place));
         }
     }
 }

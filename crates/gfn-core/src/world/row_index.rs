@@ -70,6 +70,13 @@ fn hash(row: &[i32]) -> u64 {
     hasher.finish()
 }
 
+impl Default for RowIndex {
+    /// An empty index of any rows.
+    fn default() -> Self {
+        Self::new(None)
+    }
+}
+
 impl RowIndex {
     /// An empty index of rows in a box, or of any rows.
     pub fn new(digits: Option<Digits>) -> Self {
@@ -99,7 +106,14 @@ impl RowIndex {
     /// # Panics
     /// When it lies outside of the box.
     pub fn insert_last(&mut self, states: &States) {
-        let place = states.len() as u32 - 1;
+        self.insert(states, states.len() as u32 - 1);
+    }
+
+    /// Gives some row of `states` its place, which it must not have yet.
+    ///
+    /// # Panics
+    /// When it lies outside of the box.
+    pub fn insert(&mut self, states: &States, place: u32) {
         let row = states.row(place as usize);
         match &mut self.0 {
             Places::Numbered(digits, places) => {
@@ -109,6 +123,23 @@ impl RowIndex {
                 let rehash = |&place: &u32| hash(states.row(place as usize));
                 table.insert_unique(hash(row), place, rehash);
             }
+        }
+    }
+
+    /// The place of a row among `states`, at whose end it is put if it has none.
+    pub fn place_or_push(&mut self, states: &mut States, row: &[i32]) -> u32 {
+        self.get(states, row).unwrap_or_else(|| {
+            states.push(row);
+            self.insert_last(states);
+            states.len() as u32 - 1
+        })
+    }
+
+    /// Forgets every place and keeps the memory.
+    pub fn clear(&mut self) {
+        match &mut self.0 {
+            Places::Numbered(_, places) => places.fill(NONE),
+            Places::Hashed(table) => table.clear(),
         }
     }
 
@@ -150,6 +181,11 @@ mod tests {
             if spread == 1 {
                 assert_eq!(at(&index, states.row(3)), Some(26));
             }
+            index.clear();
+            assert_eq!(at(&index, states.row(3)), None);
+            let mut few = States::new(2);
+            let places = [3, 5, 3, 3, 5, 9].map(|i| index.place_or_push(&mut few, states.row(i)));
+            assert_eq!((places, few.len()), ([0, 1, 0, 0, 1, 2], 3));
         }
     }
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::row_index::RowIndex;
 use crate::{Environment, States};
 
 /// A batch of trajectories s0 → … → x.
@@ -116,7 +117,7 @@ impl Trajectories {
 
 /// Which states of a batch of trajectories a network evaluates, and in which order.
 ///
-/// Trajectories that start in the same state share its row. A terminal state needs none where P_B
+/// Equal states share a row, all of them or those that a rollout finds equal. A terminal state needs none where P_B
 /// is not the network's or has a single legal action, so that it is known: log F is log R there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RowPlan {
@@ -131,21 +132,22 @@ impl RowPlan {
     pub fn packed(env: &dyn Environment, trajectories: &Trajectories, learned: bool) -> Self {
         let mut plan = Self::default();
         let mut mask = vec![false; env.space().n_back_actions];
+        let (states, mut seen) = (&trajectories.states, RowIndex::default());
         for i in 0..trajectories.len() {
             let rows = trajectories.rows(i);
             for state in rows.clone() {
-                let row = trajectories.states.row(state);
-                let shared = state == rows.start && i > 0 && row == trajectories.states.row(0);
+                let row = states.row(state);
+                if let Some(equal) = seen.get(states, row) {
+                    plan.of_state.push(plan.of_state[equal as usize]);
+                    continue;
+                }
+                seen.insert(states, state as u32);
                 let is_last = state + 1 == rows.end;
-                let of_state = if shared {
-                    Some(0)
-                } else if !is_last || learned && offers_choice_back(env, row, &mut mask) {
+                let needed = !is_last || learned && offers_choice_back(env, row, &mut mask);
+                plan.of_state.push(needed.then_some(plan.states.len() as u32));
+                if needed {
                     plan.states.push(state as u32);
-                    Some(plan.states.len() as u32 - 1)
-                } else {
-                    None
-                };
-                plan.of_state.push(of_state);
+                }
             }
         }
         plan
@@ -156,4 +158,68 @@ impl RowPlan {
 pub(crate) fn offers_choice_back(env: &dyn Environment, row: &[i32], mask: &mut [bool]) -> bool {
     env.legal_back(row, mask);
     mask.iter().filter(|&&legal| legal).count() > 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::environment::testing::Balls;
+    use crate::policy::UniformPolicy;
+    use crate::rng::{Purpose, Streams};
+    use crate::sampler::{Draw, Exploration, Rollout, Sampler};
+
+    fn rollout(n_parts: usize, learned: bool) -> Rollout {
+        let draw = Draw { streams: Streams::new(4), purpose: Purpose::Test, step: 0 };
+        let mut policies = vec![UniformPolicy; n_parts];
+        let env = Balls::new(4, 6);
+        Sampler::default().rollout(&env, &mut policies, Exploration::NONE, draw, 60, learned)
+    }
+
+    /// Every state that is asked for has the row of an equal one, with its legal actions, in rollouts as
+    /// in plans of trajectories.
+    #[test]
+    fn equal_states_share_rows() {
+        let env = Balls::new(4, 6);
+        for (n_parts, learned) in [(1, true), (1, false), (4, true)] {
+            let Rollout { trajectories, rows, legal, .. } = rollout(n_parts, learned);
+            let state = |state: u32| trajectories.states.row(state as usize);
+            let packed = RowPlan::packed(&env, &trajectories, learned);
+            for plan in [&rows, &packed] {
+                let distinct: std::collections::HashSet<_> =
+                    plan.states.iter().map(|&i| state(i)).collect();
+                assert!(plan.states.len() <= distinct.len() * n_parts);
+                if std::ptr::eq(plan, &packed) || n_parts == 1 {
+                    // States of this world are reached by ways of one length.
+                    assert_eq!(plan.states.len(), distinct.len());
+                }
+                assert_eq!(plan.of_state.len(), trajectories.states.len());
+                let mut used = vec![false; plan.states.len()];
+                for (i, row) in plan.of_state.iter().enumerate() {
+                    if let Some(row) = row {
+                        assert_eq!(state(plan.states[*row as usize]), state(i as u32));
+                        used[*row as usize] = true;
+                    }
+                }
+                assert!(!used.contains(&false), "no row in vain");
+            }
+            let has_row =
+                |plan: &RowPlan| plan.of_state.iter().map(Option::is_some).collect::<Vec<_>>();
+            assert_eq!(has_row(&rows), has_row(&packed));
+            let mut mask = vec![false; env.space().n_actions];
+            for i in 0..trajectories.len() {
+                for (t, at) in trajectories.transitions(i).zip(trajectories.rows(i)) {
+                    env.legal(state(at as u32), &mut mask);
+                    assert_eq!(legal[t * mask.len()..][..mask.len()], mask);
+                    assert!(packed.of_state[at].is_some());
+                }
+            }
+        }
+    }
+
+    /// The parts that a batch is cut into change neither trajectories nor their masks.
+    #[test]
+    fn parts_draw_the_same() {
+        let (one, four) = (rollout(1, true), rollout(4, true));
+        assert_eq!((one.trajectories, one.legal), (four.trajectories, four.legal));
+    }
 }
