@@ -5,12 +5,12 @@
 //! order, and neighbours stand in ascending order, which is what chirality refers to.
 
 use std::fmt::Write;
-use std::str::FromStr;
 
 use smiles_rs::bond::Bond as Order;
-use smiles_rs::prelude::Smiles;
+use smiles_rs::prelude::{AromaticityAssignment, Smiles};
 use thiserror::Error;
 
+use super::kekule::{matchings, spare_valence};
 use super::molecule::{Atom, Bond, Chirality, Molecule, atomic_number};
 
 /// Why a text is no molecule.
@@ -52,7 +52,9 @@ impl Molecule {
             let at = text.chars().position(|character| character == '.').map(|place| place + 1);
             return Err(error(at, format!("has {fragments} fragments, must be one molecule")));
         }
-        let graph = parsed.kekulize().map_err(|problem| error(None, problem.to_string()))?;
+        // Where there are no aromatic atoms this is the graph itself.
+        let localized = parsed.kekulize();
+        let graph = localized.as_ref().unwrap_or(&parsed);
 
         let nodes = graph.nodes();
         let mut atoms = Vec::with_capacity(nodes.len());
@@ -70,6 +72,7 @@ impl Molecule {
             atoms.push(Atom { element, charge, hydrogens, chirality: Chirality::None });
         }
         let mut bonds = Vec::with_capacity(graph.number_of_bonds());
+        let mut aromatic = Vec::new();
         for atom in 0..atoms.len() {
             for edge in graph.edges_for_node(atom) {
                 let other = edge.other(atom).unwrap_or(atom);
@@ -84,8 +87,27 @@ impl Molecule {
                         return Err(error(None, "quadruple bonds are not known here".to_owned()));
                     }
                 };
+                if edge.is_aromatic() {
+                    aromatic.push(bonds.len());
+                }
                 bonds.push(Bond { ends: [atom, other], order });
             }
+        }
+        if let Err(problem) = &localized {
+            let mut used: Vec<u8> = atoms.iter().map(|atom| atom.hydrogens).collect();
+            for bond in &bonds {
+                bond.ends.iter().for_each(|&end| used[end] = used[end].saturating_add(bond.order));
+            }
+            let wanted: Vec<bool> = std::iter::zip(nodes, std::iter::zip(&atoms, used))
+                .map(|(node, (atom, used))| {
+                    node.aromatic() && spare_valence(atom.element, atom.charge, used) > 0
+                })
+                .collect();
+            let pairs: Vec<_> = aromatic.iter().map(|&bond| bonds[bond].ends).collect();
+            let Some(doubles) = matchings(&pairs, &wanted, 1).pop() else {
+                return Err(error(None, problem.to_string()));
+            };
+            doubles.into_iter().for_each(|pair| bonds[aromatic[pair]].order = 2);
         }
         let drawn = Self { atoms, bonds };
         let (mut molecule, origin) = drawn.without_hydrogen_atoms();
@@ -151,11 +173,53 @@ impl Molecule {
             return String::new();
         }
         let graph = self.to_graph();
-        match graph.perceive_aromaticity() {
-            Ok(perception) => perception.into_aromaticized().canonicalize().render(),
+        let aromatic = self.aromaticity();
+        let smiles = match graph.try_with_aromaticity_assignment(&aromatic) {
             // Never seen; the Kekulé form still says which molecule it is.
             Err(_) => graph.canonicalize().render(),
+            Ok(graph) if self.has_bare_aromatic_cation(&aromatic) => {
+                // Canonicalising would move the double bonds of such rings to where they cannot be.
+                let labeling = graph.canonical_labeling();
+                let places = labeling.new_index_of_old_node();
+                let forms = self.kekule_forms(&aromatic).into_iter();
+                forms
+                    .map(|form| form.reordered(places).to_graph().render())
+                    .min()
+                    .unwrap_or_default()
+            }
+            Ok(graph) => graph.canonicalize().render(),
+        };
+        // The same in fewer letters, and known to more programs.
+        smiles.replace("@TH1", "@").replace("@TH2", "@@")
+    }
+
+    fn has_bare_aromatic_cation(&self, aromatic: &AromaticityAssignment) -> bool {
+        aromatic.atom_ids().iter().any(|&atom| {
+            let Atom { element, charge, hydrogens, .. } = self.atoms[atom];
+            element == 6 && charge > 0 && hydrogens == 0
+        })
+    }
+
+    /// All ways to place the double bonds that are aromatic.
+    fn kekule_forms(&self, aromatic: &AromaticityAssignment) -> Vec<Self> {
+        let is_aromatic = |&bond: &usize| {
+            let Bond { ends: [a, b], order } = self.bonds[bond];
+            // A triple bond leaves no other form.
+            order < 3 && aromatic.contains_edge(a, b)
+        };
+        let bonds: Vec<usize> = (0..self.bonds.len()).filter(is_aromatic).collect();
+        let mut wanted = vec![false; self.atoms.len()];
+        for bond in bonds.iter().map(|&bond| &self.bonds[bond]).filter(|bond| bond.order == 2) {
+            bond.ends.iter().for_each(|&end| wanted[end] = true);
         }
+        let pairs: Vec<_> = bonds.iter().map(|&bond| self.bonds[bond].ends).collect();
+        let form = |doubles: Vec<usize>| {
+            let mut form = self.clone();
+            bonds.iter().for_each(|&bond| form.bonds[bond].order = 1);
+            doubles.into_iter().for_each(|pair| form.bonds[bonds[pair]].order = 2);
+            form
+        };
+        matchings(&pairs, &wanted, 1024).into_iter().map(form).collect()
     }
 
     /// Which bonds RDKit takes for aromatic, in their order.
@@ -164,8 +228,14 @@ impl Molecule {
     ///
     /// As [`Molecule::canonical_smiles`].
     pub fn aromatic_bonds(&self) -> Vec<bool> {
-        let aromatic = self.to_graph().aromaticity_assignment();
+        let aromatic = self.aromaticity();
         self.bonds.iter().map(|&Bond { ends: [a, b], .. }| aromatic.contains_edge(a, b)).collect()
+    }
+
+    /// RDKit separates charges before it looks.
+    fn aromaticity(&self) -> AromaticityAssignment {
+        let separated = self.charge_separated();
+        separated.as_ref().unwrap_or(self).to_graph().aromaticity_assignment()
     }
 
     fn to_graph(&self) -> Smiles {
@@ -239,11 +309,6 @@ impl Molecule {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[track_caller]
-    fn canonical(smiles: &str) -> String {
-        Molecule::from_smiles(smiles).unwrap().canonical_smiles()
-    }
 
     #[test]
     fn molecules_survive_being_written_and_read() {
