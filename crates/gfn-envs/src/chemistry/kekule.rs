@@ -53,8 +53,8 @@ impl Search<'_> {
     }
 }
 
-/// How much an atom lacks to its next allowed valence.
-pub(super) fn spare_valence(element: u8, charge: i8, used: u8) -> u8 {
+/// How much an atom lacks to its next allowed valence; `None` beyond the highest.
+pub(super) fn spare_valence(element: u8, charge: i8, used: u8) -> Option<u8> {
     let allowed: &[u8] = match (element, charge) {
         (5, 0) => &[3],
         (6 | 14, 0) | (5, -1) => &[4],
@@ -64,11 +64,12 @@ pub(super) fn spare_valence(element: u8, charge: i8, used: u8) -> u8 {
         (7 | 15 | 33, -1) => &[2],
         (8, 0) => &[2],
         (8, 1) => &[3],
+        (9 | 17 | 35 | 53, 0) | (8 | 16, -1) => &[1],
         (16 | 34 | 52, 0) => &[2, 4, 6],
         (16 | 34 | 52, 1) => &[3, 5],
         _ => &[],
     };
-    allowed.iter().find(|&&valence| valence >= used).map_or(0, |valence| valence - used)
+    allowed.iter().find(|&&valence| valence >= used).map(|valence| valence - used)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! what is computed from one. Nothing here is an environment, and nothing keeps state but
 //! [`SeparatedModes`](separated_modes::SeparatedModes).
 
+mod canonical_smiles;
 pub mod fingerprint;
 mod kekule;
 pub mod molecule;

@@ -1,13 +1,7 @@
-//! SMILES, read and written by the crate `smiles-rs`.
-//!
-//! Its graphs can be made from text alone. A molecule goes there as a text in which every atom is a
-//! fragment of its own and every bond a ring closure, `[CH3]1.[OH]1` for methanol: atoms keep their
-//! order, and neighbours stand in ascending order, which is what chirality refers to.
-
-use std::fmt::Write;
+//! SMILES, read by the crate `smiles-rs`.
 
 use smiles_rs::bond::Bond as Order;
-use smiles_rs::prelude::{AromaticityAssignment, Smiles};
+use smiles_rs::prelude::Smiles;
 use thiserror::Error;
 
 use super::kekule::{matchings, spare_valence};
@@ -52,20 +46,24 @@ impl Molecule {
             let at = text.chars().position(|character| character == '.').map(|place| place + 1);
             return Err(error(at, format!("has {fragments} fragments, must be one molecule")));
         }
+        Self::of_graph(&parsed).map_err(|message| error(None, message))
+    }
+
+    /// The molecule of a graph, its atoms in the graph's order; an error says why it is none.
+    pub(super) fn of_graph(parsed: &Smiles) -> Result<Self, String> {
         // Where there are no aromatic atoms this is the graph itself.
         let localized = parsed.kekulize();
-        let graph = localized.as_ref().unwrap_or(&parsed);
+        let graph = localized.as_ref().unwrap_or(parsed);
 
         let nodes = graph.nodes();
         let mut atoms = Vec::with_capacity(nodes.len());
         for (node, hydrogens) in nodes.iter().zip(graph.implicit_hydrogen_counts()) {
             let symbol = node.element().map_or_else(String::new, |element| element.to_string());
             let Some(element) = atomic_number(&symbol) else {
-                return Err(error(None, format!("`{symbol}` is no element")));
+                return Err(format!("`{symbol}` is no element"));
             };
             if let Some(mass) = node.isotope_mass_number() {
-                let message = format!("the isotope {mass}{symbol} is not told from the element");
-                return Err(error(None, message));
+                return Err(format!("the isotope {mass}{symbol} is not told from the element"));
             }
             let hydrogens = node.hydrogen_count() + hydrogens;
             let charge = node.charge_value();
@@ -84,7 +82,7 @@ impl Molecule {
                     Order::Double => 2,
                     Order::Triple => 3,
                     Order::Quadruple => {
-                        return Err(error(None, "quadruple bonds are not known here".to_owned()));
+                        return Err("quadruple bonds are not known here".to_owned());
                     }
                 };
                 if edge.is_aromatic() {
@@ -100,12 +98,14 @@ impl Molecule {
             }
             let wanted: Vec<bool> = std::iter::zip(nodes, std::iter::zip(&atoms, used))
                 .map(|(node, (atom, used))| {
-                    node.aromatic() && spare_valence(atom.element, atom.charge, used) > 0
+                    node.aromatic()
+                        && spare_valence(atom.element, atom.charge, used)
+                            .is_some_and(|spare| spare > 0)
                 })
                 .collect();
             let pairs: Vec<_> = aromatic.iter().map(|&bond| bonds[bond].ends).collect();
             let Some(doubles) = matchings(&pairs, &wanted, 1).pop() else {
-                return Err(error(None, problem.to_string()));
+                return Err(problem.to_string());
             };
             doubles.into_iter().for_each(|pair| bonds[aromatic[pair]].order = 2);
         }
@@ -160,149 +160,6 @@ impl Molecule {
             }
         }
         (molecule, origin)
-    }
-
-    /// The canonical SMILES: aromatic, with chirality at centres that are some, the same for every
-    /// order of atoms and every Kekulé form. The empty molecule gives an empty text.
-    ///
-    /// # Panics
-    ///
-    /// If the molecule is no simple graph, or an atom has no symbol.
-    pub fn canonical_smiles(&self) -> String {
-        if self.atoms.is_empty() {
-            return String::new();
-        }
-        let graph = self.to_graph();
-        let aromatic = self.aromaticity();
-        let smiles = match graph.try_with_aromaticity_assignment(&aromatic) {
-            // Never seen; the Kekulé form still says which molecule it is.
-            Err(_) => graph.canonicalize().render(),
-            Ok(graph) if self.has_bare_aromatic_cation(&aromatic) => {
-                // Canonicalising would move the double bonds of such rings to where they cannot be.
-                let labeling = graph.canonical_labeling();
-                let places = labeling.new_index_of_old_node();
-                let forms = self.kekule_forms(&aromatic).into_iter();
-                forms
-                    .map(|form| form.reordered(places).to_graph().render())
-                    .min()
-                    .unwrap_or_default()
-            }
-            Ok(graph) => graph.canonicalize().render(),
-        };
-        // The same in fewer letters, and known to more programs.
-        smiles.replace("@TH1", "@").replace("@TH2", "@@")
-    }
-
-    fn has_bare_aromatic_cation(&self, aromatic: &AromaticityAssignment) -> bool {
-        aromatic.atom_ids().iter().any(|&atom| {
-            let Atom { element, charge, hydrogens, .. } = self.atoms[atom];
-            element == 6 && charge > 0 && hydrogens == 0
-        })
-    }
-
-    /// All ways to place the double bonds that are aromatic.
-    fn kekule_forms(&self, aromatic: &AromaticityAssignment) -> Vec<Self> {
-        let is_aromatic = |&bond: &usize| {
-            let Bond { ends: [a, b], order } = self.bonds[bond];
-            // A triple bond leaves no other form.
-            order < 3 && aromatic.contains_edge(a, b)
-        };
-        let bonds: Vec<usize> = (0..self.bonds.len()).filter(is_aromatic).collect();
-        let mut wanted = vec![false; self.atoms.len()];
-        for bond in bonds.iter().map(|&bond| &self.bonds[bond]).filter(|bond| bond.order == 2) {
-            bond.ends.iter().for_each(|&end| wanted[end] = true);
-        }
-        let pairs: Vec<_> = bonds.iter().map(|&bond| self.bonds[bond].ends).collect();
-        let form = |doubles: Vec<usize>| {
-            let mut form = self.clone();
-            bonds.iter().for_each(|&bond| form.bonds[bond].order = 1);
-            doubles.into_iter().for_each(|pair| form.bonds[bonds[pair]].order = 2);
-            form
-        };
-        matchings(&pairs, &wanted, 1024).into_iter().map(form).collect()
-    }
-
-    /// Which bonds RDKit takes for aromatic, in their order.
-    ///
-    /// # Panics
-    ///
-    /// As [`Molecule::canonical_smiles`].
-    pub fn aromatic_bonds(&self) -> Vec<bool> {
-        let aromatic = self.aromaticity();
-        self.bonds.iter().map(|&Bond { ends: [a, b], .. }| aromatic.contains_edge(a, b)).collect()
-    }
-
-    /// RDKit separates charges before it looks.
-    fn aromaticity(&self) -> AromaticityAssignment {
-        let separated = self.charge_separated();
-        separated.as_ref().unwrap_or(self).to_graph().aromaticity_assignment()
-    }
-
-    fn to_graph(&self) -> Smiles {
-        let text = self.text();
-        Smiles::from_str(&text).unwrap_or_else(|error| {
-            panic!("a molecule of atoms and bonds is a SMILES, but `{text}` has: {error}")
-        })
-    }
-
-    /// The text described above.
-    fn text(&self) -> String {
-        let mut text = String::with_capacity(16 * self.atoms.len());
-        // Numbers of ring closures, reused once closed: those that are open, by bond.
-        let mut open: Vec<Option<usize>> = Vec::new();
-        for (index, (atom, neighbors)) in self.atoms.iter().zip(self.neighbors()).enumerate() {
-            if index > 0 {
-                text.push('.');
-            }
-            text.push('[');
-            text += atom.symbol();
-            match atom.chirality {
-                Chirality::None => {}
-                Chirality::Clockwise => text += "@@",
-                Chirality::Counterclockwise => text += "@",
-            }
-            match atom.hydrogens {
-                0 => {}
-                1 => text.push('H'),
-                hydrogens => {
-                    let _ = write!(text, "H{hydrogens}");
-                }
-            }
-            if atom.charge != 0 {
-                let _ = write!(text, "{:+}", atom.charge);
-            }
-            text.push(']');
-            let mut closed = Vec::new();
-            for (other, bond) in neighbors {
-                let number = if other < index {
-                    let number = open.iter().position(|&open| open == Some(bond));
-                    closed.extend(number);
-                    number.unwrap_or_default()
-                } else {
-                    text += ["", "=", "#"][usize::from(self.bonds[bond].order.clamp(1, 3) - 1)];
-                    let number = open.iter().position(Option::is_none).unwrap_or(open.len());
-                    if number == open.len() {
-                        open.push(None);
-                    }
-                    open[number] = Some(bond);
-                    number
-                };
-                match number + 1 {
-                    digit @ ..10 => {
-                        let _ = write!(text, "{digit}");
-                    }
-                    number @ 10..100 => {
-                        let _ = write!(text, "%{number}");
-                    }
-                    number => {
-                        let _ = write!(text, "%({number})");
-                    }
-                }
-            }
-            // Only now, since a number that was closed here must not be opened here again.
-            closed.into_iter().for_each(|number| open[number] = None);
-        }
-        text
     }
 }
 
