@@ -2,8 +2,14 @@
 //! what is computed from one. Nothing here is an environment, and nothing keeps state but
 //! [`SeparatedModes`](separated_modes::SeparatedModes).
 
+mod canonical_smiles;
+pub mod fingerprint;
+mod kekule;
 pub mod molecule;
+pub mod separated_modes;
 mod smiles;
 
+pub use fingerprint::Fingerprint;
 pub use molecule::{Atom, Bond, Chirality, Molecule};
+pub use separated_modes::SeparatedModes;
 pub use smiles::SmilesError;

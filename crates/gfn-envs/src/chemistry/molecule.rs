@@ -200,6 +200,55 @@ impl Molecule {
         formula
     }
 
+    /// The molecule with charges where it has neutral nitrogen of valence 5, as RDKit rewrites it:
+    /// `N(=O)=O` to `[N+](=O)[O-]`, `N=N#N` to `N=[N+]=[N-]`. `None` if there is nothing to do.
+    pub fn charge_separated(&self) -> Option<Self> {
+        let mut separated: Option<Self> = None;
+        for (atom, neighbors) in self.neighbors().iter().enumerate() {
+            let current = separated.as_ref().unwrap_or(self);
+            let Atom { element, charge, hydrogens, .. } = current.atoms[atom];
+            let orders = neighbors.iter().map(|&(_, bond)| current.bonds[bond].order);
+            if (element, charge) != (7, 0) || orders.sum::<u8>() + hydrogens != 5 {
+                continue;
+            }
+            let gives = |&&(other, bond): &&(usize, usize)| {
+                let Atom { element, charge, .. } = current.atoms[other];
+                charge == 0 && matches!((element, current.bonds[bond].order), (8, 2) | (7, 3))
+            };
+            if let Some(&(other, bond)) = neighbors.iter().find(gives) {
+                let separated = separated.get_or_insert_with(|| self.clone());
+                separated.bonds[bond].order -= 1;
+                separated.atoms[atom].charge = 1;
+                separated.atoms[other].charge = -1;
+            }
+        }
+        separated
+    }
+
+    /// The same molecule with its atoms in another order: atom `i` becomes atom `places[i]`.
+    pub fn reordered(&self, places: &[usize]) -> Self {
+        let mut atoms = self.atoms.clone();
+        for (atom, neighbors) in self.neighbors().iter().enumerate() {
+            let order: Vec<usize> = neighbors.iter().map(|&(other, _)| places[other]).collect();
+            let pairs = (0..order.len()).flat_map(|b| (0..b).map(move |a| (a, b)));
+            let odd = pairs.filter(|&(a, b)| order[a] > order[b]).count() % 2 == 1;
+            let mut moved = self.atoms[atom];
+            moved.chirality = match moved.chirality {
+                Chirality::Clockwise if odd => Chirality::Counterclockwise,
+                Chirality::Counterclockwise if odd => Chirality::Clockwise,
+                chirality => chirality,
+            };
+            atoms[places[atom]] = moved;
+        }
+        let mut bonds = self.bonds.clone();
+        for bond in &mut bonds {
+            bond.ends = bond.ends.map(|end| places[end]);
+            bond.ends.sort_unstable();
+        }
+        bonds.sort_unstable_by_key(|bond| bond.ends);
+        Self { atoms, bonds }
+    }
+
     /// The Bemis-Murcko scaffold (J. Med. Chem. 39, 1996): rings, the chains between them, and what
     /// is bound to these by double bonds; hydrogens take the place of what is cut off, and chirality
     /// is dropped. Empty where there is no ring.

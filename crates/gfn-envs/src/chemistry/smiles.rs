@@ -1,16 +1,10 @@
-//! SMILES, read and written by the crate `smiles-rs`.
-//!
-//! Its graphs can be made from text alone. A molecule goes there as a text in which every atom is a
-//! fragment of its own and every bond a ring closure, `[CH3]1.[OH]1` for methanol: atoms keep their
-//! order, and neighbours stand in ascending order, which is what chirality refers to.
-
-use std::fmt::Write;
-use std::str::FromStr;
+//! SMILES, read by the crate `smiles-rs`.
 
 use smiles_rs::bond::Bond as Order;
 use smiles_rs::prelude::Smiles;
 use thiserror::Error;
 
+use super::kekule::{matchings, spare_valence};
 use super::molecule::{Atom, Bond, Chirality, Molecule, atomic_number};
 
 /// Why a text is no molecule.
@@ -52,24 +46,31 @@ impl Molecule {
             let at = text.chars().position(|character| character == '.').map(|place| place + 1);
             return Err(error(at, format!("has {fragments} fragments, must be one molecule")));
         }
-        let graph = parsed.kekulize().map_err(|problem| error(None, problem.to_string()))?;
+        Self::of_graph(&parsed).map_err(|message| error(None, message))
+    }
+
+    /// The molecule of a graph, its atoms in the graph's order; an error says why it is none.
+    pub(super) fn of_graph(parsed: &Smiles) -> Result<Self, String> {
+        // Where there are no aromatic atoms this is the graph itself.
+        let localized = parsed.kekulize();
+        let graph = localized.as_ref().unwrap_or(parsed);
 
         let nodes = graph.nodes();
         let mut atoms = Vec::with_capacity(nodes.len());
         for (node, hydrogens) in nodes.iter().zip(graph.implicit_hydrogen_counts()) {
             let symbol = node.element().map_or_else(String::new, |element| element.to_string());
             let Some(element) = atomic_number(&symbol) else {
-                return Err(error(None, format!("`{symbol}` is no element")));
+                return Err(format!("`{symbol}` is no element"));
             };
             if let Some(mass) = node.isotope_mass_number() {
-                let message = format!("the isotope {mass}{symbol} is not told from the element");
-                return Err(error(None, message));
+                return Err(format!("the isotope {mass}{symbol} is not told from the element"));
             }
             let hydrogens = node.hydrogen_count() + hydrogens;
             let charge = node.charge_value();
             atoms.push(Atom { element, charge, hydrogens, chirality: Chirality::None });
         }
         let mut bonds = Vec::with_capacity(graph.number_of_bonds());
+        let mut aromatic = Vec::new();
         for atom in 0..atoms.len() {
             for edge in graph.edges_for_node(atom) {
                 let other = edge.other(atom).unwrap_or(atom);
@@ -81,11 +82,32 @@ impl Molecule {
                     Order::Double => 2,
                     Order::Triple => 3,
                     Order::Quadruple => {
-                        return Err(error(None, "quadruple bonds are not known here".to_owned()));
+                        return Err("quadruple bonds are not known here".to_owned());
                     }
                 };
+                if edge.is_aromatic() {
+                    aromatic.push(bonds.len());
+                }
                 bonds.push(Bond { ends: [atom, other], order });
             }
+        }
+        if let Err(problem) = &localized {
+            let mut used: Vec<u8> = atoms.iter().map(|atom| atom.hydrogens).collect();
+            for bond in &bonds {
+                bond.ends.iter().for_each(|&end| used[end] = used[end].saturating_add(bond.order));
+            }
+            let wanted: Vec<bool> = std::iter::zip(nodes, std::iter::zip(&atoms, used))
+                .map(|(node, (atom, used))| {
+                    node.aromatic()
+                        && spare_valence(atom.element, atom.charge, used)
+                            .is_some_and(|spare| spare > 0)
+                })
+                .collect();
+            let pairs: Vec<_> = aromatic.iter().map(|&bond| bonds[bond].ends).collect();
+            let Some(doubles) = matchings(&pairs, &wanted, 1).pop() else {
+                return Err(problem.to_string());
+            };
+            doubles.into_iter().for_each(|pair| bonds[aromatic[pair]].order = 2);
         }
         let drawn = Self { atoms, bonds };
         let (mut molecule, origin) = drawn.without_hydrogen_atoms();
@@ -139,111 +161,11 @@ impl Molecule {
         }
         (molecule, origin)
     }
-
-    /// The canonical SMILES: aromatic, with chirality at centres that are some, the same for every
-    /// order of atoms and every Kekulé form. The empty molecule gives an empty text.
-    ///
-    /// # Panics
-    ///
-    /// If the molecule is no simple graph, or an atom has no symbol.
-    pub fn canonical_smiles(&self) -> String {
-        if self.atoms.is_empty() {
-            return String::new();
-        }
-        let graph = self.to_graph();
-        match graph.perceive_aromaticity() {
-            Ok(perception) => perception.into_aromaticized().canonicalize().render(),
-            // Never seen; the Kekulé form still says which molecule it is.
-            Err(_) => graph.canonicalize().render(),
-        }
-    }
-
-    /// Which bonds RDKit takes for aromatic, in their order.
-    ///
-    /// # Panics
-    ///
-    /// As [`Molecule::canonical_smiles`].
-    pub fn aromatic_bonds(&self) -> Vec<bool> {
-        let aromatic = self.to_graph().aromaticity_assignment();
-        self.bonds.iter().map(|&Bond { ends: [a, b], .. }| aromatic.contains_edge(a, b)).collect()
-    }
-
-    fn to_graph(&self) -> Smiles {
-        let text = self.text();
-        Smiles::from_str(&text).unwrap_or_else(|error| {
-            panic!("a molecule of atoms and bonds is a SMILES, but `{text}` has: {error}")
-        })
-    }
-
-    /// The text described above.
-    fn text(&self) -> String {
-        let mut text = String::with_capacity(16 * self.atoms.len());
-        // Numbers of ring closures, reused once closed: those that are open, by bond.
-        let mut open: Vec<Option<usize>> = Vec::new();
-        for (index, (atom, neighbors)) in self.atoms.iter().zip(self.neighbors()).enumerate() {
-            if index > 0 {
-                text.push('.');
-            }
-            text.push('[');
-            text += atom.symbol();
-            match atom.chirality {
-                Chirality::None => {}
-                Chirality::Clockwise => text += "@@",
-                Chirality::Counterclockwise => text += "@",
-            }
-            match atom.hydrogens {
-                0 => {}
-                1 => text.push('H'),
-                hydrogens => {
-                    let _ = write!(text, "H{hydrogens}");
-                }
-            }
-            if atom.charge != 0 {
-                let _ = write!(text, "{:+}", atom.charge);
-            }
-            text.push(']');
-            let mut closed = Vec::new();
-            for (other, bond) in neighbors {
-                let number = if other < index {
-                    let number = open.iter().position(|&open| open == Some(bond));
-                    closed.extend(number);
-                    number.unwrap_or_default()
-                } else {
-                    text += ["", "=", "#"][usize::from(self.bonds[bond].order.clamp(1, 3) - 1)];
-                    let number = open.iter().position(Option::is_none).unwrap_or(open.len());
-                    if number == open.len() {
-                        open.push(None);
-                    }
-                    open[number] = Some(bond);
-                    number
-                };
-                match number + 1 {
-                    digit @ ..10 => {
-                        let _ = write!(text, "{digit}");
-                    }
-                    number @ 10..100 => {
-                        let _ = write!(text, "%{number}");
-                    }
-                    number => {
-                        let _ = write!(text, "%({number})");
-                    }
-                }
-            }
-            // Only now, since a number that was closed here must not be opened here again.
-            closed.into_iter().for_each(|number| open[number] = None);
-        }
-        text
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[track_caller]
-    fn canonical(smiles: &str) -> String {
-        Molecule::from_smiles(smiles).unwrap().canonical_smiles()
-    }
 
     #[test]
     fn molecules_survive_being_written_and_read() {
