@@ -38,7 +38,7 @@ impl Experiment {
     /// With the key that does not fit, or the data that is missing.
     pub fn build(registry: &Registry, spec: &Spec) -> Result<Self, Failure> {
         let at = |table: &'static str| move |error| spec.key_failure(table, &error);
-        let World { env, reward, exact, data } = World::build(spec)?;
+        let World { env, reward, exact, test_set, data } = World::build(spec)?;
         let context = BackwardContext { env: env.clone(), exact: exact.clone() };
         let backward = spec.backward.build(context).map_err(at("backward"))?;
         let objective = spec.objective.build(()).map_err(at("objective"))?;
@@ -74,20 +74,24 @@ impl Experiment {
         let device = gfn_models::device::open(&spec.device)
             .map_err(|error| Failure::usage(error.to_string()).help(error.remedy()))?;
 
+        let layers = match exact {
+            None if reward.may_enumerate() => {
+                Layers::new(&*env, spec.eval.max_streamed_states).map(Arc::new)
+            }
+            _ => None,
+        };
+        let all = (exact.is_some(), layers.is_some());
+        let test = named(test_set, &*reward, &spec.eval)
+            .or_else(|| drawn(&*env, &*reward, &spec.eval, all));
         let metric_context = MetricContext {
             env: env.clone(),
             reward: reward.clone(),
             exact: exact.clone(),
-            layers: match exact {
-                None if reward.may_enumerate() => {
-                    Layers::new(&*env, spec.eval.max_streamed_states).map(Arc::new)
-                }
-                _ => None,
-            },
+            layers,
             samples: spec.eval.samples,
             window: spec.eval.window,
             top_k: spec.eval.top_k,
-            test: test_set(&*env, &*reward, exact.is_some(), &spec.eval),
+            test,
             backward_trajectories: spec.eval.backward_trajectories,
             settings: spec.eval.settings.clone(),
         };
@@ -128,20 +132,30 @@ impl Experiment {
     }
 }
 
-/// The reward's test objects; objects drawn uniformly where it defines none, the environment is too
-/// large to enumerate and rewards are cheap.
-fn test_set(
+/// Objects to measure correlations on that somebody has named: those of a file, or the reward's.
+fn named(test_set: Option<States>, reward: &dyn Reward, eval: &EvalSettings) -> Option<TestSet> {
+    let (all, origin) = match test_set {
+        Some(listed) => (listed, "objects of eval.test_set"),
+        None => (reward.test_objects()?, "test objects of the reward"),
+    };
+    Some(TestSet { objects: Arc::new(spaced(&all, eval.test_objects)), origin })
+}
+
+/// Objects to measure correlations on where nobody has named any, the environment is too large to
+/// enumerate and rewards are cheap: drawn uniformly, or by walks if that is not possible and `layers`
+/// do not show all objects either.
+fn drawn(
     env: &dyn Environment,
     reward: &dyn Reward,
-    enumerated: bool,
     eval: &EvalSettings,
+    (enumerated, layers): (bool, bool),
 ) -> Option<TestSet> {
-    if let Some(all) = reward.test_objects() {
-        let objects = Arc::new(spaced(&all, eval.test_objects));
-        return Some(TestSet { objects, origin: "test objects of the reward" });
+    if enumerated || !reward.may_enumerate() {
+        return None;
     }
-    let cheap = !enumerated && reward.may_enumerate();
-    cheap.then(|| TestSet::uniform(env, eval.test_objects, eval.seed)).flatten()
+    let (n, seed) = (eval.test_objects, eval.seed);
+    let walks = || (!layers).then(|| TestSet::walks(env, n, seed));
+    TestSet::uniform(env, n, seed).or_else(walks)
 }
 
 /// At most `n` rows, spread evenly, in their order.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use gfn_core::exact::Exact;
 use gfn_core::graph::ExploreError;
 use gfn_core::registry::{EnvContext, RewardContext};
-use gfn_core::{Environment, Reward, StateGraph};
+use gfn_core::{Environment, Reward, StateGraph, States};
+use gfn_envs::reward::objects::listed_objects;
 
 use crate::data;
 use crate::error::{BUG, DATA, Failure};
@@ -21,6 +22,8 @@ pub struct World {
     pub reward: Arc<dyn Reward>,
     /// The enumerated graph, if it is small enough.
     pub exact: Option<Arc<Exact>>,
+    /// The objects of `eval.test_set`, if it names a file.
+    pub test_set: Option<States>,
     /// Absolute paths and SHA-256 of the data files that were read.
     pub data: Vec<(PathBuf, String)>,
 }
@@ -37,8 +40,11 @@ impl World {
         let env: Arc<dyn Environment> = spec.env.build(context).map_err(at("env"))?.into();
         let context = RewardContext { env: &env, files: &files };
         let reward: Arc<dyn Reward> = spec.reward.build(context).map_err(at("reward"))?.into();
+        let path = &spec.eval.test_set;
+        let listed = || listed_objects(context, "test_set", path).map_err(at("eval"));
+        let test_set = (!path.as_os_str().is_empty()).then(listed).transpose()?;
         let exact = enumerate(&*env, &*reward, spec.eval.max_states)?.map(Arc::new);
-        Ok(Self { env, reward, exact, data: files.into_read() })
+        Ok(Self { env, reward, exact, test_set, data: files.into_read() })
     }
 }
 

@@ -63,10 +63,20 @@ fn correlation(spec: &str, max_states: usize) -> (Vec<Option<f64>>, Vec<String>)
 
 /// With so many backward trajectories per object.
 fn correlation_by(spec: &str, max_states: usize, n: usize) -> (Vec<Option<f64>>, Vec<String>) {
+    correlation_with(spec, max_states, n, "")
+}
+
+/// With more settings of evaluation.
+fn correlation_with(
+    spec: &str,
+    max_states: usize,
+    n: usize,
+    eval: &str,
+) -> (Vec<Option<f64>>, Vec<String>) {
     let text = format!(
         "{spec}[model]\nkind = 'mlp'\nhidden = 16\n[objective]\nkind = 'tb'\n\
          [backward]\nkind = 'naive'\n[eval]\nmetrics = ['correlation']\n\
-         max_states = {max_states}\nbackward_trajectories = {n}\n"
+         max_states = {max_states}\nbackward_trajectories = {n}\n{eval}"
     );
     let registry = Registry::builtin();
     let spec = Spec::parse(&registry, "spec.toml", text, "test", &[]).unwrap();
@@ -133,5 +143,48 @@ fn correlations_without_test_objects() {
     // A thousand draws out of 256 objects: close to the whole.
     for (exact, estimate) in exact[..2].iter().zip(&estimate) {
         assert!((exact.unwrap() - estimate.unwrap()).abs() < 0.1, "{exact:?} {estimate:?}");
+    }
+}
+
+/// Where objects have no numbers, those at the ends of uniform actions.
+#[test]
+fn correlations_on_objects_of_walks() {
+    let spec = "[env]\nkind = 'hypergrid'\ndim = 3\nside = 4\n";
+    let (exact, _) = correlation(spec, 100_000);
+    let (estimate, definitions) = correlation(spec, 1);
+    let part = "64 different objects at the ends of uniform actions, spread over their lengths";
+    // All objects are found: their order makes no difference.
+    assert!(definitions[0].contains(part), "{definitions:?}");
+    for (exact, estimate) in exact[..2].iter().zip(&estimate) {
+        assert!((exact.unwrap() - estimate.unwrap()).abs() < 0.05, "{exact:?} {estimate:?}");
+    }
+}
+
+/// A file of objects comes before all others.
+#[test]
+fn correlations_on_listed_objects() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("listed.csv");
+    let text: String = (0..40).map(|i| format!("{} {} 0,{i}\n", i % 6, i / 7)).collect();
+    std::fs::write(&path, format!("object,note\n{text}")).unwrap();
+    let spec = "[env]\nkind = 'hypergrid'\ndim = 3\nside = 6\n";
+    let listed = |n: usize| format!("test_set = '{}'\ntest_objects = {n}\n", path.display());
+    let (exact, definitions) = correlation_with(spec, 100_000, 300, &listed(1000));
+    assert!(definitions[0].contains("over 40 objects of eval.test_set, P_T by dyn"));
+    let (estimate, definitions) = correlation_with(spec, 1, 300, &listed(1000));
+    assert!(definitions[0].contains("over 40 objects of eval.test_set, P_T(x) estimated"));
+    for (exact, estimate) in exact[..2].iter().zip(&estimate) {
+        assert!((exact.unwrap() - estimate.unwrap()).abs() < 0.1, "{exact:?} {estimate:?}");
+    }
+    let (_, definitions) = correlation_with(spec, 1, 10, &listed(7));
+    assert!(definitions[0].contains("over 7 objects of eval.test_set"));
+    // What is no object is named with its line.
+    std::fs::write(&path, "object\n0 0 0\n0 6 0\n").unwrap();
+    let text = spec.to_owned() + "[eval]\n" + &listed(10);
+    let registry = Registry::builtin();
+    let spec = Spec::parse(&registry, "spec.toml", text, "test", &[]).unwrap();
+    let message = Experiment::build(&registry, &spec).err().expect("refused").render();
+    for part in ["test_set", "`0 6 0` on line 3", "spec.toml"] {
+        assert!(message.contains(part), "{message}");
     }
 }

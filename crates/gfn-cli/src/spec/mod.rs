@@ -6,7 +6,7 @@ mod proxy;
 mod source;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use gfn_core::backward::BackwardAxis;
 use gfn_core::learn::TrainSettings;
@@ -39,7 +39,13 @@ pub struct EvalSettings {
     pub window: usize,
     /// How many of the best distinct samples `top_k_reward` averages; with fewer it is empty.
     pub top_k: usize,
-    /// Of the reward's test objects, how many are used, spread evenly over them.
+    /// A CSV file (with a header) with objects in its first column, to measure correlations on instead
+    /// of the reward's test objects.
+    #[serde(skip_serializing_if = "no_path")]
+    pub test_set: PathBuf,
+    /// Of the test objects, how many are used, spread evenly over them; or, where there are none and
+    /// the space is too large to enumerate, how many are drawn: uniformly if the environment numbers
+    /// its objects, else by uniform actions.
     pub test_objects: usize,
     /// Backward trajectories per test object.
     pub backward_trajectories: usize,
@@ -58,6 +64,10 @@ pub struct EvalSettings {
     pub settings: BTreeMap<String, toml::Table>,
 }
 
+fn no_path(path: &Path) -> bool {
+    path.as_os_str().is_empty()
+}
+
 impl Default for EvalSettings {
     fn default() -> Self {
         let metrics =
@@ -68,6 +78,7 @@ impl Default for EvalSettings {
             samples: 1000,
             window: 200_000,
             top_k: 100,
+            test_set: PathBuf::new(),
             test_objects: 1000,
             backward_trajectories: 10,
             max_states: 3_000_000,

@@ -1,9 +1,9 @@
 //! P_T of given objects estimated by backward trajectories: for spaces too large to enumerate.
 
 use super::EvalContext;
-use crate::States;
 use crate::rng::Purpose;
 use crate::sampler::{Draw, Sampler};
+use crate::{Environment, States};
 
 /// An estimate of log P_T(x) from importance weights w = P_F(τ) / P_B(τ|x) of τ ∼ P_B(·|x), divided by
 /// what [`Environment::log_symmetry`](crate::Environment::log_symmetry) is the logarithm of.
@@ -38,8 +38,11 @@ impl LogProbEstimate {
     }
 }
 
-/// Bytes that trajectories may take at a time, with the masks of all their steps.
-const MEMORY: usize = 256 << 20;
+/// How many trajectories fit into 256 MB, with the masks of all their steps.
+pub(super) fn trajectories_at_once(env: &dyn Environment) -> usize {
+    let space = env.space();
+    (256 << 20) / (space.max_len * (space.n_actions + 8 * space.width)).max(1)
+}
 
 /// Estimates log P_T of each row of `objects` from `n` backward trajectories each, at least 1.
 pub fn estimate_log_probs(
@@ -49,8 +52,7 @@ pub fn estimate_log_probs(
 ) -> Vec<LogProbEstimate> {
     let env = &*eval.fixed.env;
     let n = n.max(1);
-    let per_trajectory = env.space().max_len * (env.space().n_actions + 8 * env.space().width);
-    let at_once = (MEMORY / (n * per_trajectory).max(1)).max(1);
+    let at_once = (trajectories_at_once(env) / n).max(1);
     let draw =
         Draw { streams: eval.streams, purpose: Purpose::BackwardEvaluation, step: eval.step };
     let mut sampler = Sampler::default();
@@ -85,7 +87,7 @@ mod tests {
     use crate::environment::testing::Balls;
     use crate::exact::Exact;
     use crate::metric::MetricContext;
-    use crate::{Direction, Environment, Policy, Reward, RewardError, StateGraph, States, Streams};
+    use crate::{Direction, Policy, Reward, RewardError, StateGraph, Streams};
 
     #[test]
     fn estimates_from_hand_numbers() {

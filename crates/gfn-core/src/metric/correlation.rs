@@ -32,11 +32,16 @@ impl Correlation {
             }
             (Some(TestSet { objects, origin }), None) => format!(
                 "over {} {origin}, P_T(x) estimated as the mean of P_F(tau)/P_B(tau|x) over {n} \
-                 trajectories tau drawn from P_B",
-                objects.len()
+                 trajectories tau drawn from P_B{}",
+                objects.len(),
+                match self.context.env.edges_are_actions() {
+                    true => "",
+                    false => ", corrected by the symmetries of x",
+                }
             ),
             (None, _) => "over every object of the environment, P_T by dynamic programming; empty \
-                          if it cannot be enumerated and there are no test objects"
+                          if it cannot be enumerated and there are no test objects, as where \
+                          rewards are costly"
                 .to_owned(),
         }
     }

@@ -16,12 +16,12 @@ mod modes;
 mod samples;
 mod subsets;
 mod target;
+mod test_set;
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rand::RngExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -36,6 +36,7 @@ use crate::{
 
 pub use backward_estimate::{LogProbEstimate, estimate_log_probs};
 pub use correlation::{pearson, spearman, spearman_max};
+pub use test_set::TestSet;
 
 /// Why something could not be measured.
 #[derive(Debug, thiserror::Error)]
@@ -146,29 +147,6 @@ impl MetricContext {
                 .help("what all metrics share stands in [eval] itself: `gfn schema`"));
         }
         Ok(Box::new(metric))
-    }
-}
-
-/// Objects to measure correlations on.
-#[derive(Clone, Debug)]
-pub struct TestSet {
-    /// Their terminal rows.
-    pub objects: Arc<States>,
-    /// What they are, in words that follow their number.
-    pub origin: &'static str,
-}
-
-impl TestSet {
-    /// `n` objects drawn uniformly with replacement, where the environment numbers its objects.
-    pub fn uniform(env: &dyn Environment, n: usize, seed: u64) -> Option<Self> {
-        // A number that is too large saturates.
-        let n_objects = env.n_objects().filter(|&n_objects| n_objects < u64::MAX)?;
-        let mut rng = Streams::new(seed).get(Purpose::TestSet, 0);
-        let mut objects = States::with_capacity(env.space().width, n);
-        for _ in 0..n {
-            objects.push(&env.object_at(rng.random_range(0..n_objects))?);
-        }
-        Some(Self { objects: Arc::new(objects), origin: "objects drawn uniformly" })
     }
 }
 

@@ -4,7 +4,7 @@
 use rustc_hash::FxHashSet;
 
 use super::{Better, Column, EvalContext, Metric, MetricContext, MetricEntry, MetricError};
-use crate::States;
+use crate::{Environment, States};
 
 pub(super) const ENTRY: MetricEntry = MetricEntry {
     name: "samples",
@@ -31,6 +31,7 @@ impl Metric for Samples {
 
     fn columns(&self) -> Vec<Column> {
         let (n, k) = (self.context.samples, self.context.top_k);
+        let (unit, distance) = self.context.env.distance_of();
         let samples = format!("{n} fresh samples (of Markov chains: their last {n} objects)");
         let mut columns = vec![
             Column::new(
@@ -56,11 +57,11 @@ impl Metric for Samples {
             ),
             Column::new(
                 "diversity",
-                "cells",
+                unit,
                 Better::Higher,
                 format!(
-                    "mean over pairs of these {k} objects of the number of cells (coordinates, \
-                     symbols) in which they differ; empty if n_distinct is below {k}"
+                    "mean over pairs of these {k} objects of the {distance}; empty if n_distinct is \
+                     below {k}"
                 ),
             ),
             Column::new(
@@ -108,7 +109,7 @@ impl Metric for Samples {
         // Over fewer objects the mean would reward a policy that has collapsed.
         let (top, diversity) = match n_distinct < k {
             true => (None, None),
-            false => (Some(top), diversity(&best)),
+            false => (Some(top), diversity(&*self.context.env, &best)),
         };
         let mut values = vec![Some(mean), Some(mean_log), top, diversity, Some(n_distinct as f64)];
         if self.knows_unlike() {
@@ -120,25 +121,26 @@ impl Metric for Samples {
     }
 }
 
-/// Mean number of cells in which two of the objects differ; none if there are no two.
-fn diversity(objects: &[&[i32]]) -> Option<f64> {
-    let distance = |a: &[i32], b: &[i32]| a.iter().zip(b).filter(|(a, b)| a != b).count();
+/// Mean distance of two of the objects; none if there are no two.
+fn diversity(env: &dyn Environment, objects: &[&[i32]]) -> Option<f64> {
     let pairs =
         objects.iter().enumerate().flat_map(|(i, a)| objects[..i].iter().map(move |b| (a, b)));
     let n = objects.len() * objects.len().saturating_sub(1) / 2;
-    let total: usize = pairs.map(|(a, b)| distance(a, b)).sum();
-    (n > 0).then(|| total as f64 / n as f64)
+    let total: f64 = pairs.map(|(a, b)| env.distance(a, b)).sum();
+    (n > 0).then(|| total / n as f64)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::environment::testing::Edges;
 
     #[test]
     fn diversity_is_the_mean_distance_of_pairs() {
         let objects: [&[i32]; 3] = [&[0, 0, 0], &[0, 1, 2], &[5, 0, 0]];
         // Distances 2, 1 and 3.
-        assert_eq!(diversity(&objects), Some(2.0));
-        assert_eq!(diversity(&objects[..1]), None);
+        let env = Edges::new(2, vec![(0, 1)]);
+        assert_eq!(diversity(&env, &objects), Some(2.0));
+        assert_eq!(diversity(&env, &objects[..1]), None);
     }
 }

@@ -125,6 +125,18 @@ pub trait Environment: Any + Send + Sync {
         None
     }
 
+    /// How far two terminal rows are from each other, for the diversity of samples: 0 or more, the same
+    /// both ways. By default the number of cells in which they differ.
+    fn distance(&self, a: &[i32], b: &[i32]) -> f64 {
+        a.iter().zip(b).filter(|(a, b)| a != b).count() as f64
+    }
+
+    /// What [`distance`](Self::distance) is: its unit (`1` if it has none), and in words that follow
+    /// `the`.
+    fn distance_of(&self) -> (&'static str, &'static str) {
+        ("cells", "number of cells (coordinates, symbols) in which they differ")
+    }
+
     /// What samples of a policy show together, as files beside them: names and texts. `objects` are
     /// terminal rows, as often as they were drawn, with their log R.
     fn artifacts(&self, _objects: &States, _log_reward: &[f64]) -> Vec<(&'static str, String)> {
