@@ -194,6 +194,10 @@ snapshot!(
     check(SPEC.as_bytes(), &["model.kind=transformer", "model.width=16384", "model.layers=100"])
 );
 snapshot!(
+    edges_without_relations,
+    check(SPEC.as_bytes(), &["model.kind=graph_transformer", "model.block=papers"])
+);
+snapshot!(
     absurd_number_of_modes,
     check(
         SPEC.as_bytes(),

@@ -85,7 +85,8 @@ impl Default for GraphTransformerSpec {
 
 impl Kind<ModelAxis> for GraphTransformerSpec {
     const NAME: &'static str = "graph_transformer";
-    const SUMMARY: &'static str = "graph transformer over slots and their relations, that of the papers on molecules or smaller";
+    const SUMMARY: &'static str =
+        "graph transformer over slots and their relations; or that of the papers on molecules";
 
     fn build(&self, context: NetworkContext) -> Result<Box<LayerList>, KeyError> {
         if self.block == BlockKind::Attention {
