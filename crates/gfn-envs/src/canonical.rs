@@ -54,7 +54,8 @@ impl ColouredGraph {
     /// Whether a map of vertices is an odd permutation of the neighbours of one.
     pub(crate) fn is_odd_around(&self, vertex: usize, map: &Map) -> bool {
         let neighbours = || (0..self.n).filter(|&w| self.edges[vertex][w] > 0);
-        let inversions = neighbours().map(|w| neighbours().filter(|&v| v < w && map[v] > map[w]).count());
+        let inversions =
+            neighbours().map(|w| neighbours().filter(|&v| v < w && map[v] > map[w]).count());
         inversions.sum::<usize>() % 2 == 1
     }
 
@@ -300,7 +301,8 @@ impl<'a> Search<'a> {
         for (k, code) in code.iter_mut().enumerate().take(n) {
             let v = usize::from(order[k]);
             let edges = &self.graph.edges[v];
-            let row = order[..k].iter().fold(0, |row, &w| row << 4 | u64::from(edges[usize::from(w)]));
+            let row =
+                order[..k].iter().fold(0, |row, &w| row << 4 | u64::from(edges[usize::from(w)]));
             let turn = self.graph.turned(v, ranks);
             *code = row << 1 | u64::from(turn > 0);
         }

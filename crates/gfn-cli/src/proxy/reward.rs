@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use gfn_core::registry::{Kind, RewardAxis, RewardContext};
 use gfn_core::row_index::RowIndex;
-use gfn_core::{KeyError, Modes, Reward, RewardError, States};
+use gfn_core::{KeyError, ModeCounter, Modes, Reward, RewardError, States};
 use gfn_envs::reward::modes::{ModeSet, ModeSpec};
 use gfn_envs::reward::objects::listed_objects;
 use gfn_envs::reward::transform::{LogReward, Transform};
@@ -88,7 +88,7 @@ impl ProxyReward {
                     .help("name a file that `gfn proxy train` made for the same [env]"),
             }
         })?;
-        let modes = modes.build(context, &log_reward)?;
+        let modes = modes.build(context, &log_reward, Some(&|xs| predictor.values(xs)))?;
         let test = match is_empty(test_set) {
             true => None,
             false => Some(listed_objects(context, "test_set", test_set)?),
@@ -162,7 +162,11 @@ impl Reward for ProxyReward {
     }
 
     fn modes(&self) -> Option<&dyn Modes> {
-        self.modes.as_ref().map(|modes| modes as &dyn Modes)
+        self.modes.as_ref().and_then(ModeSet::independent)
+    }
+
+    fn mode_counter(&self) -> Option<Box<dyn ModeCounter>> {
+        self.modes.as_ref().and_then(ModeSet::counter)
     }
 }
 

@@ -125,6 +125,12 @@ pub trait Environment: Any + Send + Sync {
         None
     }
 
+    /// A terminal row as a set of bits, where objects are compared by those that they share (Tanimoto's
+    /// similarity): the fingerprint of a molecule.
+    fn fingerprint(&self, _row: &[i32]) -> Option<[u64; 32]> {
+        None
+    }
+
     /// How far two terminal rows are from each other, for the diversity of samples: 0 or more, the same
     /// both ways. By default the number of cells in which they differ.
     fn distance(&self, a: &[i32], b: &[i32]) -> f64 {

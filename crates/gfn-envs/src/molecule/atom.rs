@@ -77,7 +77,8 @@ impl Atom {
                 _ => None,
             },
             Valence::Paper => {
-                let neutral = if self.element == N { 5 } else { self.chemical_valence_if_neutral() };
+                let neutral =
+                    if self.element == N { 5 } else { self.chemical_valence_if_neutral() };
                 Some(neutral - self.charge.unsigned_abs())
             }
         }

@@ -46,7 +46,9 @@ pub(super) fn same_molecules(
 pub(super) fn graph_of(molecule: &Molecule, max_atoms: usize) -> Result<ColouredGraph, String> {
     let n = molecule.atoms.len();
     if n > max_atoms {
-        return Err(format!("it has {n} atoms besides hydrogen, more than max_atoms = {max_atoms}"));
+        return Err(format!(
+            "it has {n} atoms besides hydrogen, more than max_atoms = {max_atoms}"
+        ));
     }
     if !molecule.is_simple_graph() {
         return Err("two of its atoms have several bonds to each other".to_owned());
@@ -59,7 +61,8 @@ pub(super) fn graph_of(molecule: &Molecule, max_atoms: usize) -> Result<Coloured
     }
     for (v, found) in molecule.atoms.iter().enumerate() {
         let element = ELEMENTS.iter().position(|element| element.1 == found.element);
-        let element = element.ok_or_else(|| format!("{} is not among C, N, O, F", found.symbol()))?;
+        let element =
+            element.ok_or_else(|| format!("{} is not among C, N, O, F", found.symbol()))?;
         if !(-1..=1).contains(&found.charge) {
             return Err(format!("an atom has the charge {}", found.charge));
         }

@@ -90,7 +90,10 @@ pub(super) fn structures_of_marked(graph: &ColouredGraph) -> Vec<ColouredGraph> 
             atoms |= 1 << v;
         }
     }
-    matchings(n, &bonds, atoms).iter().map(|partner| with_partners(graph, &bonds, partner)).collect()
+    matchings(n, &bonds, atoms)
+        .iter()
+        .map(|partner| with_partners(graph, &bonds, partner))
+        .collect()
 }
 
 /// One graph for several structures of the same molecule: bonds in which they differ are marked.

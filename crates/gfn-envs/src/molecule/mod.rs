@@ -14,7 +14,7 @@ use gfn_core::space::At;
 use gfn_core::{Block, Direction, Environment, KeyError, NO_TOKEN, Space};
 
 use crate::canonical::{ColouredGraph, MAX_VERTICES, Map, Symmetries, inverse, unite};
-use crate::chemistry::Molecule;
+use crate::chemistry::{Fingerprint, Molecule};
 use atom::N_ELEMENTS;
 use graph::{Edit, HYDROGENS, Rules, links, on_ring};
 use mesomers::MESOMERIC;
@@ -126,8 +126,7 @@ impl MoleculeWorld {
             let name = |block: usize| BLOCKS[block][(direction == Direction::Backward) as usize];
             // Blocks that are not there begin where no action is.
             let at = |block| space.first_action(direction, name(block)).unwrap_or(usize::MAX);
-            let [stop, first, leaf, bond, order, charge, turn, hydrogens] =
-                std::array::from_fn(at);
+            let [stop, first, leaf, bond, order, charge, turn, hydrogens] = std::array::from_fn(at);
             Starts { stop, first, leaf, bond, order, charge, turn, hydrogens }
         };
         let (forward, backward) = (starts(Direction::Forward), starts(Direction::Backward));
@@ -154,7 +153,8 @@ impl MoleculeWorld {
             graph.colours[v] = (cell & 0xff) as u16;
             graph.turns[v] = [0, 1, -1][(cell >> TURN_SHIFT) as usize];
             for w in 0..v {
-                let bits = row[slots + v * per_atom + w / PER_CELL] >> (ORDER_BITS * (w % PER_CELL));
+                let bits =
+                    row[slots + v * per_atom + w / PER_CELL] >> (ORDER_BITS * (w % PER_CELL));
                 let order = (bits & 7) as u8;
                 (graph.edges[v][w], graph.edges[w][v]) = (order, order);
             }
@@ -333,7 +333,6 @@ impl MoleculeWorld {
         self.encode(&marked, (place / STRUCTURES) as i32 + 1, row);
         place % STRUCTURES
     }
-
 }
 
 /// The first of each class of equivalent vertices, pairs, and vertices with a sense.
@@ -511,9 +510,7 @@ impl Environment for MoleculeWorld {
     fn log_symmetry(&self, row: &[i32]) -> f64 {
         match self.spec.symmetry {
             Symmetry::States | Symmetry::ActionsUncorrected => 0.0,
-            Symmetry::Actions => {
-                (Symmetries::of(&self.decode(row)).n_automorphisms as f64).ln()
-            }
+            Symmetry::Actions => (Symmetries::of(&self.decode(row)).n_automorphisms as f64).ln(),
         }
     }
 
@@ -523,6 +520,11 @@ impl Environment for MoleculeWorld {
             ("heavy atoms", molecule.atoms.len().to_string()),
             ("scaffold", molecule.scaffold().canonical_smiles()),
         ]
+    }
+
+    /// That of [`Fingerprint`].
+    fn fingerprint(&self, row: &[i32]) -> Option<[u64; 32]> {
+        Some(Fingerprint::of(&self.molecule(row)).0)
     }
 
     /// For each atom a hash of itself with its bonds and neighbours.

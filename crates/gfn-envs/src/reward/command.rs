@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use gfn_core::registry::{Kind, RewardAxis, RewardContext};
-use gfn_core::{Environment, KeyError, Modes, Reward, RewardError, States};
+use gfn_core::{Environment, KeyError, ModeCounter, Modes, Reward, RewardError, States};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -96,7 +96,7 @@ impl Kind<RewardAxis> for CommandSpec {
             return Err(KeyError::new("workers", message));
         }
         let log_reward = self.transform.prepare(None)?;
-        let modes = self.modes.build(context, &log_reward)?;
+        let modes = self.modes.build(context, &log_reward, None)?;
         let test = if is_empty(&self.test_set) {
             None
         } else {
@@ -408,7 +408,11 @@ impl Reward for CommandReward {
     }
 
     fn modes(&self) -> Option<&dyn Modes> {
-        self.modes.as_ref().map(|modes| modes as &dyn Modes)
+        self.modes.as_ref().and_then(ModeSet::independent)
+    }
+
+    fn mode_counter(&self) -> Option<Box<dyn ModeCounter>> {
+        self.modes.as_ref().and_then(ModeSet::counter)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use gfn_core::registry::{Kind, RewardAxis, RewardContext};
-use gfn_core::{Environment, KeyError, Modes, Reward, RewardError, States};
+use gfn_core::{Environment, KeyError, ModeCounter, Modes, Reward, RewardError, States};
 use rayon::prelude::*;
 use safetensors::{Dtype, SafeTensors};
 use schemars::JsonSchema;
@@ -59,7 +59,11 @@ impl Kind<RewardAxis> for GbtSpec {
                  and tree_offset (i32)",
             )
         })?;
-        let modes = self.modes.build(context, &log_reward)?;
+        let modes = self.modes.build(
+            context,
+            &log_reward,
+            Some(&|xs| xs.rows().map(|row| trees.predict(row)).collect()),
+        )?;
         let test = if is_empty(&self.test_set) {
             None
         } else {
@@ -236,6 +240,10 @@ impl Reward for GbtReward {
     }
 
     fn modes(&self) -> Option<&dyn Modes> {
-        self.modes.as_ref().map(|modes| modes as &dyn Modes)
+        self.modes.as_ref().and_then(ModeSet::independent)
+    }
+
+    fn mode_counter(&self) -> Option<Box<dyn ModeCounter>> {
+        self.modes.as_ref().and_then(ModeSet::counter)
     }
 }

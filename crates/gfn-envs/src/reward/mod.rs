@@ -8,5 +8,6 @@ pub mod hypergrid;
 pub mod modes;
 mod npy;
 pub mod objects;
+mod separated;
 pub mod table;
 pub mod transform;

@@ -1,13 +1,16 @@
 //! Which objects are modes: the best fraction, those above a threshold, or a list.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use gfn_core::metric::TestSet;
 use gfn_core::registry::RewardContext;
-use gfn_core::{KeyError, Modes, States};
+use gfn_core::{Environment, KeyError, ModeCounter, Modes, States};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::objects::{ObjectIndex, listed_objects, object_id};
+use super::separated::{SeparatedCounter, Threshold};
 use super::transform::LogReward;
 
 /// What counts as a mode; none by default, and at most one of `fraction`, `threshold` and `list`.
@@ -25,7 +28,23 @@ pub struct ModeSpec {
     pub list: PathBuf,
     /// A listed mode is found by an object within this Hamming distance of it, in symbols.
     pub radius: usize,
+    /// Modes are counted that are less similar to each other than this, by the bits that fingerprints
+    /// share (Tanimoto): of all objects found, best first, each is a mode that is not as similar to one
+    /// before it. The papers on molecules: 0.7. It goes with `thresholds` or `quantiles`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub similarity: Option<f64>,
+    /// Modes that are separated by `similarity` are counted among objects with at least (at most, where
+    /// less is better) each of these raw values.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub thresholds: Vec<f64>,
+    /// Or with a reward above these quantiles of those of 10,000 objects at the ends of uniform
+    /// actions, spread over the lengths of trajectories.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub quantiles: Vec<f64>,
 }
+
+/// Raw values of objects, where they can be computed before a run begins.
+pub type Values<'a> = &'a dyn Fn(&States) -> Vec<f64>;
 
 pub(crate) fn is_empty(path: &Path) -> bool {
     path.as_os_str().is_empty()
@@ -39,11 +58,30 @@ impl ModeSpec {
 
     /// Checks that the keys fit together.
     pub(super) fn check(&self) -> Result<(), KeyError> {
-        let ways = [self.fraction.is_some(), self.threshold.is_some(), !is_empty(&self.list)];
+        let ways = [
+            self.fraction.is_some(),
+            self.threshold.is_some(),
+            !is_empty(&self.list),
+            self.similarity.is_some(),
+        ];
         if ways.iter().filter(|&&way| way).count() > 1 {
             let message = "modes are either a fraction, or those above a threshold, or listed";
+            return Err(KeyError::new("modes", message).help(
+                "keep one of modes.fraction, modes.threshold, modes.list and modes.similarity",
+            ));
+        }
+        let kinds = [!self.thresholds.is_empty(), !self.quantiles.is_empty()];
+        let wanted = usize::from(self.similarity.is_some());
+        if kinds.iter().filter(|&&given| given).count() != wanted {
+            let message = "modes.similarity goes with one of modes.thresholds and modes.quantiles";
             return Err(KeyError::new("modes", message)
-                .help("keep one of modes.fraction, modes.threshold and modes.list"));
+                .help("as in the papers on molecules: similarity = 0.7 with thresholds"));
+        }
+        if self.similarity.is_some_and(|similarity| !(similarity > 0.0 && similarity <= 1.0)) {
+            return Err(KeyError::new("modes", "modes.similarity lies above 0 and up to 1"));
+        }
+        if self.quantiles.iter().any(|quantile| !(0.0..1.0).contains(quantile)) {
+            return Err(KeyError::new("modes", "modes.quantiles lie from 0 to below 1"));
         }
         if self.fraction.is_some_and(|fraction| !(0.0..=1.0).contains(&fraction)) {
             return Err(KeyError::new("modes", "modes.fraction lies between 0 and 1"));
@@ -54,7 +92,8 @@ impl ModeSpec {
         Ok(())
     }
 
-    /// The modes of a reward whose objects are not all known.
+    /// The modes of a reward whose objects are not all known. `values` computes the raw values of
+    /// some.
     ///
     /// # Errors
     /// When the keys do not fit together or the list cannot be used.
@@ -62,8 +101,12 @@ impl ModeSpec {
         &self,
         context: RewardContext<'_>,
         log_reward: &LogReward,
+        values: Option<Values<'_>>,
     ) -> Result<Option<ModeSet>, KeyError> {
         self.check()?;
+        if let Some(similarity) = self.similarity {
+            return self.separated(context, similarity, log_reward, values).map(Some);
+        }
         if self.fraction.is_some() {
             return Err(KeyError::new("modes", "modes.fraction needs the values of all objects")
                 .help("give the value of the last mode instead: modes.threshold"));
@@ -75,6 +118,48 @@ impl ModeSpec {
             return Ok(Some(ModeSet::Beyond { definition, log_threshold }));
         }
         self.listed(context)
+    }
+
+    /// Modes that are separated by the similarity of their fingerprints.
+    fn separated(
+        &self,
+        context: RewardContext<'_>,
+        similarity: f64,
+        log_reward: &LogReward,
+        values: Option<Values<'_>>,
+    ) -> Result<ModeSet, KeyError> {
+        let env = context.env;
+        let objects = TestSet::walks(&**env, if self.quantiles.is_empty() { 1 } else { 10_000 }, 0);
+        if objects.objects.is_empty() || env.fingerprint(objects.objects.row(0)).is_none() {
+            let message = "modes.similarity needs objects with fingerprints, as molecules have";
+            return Err(KeyError::new("modes", message));
+        }
+        let mut thresholds = Vec::new();
+        for &value in &self.thresholds {
+            let definition = beyond(value, log_reward.less_is_better());
+            let least = log_reward.of(value).unwrap_or(f64::NEG_INFINITY);
+            thresholds.push(Threshold { name: value.to_string(), definition, least });
+        }
+        if !self.quantiles.is_empty() {
+            let values = values.ok_or_else(|| {
+                let message = "modes.quantiles needs a reward that is computed here";
+                KeyError::new("modes", message).help("give raw values: modes.thresholds")
+            })?;
+            let of = |value| log_reward.of(value).unwrap_or(f64::NEG_INFINITY);
+            let mut all: Vec<f64> = values(&objects.objects).into_iter().map(of).collect();
+            all.sort_by(f64::total_cmp);
+            for &quantile in &self.quantiles {
+                let least = all[(quantile * all.len() as f64) as usize];
+                let definition = format!(
+                    "an object whose log reward is at least {least:.4}, the {quantile} quantile of \
+                     {} {}",
+                    all.len(),
+                    objects.origin
+                );
+                thresholds.push(Threshold { name: format!("q{quantile}"), definition, least });
+            }
+        }
+        Ok(ModeSet::Separated { env: env.clone(), similarity, thresholds })
     }
 
     fn listed(&self, context: RewardContext<'_>) -> Result<Option<ModeSet>, KeyError> {
@@ -102,6 +187,9 @@ impl ModeSpec {
         object: impl Fn(usize) -> Vec<i32>,
     ) -> Result<Option<ModeSet>, KeyError> {
         self.check()?;
+        if self.similarity.is_some() {
+            return Err(KeyError::new("modes", "modes.similarity is not for tables"));
+        }
         let mut places: Vec<usize> = (0..values.len()).collect();
         // What is better is larger.
         let sign = if less_is_better { -1.0 } else { 1.0 };
@@ -160,6 +248,15 @@ pub enum ModeSet {
         /// log R of the threshold.
         log_threshold: f64,
     },
+    /// Objects whose reward is high enough and that are unlike each other.
+    Separated {
+        /// Theirs.
+        env: Arc<dyn Environment>,
+        /// The similarity from which on two objects are one mode.
+        similarity: f64,
+        /// How high.
+        thresholds: Vec<Threshold>,
+    },
 }
 
 impl ModeSet {
@@ -176,19 +273,40 @@ impl ModeSet {
     }
 }
 
+impl ModeSet {
+    /// The modes, unless whether an object is one depends on others.
+    pub fn independent(&self) -> Option<&dyn Modes> {
+        match self {
+            Self::Separated { .. } => None,
+            _ => Some(self),
+        }
+    }
+
+    /// Counts them, if whether an object is one depends on others.
+    pub fn counter(&self) -> Option<Box<dyn ModeCounter>> {
+        match self {
+            Self::Separated { env, similarity, thresholds } => {
+                Some(Box::new(SeparatedCounter::new(env.clone(), *similarity, thresholds.clone())))
+            }
+            _ => None,
+        }
+    }
+}
+
 impl Modes for ModeSet {
     fn definition(&self) -> String {
         match self {
             Self::Objects { definition, .. } | Self::Beyond { definition, .. } => {
                 definition.clone()
             }
+            Self::Separated { .. } => String::new(),
         }
     }
 
     fn count(&self) -> Option<u64> {
         match self {
             Self::Objects { objects, .. } => Some(objects.len() as u64),
-            Self::Beyond { .. } => None,
+            Self::Beyond { .. } | Self::Separated { .. } => None,
         }
     }
 
@@ -206,6 +324,7 @@ impl Modes for ModeSet {
                 let found = log_reward >= *log_threshold;
                 found.then(|| object_id(row)).into_iter().collect()
             }
+            Self::Separated { .. } => Vec::new(),
         }
     }
 }

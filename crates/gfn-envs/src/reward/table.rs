@@ -308,6 +308,6 @@ impl Reward for TableReward {
     }
 
     fn modes(&self) -> Option<&dyn Modes> {
-        self.modes.as_ref().map(|modes| modes as &dyn Modes)
+        self.modes.as_ref().and_then(ModeSet::independent)
     }
 }
