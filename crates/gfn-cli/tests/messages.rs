@@ -247,6 +247,10 @@ fn nobody_has_to_listen() {
 
 /// Runs `gfn check` with a table of strings of two letters.
 fn check_table(table: &str) -> String {
+    check_table_with(table, &[])
+}
+
+fn check_table_with(table: &str, overrides: &[&str]) -> String {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("table.csv"), table).unwrap();
     let spec = "[env]\nkind = 'sequence'\nlength = 2\nsymbols = ['A', 'C']\n\
@@ -254,11 +258,66 @@ fn check_table(table: &str) -> String {
     std::fs::write(dir.path().join("spec.toml"), spec).unwrap();
     let mut gfn = Command::new(env!("CARGO_BIN_EXE_gfn"));
     // `check` does not read data; training does.
-    let output = gfn.args(["train", "spec.toml", "-q", "-s", "train.trajectories=16"]);
-    let output = output.current_dir(dir.path()).output().unwrap();
+    gfn.args(["train", "spec.toml", "-q", "-s", "train.trajectories=16"]);
+    overrides.iter().for_each(|change| _ = gfn.args(["-s", change]));
+    let output = gfn.current_dir(dir.path()).output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     format!("exit {}\n{text}", output.status.code().unwrap())
 }
+
+/// What `gfn proxy train`, and then with a file `gfn check` with the reward of that file, says in a
+/// folder with a table of strings of two letters.
+fn surrogate(table: &str, overrides: &[&str], then: Option<&[&str]>) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let put = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    let env = "[env]\nkind = 'sequence'\nlength = 2\nsymbols = ['A', 'C']\n";
+    put("table.csv", table);
+    put("proxy.toml", &format!("{env}[proxy]\ntable = 'table.csv'\nheld_out = 0\nepochs = 2\n"));
+    put("spec.toml", &format!("{env}[reward]\nkind = 'proxy'\nweights = 'w.safetensors'\n"));
+    let gfn = |args: &[&str], overrides: &[&str]| {
+        let mut gfn = Command::new(env!("CARGO_BIN_EXE_gfn"));
+        gfn.args(args).current_dir(dir.path()).env("GFN_DATA", "data");
+        overrides.iter().for_each(|change| _ = gfn.args(["-s", change]));
+        let output = gfn.output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        format!("exit {}\n{text}", output.status.code().unwrap())
+    };
+    let said = gfn(&["proxy", "train", "proxy.toml", "-o", "w.safetensors", "-q"], overrides);
+    let Some(then) = then else { return said };
+    assert_eq!(said, "exit 0\n");
+    let bytes = std::fs::read(dir.path().join("w.safetensors")).unwrap();
+    std::fs::write(dir.path().join("short.safetensors"), &bytes[..2000]).unwrap();
+    gfn(&["check", "spec.toml"], then)
+}
+
+const LETTERS: &str = "x,y\nAA,1\nAC,3\nCA,2\nCC,1\n";
+
+snapshot!(surrogate_without_a_table, surrogate(LETTERS, &["proxy.table="], None));
+snapshot!(surrogate_of_no_such_table, surrogate(LETTERS, &["proxy.table=no.csv"], None));
+snapshot!(surrogate_of_unknown_data, surrogate(LETTERS, &["proxy.table=tfbind8"], None));
+snapshot!(surrogate_of_another_alphabet, surrogate("x,y\nAA,1\nAG,2\nAC,3\n", &[], None));
+snapshot!(surrogate_of_words, surrogate("x,y\nAA,1\nAC,high\n", &[], None));
+snapshot!(surrogate_of_one_value, surrogate("x,y\nAA,1\nAC,1\nCC,1\n", &[], None));
+snapshot!(surrogate_of_another_column, surrogate(LETTERS, &["proxy.value_column=z"], None));
+snapshot!(surrogate_without_such_classes, surrogate(LETTERS, &["proxy.held_out_by=length"], None));
+snapshot!(surrogate_with_a_reward, surrogate(LETTERS, &["reward.beta=2"], None));
+snapshot!(surrogate_with_an_unknown_key, surrogate(LETTERS, &["proxy.epoch=2"], None));
+snapshot!(surrogate_that_diverges, surrogate(LETTERS, &["proxy.lr=1e30"], None));
+snapshot!(surrogate_of_longer_strings, surrogate(LETTERS, &[], Some(&["env.length=3"])));
+snapshot!(
+    surrogate_of_letters_that_go_by_other_names,
+    surrogate(LETTERS, &[], Some(&["env.symbols=[\"A\", \"G\"]"]))
+);
+snapshot!(surrogate_cut_off, surrogate(LETTERS, &[], Some(&["reward.weights=short.safetensors"])));
+snapshot!(
+    surrogate_that_is_something_else,
+    surrogate(LETTERS, &[], Some(&["reward.weights=table.csv"]))
+);
+snapshot!(
+    surrogate_that_is_missing,
+    surrogate(LETTERS, &[], Some(&["reward.weights=no.safetensors"]))
+);
+snapshot!(half_a_scale, check_table_with(LETTERS, &["reward.transform={ zero = 1 }"]));
 
 snapshot!(table_with_a_gap, check_table("x,y\nAA,1\nCC,2\nAC,3\n"));
 snapshot!(table_with_a_duplicate, check_table("x,y\nAA,1\nAC,2\nAA,3\nCC,1\nCA,1\n"));

@@ -70,9 +70,13 @@ fn shipped_specs_resolve() {
     files(&root().join("configs"), "toml", &mut specs);
     assert!(specs.len() >= 14);
     for path in specs {
-        let spec = gfn_cli::spec::Spec::load(&registry, &path, &[])
-            .unwrap_or_else(|failure| panic!("{}", failure.render()));
-        assert_eq!(Some(spec.name.as_str()), path.file_stem().and_then(|s| s.to_str()));
+        let name = if path.parent().is_some_and(|folder| folder.ends_with("proxies")) {
+            gfn_cli::proxy::ProxySpec::load(&registry, &path, &[]).map(|spec| spec.name)
+        } else {
+            gfn_cli::spec::Spec::load(&registry, &path, &[]).map(|spec| spec.name)
+        };
+        let name = name.unwrap_or_else(|failure| panic!("{}", failure.render()));
+        assert_eq!(Some(name.as_str()), path.file_stem().and_then(|s| s.to_str()));
         assert!(std::fs::read_to_string(&path).unwrap().starts_with("# "));
     }
 }

@@ -281,6 +281,36 @@ fn tables_are_transformed_as_stated() {
     assert!((got[2] - 3f64.ln()).abs() < 1e-12);
 }
 
+/// Energies, say: the largest reward, r_max and modes are those of the smallest values.
+#[test]
+fn tables_of_values_of_which_less_is_better() {
+    let text = "object,value\nAC,2\nAA,-1\nCC,4\nCA,1\n";
+    let mut xs = States::new(2);
+    [[0, 0], [0, 1], [1, 0], [1, 1]].iter().for_each(|row| xs.push(row));
+    for modes in [
+        ModeSpec { fraction: Some(0.5), ..Default::default() },
+        ModeSpec { threshold: Some(1.0), ..Default::default() },
+    ] {
+        let reward = table(text, |spec| {
+            let (zero, one) = (Some(3.0), Some(1.0));
+            spec.transform = Transform { zero, one, ..power(0.1, 3.0) };
+            spec.modes = modes.clone();
+        })
+        .unwrap();
+        let mut got = [0.0; 4];
+        reward.log_reward(&xs, &mut got).unwrap();
+        // (3 - y)/2 is at most 2, that of AA.
+        let expected = [2.0f64, 0.5, 1.0, 0.1].map(|y| (10.0 * (y / 2.0).powi(3)).ln());
+        for (got, expected) in got.iter().zip(expected) {
+            assert!((got - expected).abs() < 1e-12);
+        }
+        let modes = reward.modes().unwrap();
+        assert!(modes.definition().contains("at most 1"), "{}", modes.definition());
+        let found: Vec<bool> = xs.rows().map(|row| !modes.modes_of(row, 0.0).is_empty()).collect();
+        assert_eq!(found, [true, false, true, false]);
+    }
+}
+
 #[test]
 fn damaged_tables_are_refused_with_the_line() {
     let refused = |text: &str, part: &str| {

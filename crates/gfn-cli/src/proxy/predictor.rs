@@ -48,7 +48,7 @@ impl Predictor {
         if let Some(difference) = Observation::of(env.space()).difference(&file.about.observation) {
             let kind = file.about.env.get("kind").and_then(|kind| kind.as_str()).unwrap_or("?");
             return Err(Unusable::Foreign(format!(
-                "was trained in another environment ({kind}), which shows networks {difference}"
+                "was trained in another environment ({kind}), where networks see {difference}"
             )));
         }
         let predictor = Self::new(env, file)?;

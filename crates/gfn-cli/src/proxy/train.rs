@@ -128,6 +128,7 @@ pub fn train(
             values,
         })
         .collect();
+    weights.sort_by(|a, b| a.name.cmp(&b.name));
     rounded(&mut weights, settings.precision)
         .map_err(|message| at("proxy")(KeyError::new("precision", message)))?;
     let known = Known::of(&*env, &trained_on.objects, settings.known_from);
@@ -217,18 +218,15 @@ fn report(
     Some(Report { objects: name, scores, classes, unlike: only(true), like: only(false) })
 }
 
-/// Some objects, spread over the table, that the environment reads as it writes them.
+/// Some objects, spread over the table, as the environment reads what it writes.
 fn probes(env: &dyn Environment, predictor: &Predictor, objects: &States) -> Vec<(String, f64)> {
-    let mut chosen = States::new(objects.width());
-    let mut texts = Vec::new();
     let n = PROBES.min(objects.len());
-    for i in 0..n {
-        let row = objects.row(i * objects.len() / n);
-        let text = env.render(row);
-        if env.parse(&text).as_deref() == Some(row) {
-            chosen.push(row);
+    let (mut read, mut texts) = (States::new(objects.width()), Vec::new());
+    for text in (0..n).map(|i| env.render(objects.row(i * objects.len() / n))) {
+        if let Some(row) = env.parse(&text) {
+            read.push(&row);
             texts.push(text);
         }
     }
-    texts.into_iter().zip(predictor.values(&chosen)).collect()
+    texts.into_iter().zip(predictor.values(&read)).collect()
 }

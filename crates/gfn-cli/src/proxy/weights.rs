@@ -199,7 +199,7 @@ pub struct ProxyFile {
     pub about: About,
     /// Mean and standard deviation of the values that were trained on.
     pub scale: (f64, f64),
-    /// The weights.
+    /// The weights, in the order of their names.
     pub weights: Vec<NamedTensor>,
     /// The substructures that it was trained on.
     pub known: Known,
@@ -336,6 +336,7 @@ impl ProxyFile {
                 }
             }
         }
+        weights.sort_by(|a, b| a.name.cmp(&b.name));
         let (Some(scale), Some(known)) = (scale, known) else {
             return Err(damaged(format!("lacks the array `{SCALE}` or `{KNOWN}`")));
         };

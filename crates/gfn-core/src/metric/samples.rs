@@ -8,8 +8,8 @@ use crate::{Environment, States};
 
 pub(super) const ENTRY: MetricEntry = MetricEntry {
     name: "samples",
-    summary: "mean reward, mean log reward, top-k reward and diversity of fresh samples; for learned \
-              rewards, the share unlike what they were learned from",
+    summary: "mean reward, mean log reward, top-k reward and diversity of fresh samples, and for \
+              learned rewards the share of unlike objects",
     build: |context: &MetricContext| context.without_settings(Samples { context: context.clone() }),
 };
 

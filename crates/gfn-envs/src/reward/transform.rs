@@ -101,18 +101,16 @@ impl Transform {
                 return Err(KeyError::new("transform", message));
             }
         }
-        let ends = [self.zero, self.one];
-        let wrong = match ends {
-            [None, None] => None,
-            [Some(zero), Some(one)] => {
-                let span = one - zero;
-                (span == 0.0 || !span.is_finite()).then(|| format!("{zero} and {one}"))
+        let wrong = match (self.zero, self.one) {
+            (None, None) => None,
+            (Some(zero), Some(one)) if (one - zero).is_finite() && (one - zero).abs() > 0.0 => None,
+            (Some(zero), Some(one)) => {
+                Some(format!("must be two different numbers, not {zero} and {one}"))
             }
-            _ => Some("only one of them".to_owned()),
+            _ => Some("go together: one of them is missing".to_owned()),
         };
         if let Some(wrong) = wrong {
-            let message =
-                format!("transform.zero and transform.one are two different numbers, not {wrong}");
+            let message = format!("transform.zero and transform.one {wrong}");
             return Err(KeyError::new("transform", message)
                 .help("zero is the raw value that counts as 0, one that which counts as 1"));
         }
