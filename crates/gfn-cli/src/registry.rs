@@ -9,7 +9,7 @@ use gfn_models::MODELS;
 use gfn_models::device::{DEVICES, DeviceEntry};
 use gfn_models::network::ModelAxis;
 
-use crate::proxy::ProxyRewardSpec;
+use crate::proxy::{GapSpec, ProxyRewardSpec};
 
 /// The kinds on every axis.
 #[derive(Clone)]
@@ -35,7 +35,7 @@ impl Registry {
     pub fn builtin() -> Self {
         Self {
             environments: ENVIRONMENTS.to_vec(),
-            rewards: [REWARDS, &[Entry::of::<ProxyRewardSpec>()]].concat(),
+            rewards: [REWARDS, &[Entry::of::<ProxyRewardSpec>(), Entry::of::<GapSpec>()]].concat(),
             models: MODELS.to_vec(),
             objectives: OBJECTIVES.to_vec(),
             backwards: BACKWARDS.to_vec(),

@@ -8,6 +8,7 @@
 mod card;
 mod examples;
 mod fit;
+mod gap;
 mod known;
 mod network;
 mod predictor;
@@ -20,6 +21,7 @@ mod weights;
 
 pub use card::card;
 pub use examples::Examples;
+pub use gap::GapSpec;
 pub use predictor::{Predictor, Unusable};
 pub use reward::{ProxyReward, ProxyRewardSpec};
 pub use scores::Scores;

@@ -1,13 +1,15 @@
 //! A surrogate reward's network with its weights, in its environment.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use gfn_core::learn::TrainSettings;
 use gfn_core::learn::engine::{Engine, NamedTensor, Values};
+use gfn_core::metric::TestSet;
+use gfn_core::registry::{Axis, Entry, EnvContext};
 use gfn_core::{Environment, KeyError, States};
+use gfn_envs::ENVIRONMENTS;
 use gfn_models::MODELS;
-use gfn_models::layers::LayerList;
-use gfn_models::network::NetworkContext;
 use rayon::prelude::*;
 use toml::de::{DeTable, DeValue};
 
@@ -27,7 +29,10 @@ pub enum Unusable {
 
 /// Predicts the values of objects.
 pub struct Predictor {
+    /// That of training.
     env: Arc<dyn Environment>,
+    /// That of the objects, where it is another one, whose objects are converted.
+    source: Option<Arc<dyn Environment>>,
     engine: Box<dyn Engine>,
     file: ProxyFile,
 }
@@ -45,11 +50,19 @@ impl Predictor {
     /// When it is damaged, or its network does not fit the environment.
     pub fn load(env: &Arc<dyn Environment>, bytes: &[u8]) -> Result<Self, Unusable> {
         let file = ProxyFile::from_bytes(bytes)?;
-        if let Some(difference) = Observation::of(env.space()).difference(&file.about.observation) {
-            let kind = file.about.env.get("kind").and_then(|kind| kind.as_str()).unwrap_or("?");
-            return Err(Unusable::Foreign(format!(
-                "was trained in another environment ({kind}), where networks see {difference}"
-            )));
+        let observed = Observation::of(env.space());
+        if let Some(difference) = observed.difference(&file.about.observation) {
+            let own = built(ENVIRONMENTS, &file.about.env, EnvContext::NO_FILES);
+            let own = own.ok().filter(|own| converts(&**own, &**env)).map(Arc::from);
+            let Some(own) = own else {
+                let kind = file.about.env.get("kind").and_then(|kind| kind.as_str()).unwrap_or("?");
+                return Err(Unusable::Foreign(format!(
+                    "was trained in another environment ({kind}), where networks see {difference}"
+                )));
+            };
+            let predictor = Self::new(&own, file)?;
+            predictor.check_probes()?;
+            return Ok(Self { source: Some(env.clone()), ..predictor });
         }
         let predictor = Self::new(env, file)?;
         predictor.check_probes()?;
@@ -61,13 +74,13 @@ impl Predictor {
     /// # Errors
     /// When there is no such network.
     pub fn new(env: &Arc<dyn Environment>, file: ProxyFile) -> Result<Self, Unusable> {
-        let build = |context| build(&file.about.model, context);
+        let build = |context| built(MODELS, &file.about.model, context);
         let engine = engine(&**env, build, &TrainSettings::default(), 0);
         let mut engine = engine.map_err(|error| {
             Unusable::Foreign(format!("has a network that cannot be built: {error}"))
         })?;
         set_weights(&mut *engine, &file.weights)?;
-        Ok(Self { env: env.clone(), engine, file })
+        Ok(Self { env: env.clone(), source: None, engine, file })
     }
 
     /// All about it but its numbers.
@@ -75,8 +88,23 @@ impl Predictor {
         &self.file.about
     }
 
+    /// Objects as the network's environment knows them.
+    ///
+    /// # Panics
+    /// When there is no such object, which `converts` has made sure of by a large one.
+    fn own<'a>(&self, objects: &'a States) -> Cow<'a, States> {
+        let Some(source) = &self.source else { return Cow::Borrowed(objects) };
+        let mut own = States::with_capacity(self.env.space().width, objects.len());
+        for row in objects.rows() {
+            let row = self.env.converted(row, &**source);
+            own.push(&row.expect("objects of one environment are objects of the other"));
+        }
+        Cow::Owned(own)
+    }
+
     /// The value of each object, in the unit of the table.
     pub fn values(&self, objects: &States) -> Vec<f64> {
+        let objects = &*self.own(objects);
         let (mean, sd) = self.file.scale;
         let mut values = Vec::with_capacity(objects.len());
         for start in (0..objects.len()).step_by(BLOCK) {
@@ -89,12 +117,13 @@ impl Predictor {
 
     /// An object as its environment writes it.
     pub fn render(&self, row: &[i32]) -> String {
-        self.env.render(row)
+        self.source.as_ref().unwrap_or(&self.env).render(row)
     }
 
     /// For each object, whether it has a substructure that none trained on has; none where
     /// substructures are not known.
     pub fn unlike(&self, objects: &States) -> Option<Vec<bool>> {
+        let objects = &*self.own(objects);
         let (known, env) = (&self.file.known, &*self.env);
         let lacks = |i| known.lacks(env, objects.row(i));
         (!known.is_empty()).then(|| (0..objects.len()).into_par_iter().map(lacks).collect())
@@ -124,9 +153,19 @@ impl Predictor {
     }
 }
 
-/// The network that a resolved table describes.
-fn build(model: &toml::Table, context: NetworkContext) -> Result<Box<LayerList>, KeyError> {
-    let text = toml::to_string(model).map_err(|error| KeyError::part(error.to_string()))?;
+/// Whether an environment knows the objects of another one, small and large.
+fn converts(own: &dyn Environment, env: &dyn Environment) -> bool {
+    let objects = TestSet::walks(env, 64, 0).objects;
+    !objects.is_empty() && objects.rows().all(|row| own.converted(row, env).is_some())
+}
+
+/// What a resolved table describes.
+fn built<A: Axis>(
+    entries: &[Entry<A>],
+    table: &toml::Table,
+    context: A::Context<'_>,
+) -> Result<Box<A::Product>, KeyError> {
+    let text = toml::to_string(table).map_err(|error| KeyError::part(error.to_string()))?;
     let unreadable = |error: toml::de::Error| KeyError::part(error.message().to_owned());
     let mut table = DeTable::parse(&text).map_err(unreadable)?;
     let kind = table.get_mut().remove("kind");
@@ -134,8 +173,8 @@ fn build(model: &toml::Table, context: NetworkContext) -> Result<Box<LayerList>,
         Some(DeValue::String(kind)) => kind.as_ref(),
         _ => "",
     };
-    let entry = MODELS.iter().find(|entry| entry.answers_to(kind));
-    let entry = entry.ok_or_else(|| KeyError::part(format!("there is no network `{kind}`")))?;
+    let entry = entries.iter().find(|entry| entry.answers_to(kind));
+    let entry = entry.ok_or_else(|| KeyError::part(format!("there is no {} `{kind}`", A::NAME)))?;
     (entry.parse)(table).map_err(unreadable)?.build(context)
 }
 

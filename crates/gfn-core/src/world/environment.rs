@@ -125,6 +125,12 @@ pub trait Environment: Any + Send + Sync {
         None
     }
 
+    /// The terminal row that is the same object here as one of another environment, where the two are
+    /// of a kind and differ in their settings.
+    fn converted(&self, _row: &[i32], _from: &dyn Environment) -> Option<Vec<i32>> {
+        None
+    }
+
     /// A terminal row as a set of bits, where objects are compared by those that they share (Tanimoto's
     /// similarity): the fingerprint of a molecule.
     fn fingerprint(&self, _row: &[i32]) -> Option<[u64; 32]> {

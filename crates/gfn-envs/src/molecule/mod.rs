@@ -10,6 +10,8 @@ mod spec;
 pub use atom::{Atom, ELEMENTS, Valence};
 pub use spec::{ActionSet, MoleculeSpec, Symmetry};
 
+use std::any::Any;
+
 use gfn_core::space::At;
 use gfn_core::{Block, Direction, Environment, KeyError, NO_TOKEN, Space};
 
@@ -520,6 +522,22 @@ impl Environment for MoleculeWorld {
             ("heavy atoms", molecule.atoms.len().to_string()),
             ("scaffold", molecule.scaffold().canonical_smiles()),
         ]
+    }
+
+    /// Senses are kept only where they can be set.
+    fn converted(&self, row: &[i32], from: &dyn Environment) -> Option<Vec<i32>> {
+        let from: &Self = (from as &dyn Any).downcast_ref()?;
+        let mut graph = from.decode(row);
+        if graph.n > self.space.slots {
+            return None;
+        }
+        if self.spec.actions < ActionSet::Full && graph.turns.iter().any(|&turn| turn != 0) {
+            graph.turns = [0; MAX_VERTICES];
+            graph = graph.reordered(&Symmetries::of(&graph).order);
+        }
+        let mut converted = vec![0; self.space.width];
+        self.encode(&graph, from.finished(row), &mut converted);
+        Some(converted)
     }
 
     /// That of [`Fingerprint`].
