@@ -181,13 +181,16 @@ fn threads_make_no_difference_and_seeds_do() {
 #[test]
 fn the_card_has_errors_by_class_and_of_both_ways_to_hold_out() {
     let table = strings_table(4..=7);
-    let trained = trained(STRINGS, &["proxy.unit=eV"], &table, usize::MAX);
+    let overrides = ["proxy.unit=eV", "proxy.test_table=folder/again.csv"];
+    let trained = trained(STRINGS, &overrides, &table, usize::MAX);
     let about = &trained.file.about;
     // The lengths 4 and 5 are 81 and 243 of 3240 objects: one or both fit into a tenth of these.
-    let [random, groups] = &about.reports[..] else { panic!("{:?}", about.reports) };
+    let [random, groups, test] = &about.reports[..] else { panic!("{:?}", about.reports) };
     assert_eq!(random.scores.n, 648);
     assert!([81, 243, 324].contains(&groups.scores.n), "{}", groups.scores.n);
     assert_eq!(about.trained_on, 3240 - 648 - groups.scores.n);
+    // The same table once more: what was trained on does not count.
+    assert_eq!(test.scores.n, 648 + groups.scores.n);
     let (name, classes) = &random.classes[0];
     assert!(name == "length" && classes.iter().all(|(_, scores)| scores.n >= 50));
     // 39 runs of one, two and three symbols.
@@ -199,6 +202,7 @@ fn the_card_has_errors_by_class_and_of_both_ways_to_hold_out() {
         "| held out by length | ",
         "## By length: held out at random (0.2)",
         "3,240 distinct objects",
+        "| of `again.csv` | ",
         "table = \"table.csv\"",
     ] {
         assert!(card.contains(line), "{line}\n{card}");

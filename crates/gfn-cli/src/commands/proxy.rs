@@ -56,7 +56,7 @@ fn train(registry: &Registry, args: &ProxyTrain) -> Result<(), Failure> {
     }
     if about.interrupted {
         let epoch = about.epoch;
-        let message = format!("interrupted: `{out}` holds the weights after {epoch} whole epochs");
+        let message = format!("interrupted: `{out}` holds the weights of epoch {epoch}");
         return Err(Failure::new(INTERRUPTED, message)
             .help("running the same command again, with another -o, starts anew"));
     }

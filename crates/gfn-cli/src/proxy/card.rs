@@ -75,7 +75,7 @@ pub fn card(about: &About) -> String {
         text += &format!("* Test data: {}\n", data(test));
     }
     text += &format!(
-        "* Trained on {} objects for {} epochs, seed {}; mean {}, standard deviation {}{unit}\n",
+        "* Trained on {} objects, weights of epoch {}, seed {}; mean {}, standard deviation {}{unit}\n",
         count(about.trained_on),
         about.epoch,
         about.seed,

@@ -142,7 +142,8 @@ impl Predictor {
             objects.push(&row);
         }
         for ((text, before), now) in about.probes.iter().zip(self.values(&objects)) {
-            if !((now - before).abs() <= PROBE_TOLERANCE * about.sd) {
+            let distance = (now - before).abs();
+            if distance.is_nan() || distance > PROBE_TOLERANCE * about.sd {
                 return Err(Unusable::Foreign(format!(
                     "gives {now} for `{text}`, where it gave {before} when it was made: this \
                      environment shows the object to the network in another way"

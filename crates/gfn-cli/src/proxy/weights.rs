@@ -243,7 +243,7 @@ pub fn rounded(weights: &mut [NamedTensor], precision: Precision) -> Result<(), 
 }
 
 impl ProxyFile {
-    /// The file's content. Weights must have been [`rounded`] to the precision of the settings.
+    /// The file's content. Weights must have been rounded to the precision that they are written in.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut arrays: Vec<Array> = Vec::new();
         for NamedTensor { name, shape, values } in &self.weights {

@@ -70,17 +70,20 @@ pub fn plain_lines(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
+/// What is wrong with the columns of a table: the key that names one which is not there, if it is that,
+/// and the message after the name of the file.
+pub type WrongColumns = (Option<&'static str>, String);
+
 /// The columns of a table that hold the object, all but the last unless named, and the value, the last
 /// unless named.
 ///
 /// # Errors
-/// The key that names a column which is not there, if it is one, and the message after the name of the
-/// file.
+/// When one is not there.
 pub fn object_and_value(
     headers: &csv::StringRecord,
     object_columns: &[String],
     value_column: &str,
-) -> Result<(Vec<usize>, usize), (Option<&'static str>, String)> {
+) -> Result<(Vec<usize>, usize), WrongColumns> {
     if headers.len() < 2 {
         let message = "has fewer than two columns; expected the object and its value";
         return Err((None, message.to_owned()));

@@ -204,7 +204,7 @@ mod tests {
         let by_hand = |y: f64| {
             let squashed = |y: f64| {
                 let y: f64 = 1.0 / (1.0 + f64::exp(-1.5 * (y - 1.0)));
-                y.max(0.2).min(0.75) * 0.5
+                y.clamp(0.2, 0.75) * 0.5
             };
             let reward: f64 = 10.0 * (squashed(y) / squashed(2.0)).powi(3);
             reward.max(1e-2).powf(1.5).ln()
