@@ -2,6 +2,7 @@
 
 use gfn_cli::spec::Spec;
 use gfn_cli::{Experiment, Registry};
+use gfn_core::metric::{Better, Column, EvalContext, Metric, MetricEntry, MetricError, Observed};
 use gfn_core::registry::{Entry, EnvAxis, EnvContext, Kind, RewardAxis, RewardContext};
 use gfn_core::space::At;
 use gfn_core::{Block, Environment, KeyError, Reward, RewardError, Space, States};
@@ -120,16 +121,44 @@ impl Reward for Fullest {
     }
 }
 
+/// Sees in training what metrics see.
+#[derive(Default)]
+struct Sees(u64);
+
+const SEES: MetricEntry =
+    MetricEntry { name: "sees", summary: "objects seen", build: |_| Ok(Box::new(Sees::default())) };
+
+impl Metric for Sees {
+    fn name(&self) -> &'static str {
+        SEES.name
+    }
+
+    fn columns(&self) -> Vec<Column> {
+        vec![Column::new("seen", "objects", Better::Neither, "objects with their own rewards")]
+    }
+
+    fn observe(&mut self, batch: &Observed<'_>) {
+        let mut log_reward = vec![0.0; batch.terminals.len()];
+        Fullest {}.log_reward(batch.terminals, &mut log_reward).unwrap();
+        self.0 += u64::from(log_reward == batch.log_reward);
+    }
+
+    fn evaluate(&mut self, _: &EvalContext<'_>) -> Result<Vec<Option<f64>>, MetricError> {
+        Ok(vec![Some(self.0 as f64)])
+    }
+}
+
 fn trained(env: &str, objective: &str, backward: &str) -> (Experiment, Vec<Option<f64>>) {
     let mut registry = Registry::builtin();
     registry.environments.push(Entry::of::<BallsSpec>());
     registry.rewards.push(Entry::of::<Fullest>());
+    registry.metrics.push(SEES);
     let text = format!(
         "[env]\nkind = 'balls'\n{env}\n[reward]\nkind = 'fullest'\n\
          [model]\nkind = 'mlp'\nhidden = 32\n\
          [objective]\nkind = '{objective}'\n[backward]\nkind = '{backward}'\n\
          [train]\ntrajectories = 48000\nbatch = 32\nlr = 4e-3\nlr_schedule = 'cosine'\n\
-         epsilon = 0.1\n[eval]\nmetrics = ['distribution', 'elbo_eubo', 'log_z', 'samples']\n"
+         epsilon = 0.1\n[eval]\nmetrics = ['distribution', 'elbo_eubo', 'log_z', 'samples', 'sees']\n"
     );
     let spec = Spec::parse(&registry, "spec.toml", text, "test", &[]).unwrap();
     let mut experiment = Experiment::build(&registry, &spec)
@@ -169,7 +198,8 @@ fn corrected_losses_reach_the_target() {
         if let Some(error) = e.columns.iter().position(|column| column.name == "log_z_error") {
             assert!(values[error].is_none_or(|error| error.abs() < 0.05), "{objective} {backward}");
         }
-        // Metrics see the reward itself.
+        // Metrics see the reward itself, in training as well.
+        assert_eq!(of("seen"), e.trainer.n_steps() as f64);
         let exact = e.exact.as_ref().unwrap();
         let mean: f64 =
             exact.target.prob.iter().zip(&exact.target.log_reward).map(|(p, r)| p * r).sum();

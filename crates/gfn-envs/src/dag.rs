@@ -356,6 +356,16 @@ impl Environment for Dag {
         Some(ln_gamma(n_added as f64 + 1.0))
     }
 
+    /// The number of edges of one of two graphs that the other does not have.
+    fn distance(&self, a: &[i32], b: &[i32]) -> f64 {
+        let parents = self.parents_of(a).zip(self.parents_of(b));
+        parents.map(|(a, b)| f64::from((a ^ b).count_ones())).sum()
+    }
+
+    fn distance_of(&self) -> (&'static str, &'static str) {
+        ("edges", "number of edges of one that the other does not have")
+    }
+
     fn n_objects(&self) -> Option<u64> {
         let d = self.n_nodes();
         let is_free = |set: &ParentSets| {

@@ -282,6 +282,19 @@ fn graphs_are_text() {
     assert_eq!(free.row_of(&[4, 0], true), None);
 }
 
+/// Edges are counted, not what rows derive from them.
+#[test]
+fn graphs_differ_by_edges() {
+    let dag = dag("nodes = 4");
+    let graph = StateGraph::explore(&dag, 10_000).unwrap();
+    let objects: Vec<Vec<i32>> = graph.objects().rows().step_by(37).map(<[i32]>::to_vec).collect();
+    for (a, b) in objects.iter().flat_map(|a| objects.iter().map(move |b| (a, b))) {
+        let (of_a, of_b) = (matrix_of(&dag, a).concat(), matrix_of(&dag, b).concat());
+        let differ = of_a.iter().zip(&of_b).filter(|(a, b)| a != b).count();
+        assert_eq!(dag.distance(a, b), differ as f64);
+    }
+}
+
 #[test]
 fn names_have_defaults() {
     assert_eq!(dag("").names(), ["A", "B", "C", "D", "E"]);

@@ -466,9 +466,9 @@ impl StateGraph {
         };
         let visits = self.visits(log_pf);
         let mut elbo = 0.0;
-        for i in 0..self.states.len() {
+        for (i, visits) in visits.iter().enumerate() {
             for e in self.edge_range(i) {
-                elbo += term(visits[i] * log_pf[e].exp(), e, back_of(e));
+                elbo += term(visits * log_pf[e].exp(), e, back_of(e));
             }
         }
         let log_rewards = (0..).zip(&target.log_reward);

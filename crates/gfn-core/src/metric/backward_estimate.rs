@@ -129,11 +129,11 @@ mod tests {
         let env = Arc::new(Balls::new(4, 7));
         let graph = StateGraph::explore(&*env, 1000).unwrap();
         let target = graph.target(&Flat).unwrap();
-        let exact = Some(Arc::new(Exact { graph, target }));
+        let exact = Arc::new(Exact { graph, target });
         let fixed = MetricContext {
             env,
             reward: Arc::new(Flat),
-            exact: exact.clone(),
+            exact: Some(exact.clone()),
             layers: None,
             samples: 1,
             window: 1,
@@ -142,7 +142,6 @@ mod tests {
             backward_trajectories: 1,
             settings: BTreeMap::new(),
         };
-        let exact = exact.unwrap();
         let objects = exact.graph.objects();
         const N: usize = 400;
         let (mut errors, mut squares) = (0.0, 0.0);

@@ -66,7 +66,11 @@ const NONE: u32 = u32::MAX;
 
 fn hash(row: &[i32]) -> u64 {
     let mut hasher = FxHasher::default();
-    row.iter().for_each(|&cell| hasher.write_i32(cell));
+    let pairs = row.chunks_exact(2);
+    pairs.remainder().iter().for_each(|&cell| hasher.write_i32(cell));
+    for pair in pairs {
+        hasher.write_u64(u64::from(pair[0] as u32) << 32 | u64::from(pair[1] as u32));
+    }
     hasher.finish()
 }
 
