@@ -339,11 +339,15 @@ fn native_and_burn_agree_on_large_batches() {
     let words = "[env]\nkind = 'bit_sequence'\nbits = 120\nword_bits = 8\n\
                  [reward]\nkind = 'hamming'\nn_modes = 5\n";
     let grid = "[env]\nkind = 'hypergrid'\ndim = 4\nside = 8\n";
+    let graphs = "[env]\nkind = 'dag'\nnodes = 5\n[reward]\nkind = 'bge'\n\
+                  generate = { graph = 'erdos_renyi', edges = 5.0, rows = 9, noise = 1.0, seed = 0 }\n";
     let transformer = TRANSFORMERS[0];
+    let papers = "kind = 'graph_transformer'\nblock = 'papers'\nwidth = 24\nlayers = 3\nheads = 2";
     for (world, model, n) in [
         (grid, "kind = 'mlp'\nhidden = 256", 100),
         (words, "kind = 'mlp'\nhidden = 32", 6),
         (words, transformer, 6),
+        (graphs, papers, 40),
     ] {
         let build = |engine: &str| {
             let text = format!(

@@ -23,6 +23,9 @@ pub enum Meet {
     Sum,
 }
 
+/// For a block of slots or pairs, the value that it is read off, and how pairs meet.
+pub(crate) type ByBlock<'a> = &'a dyn Fn(&Block) -> (usize, Meet);
+
 /// A linear map of the first token (or of the state), `n_first` columns wide, and what slots and
 /// pairs add to it.
 #[derive(Clone, Debug)]
@@ -163,7 +166,7 @@ impl HeadPlan {
         context: &NetworkContext,
         head: Head,
         value: usize,
-        by_block: Option<&dyn Fn(&Block) -> (usize, Meet)>,
+        by_block: Option<ByBlock<'_>>,
         zero: bool,
         param: usize,
     ) -> Self {

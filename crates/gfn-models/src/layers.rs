@@ -6,7 +6,7 @@ use gfn_core::{Block, KeyError};
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 
-use crate::heads::{HeadPlan, Meet, PAIR_RANK, Part};
+use crate::heads::{ByBlock, HeadPlan, Meet, PAIR_RANK, Part};
 use crate::network::{NetworkContext, ParamInit};
 
 /// What a layer computes, from the values of earlier layers: these are numbered by their places in
@@ -236,7 +236,7 @@ impl LayerList {
     /// Reads the next head of the context off a value; with `zero` its outputs start at 0.
     pub fn read(&mut self, value: usize, zero: bool) {
         let by_block = |_: &Block| (value, Meet::Product);
-        let by_block = self.is_by_token(value).then_some(&by_block as &dyn Fn(&Block) -> _);
+        let by_block = self.is_by_token(value).then_some(&by_block as ByBlock<'_>);
         self.add_head(value, by_block, zero);
     }
 
@@ -252,12 +252,7 @@ impl LayerList {
         self.add_head(whole, Some(&by_block), zero);
     }
 
-    fn add_head(
-        &mut self,
-        value: usize,
-        by_block: Option<&dyn Fn(&Block) -> (usize, Meet)>,
-        zero: bool,
-    ) {
+    fn add_head(&mut self, value: usize, by_block: Option<ByBlock<'_>>, zero: bool) {
         let head = self.context.heads[self.heads.len()];
         let plan = HeadPlan::new(&self.context, head, value, by_block, zero, self.n_params);
         self.n_params += plan.n_params();

@@ -162,8 +162,8 @@ impl Space {
         Self { relation: Some(Relation { values, ordered }), ..self }.numbered()
     }
 
-    /// With slots that are there only once they have features, as the atoms of a molecule are: networks
-    /// neither see nor read the others. Pairs with a slot that is not there have no relation, and neither
+    /// With slots that are there only once they have features, as the atoms of a molecule are, so they must
+    /// be able to have some: networks neither see nor read the others. Pairs with a slot that is not there have no relation, and neither
     /// they nor such slots have legal actions. What is there need not come first.
     #[must_use]
     pub fn growing(self) -> Self {

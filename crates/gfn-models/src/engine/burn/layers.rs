@@ -45,16 +45,18 @@ impl<'a> Tokens<'a> {
         Tensor::from_data(TensorData::new(values, shape), self.observed.device)
     }
 
+    /// Whether a token of a state is there.
+    fn is_there(&self, ids: &[i32], position: usize) -> bool {
+        position == 0 || self.context.is_there(ids, position - 1)
+    }
+
     /// 1 for tokens that are there, 0 for others: `[n, t, 1]`.
     fn there(&self) -> Tensor<3> {
         let there = self.there.get_or_init(|| {
             let t = self.context.n_positions();
-            let of_state = |ids: &'a [i32]| {
-                let is_there = move |i: usize| i == 0 || self.context.is_there(ids, i - 1);
-                (0..t).map(move |i| if is_there(i) { 1.0 } else { 0.0 })
-            };
-            let states = self.observed.ids.chunks_exact(self.context.space.n_cells());
-            self.upload(states.flat_map(of_state).collect(), [self.observed.n, t, 1])
+            let of_state = |ids| (0..t).map(move |i| f32::from(u8::from(self.is_there(ids, i))));
+            let there = self.observed.of_states().flat_map(of_state).collect();
+            self.upload(there, [self.observed.n, t, 1])
         });
         there.clone()
     }
@@ -62,18 +64,18 @@ impl<'a> Tokens<'a> {
     /// What is added to the scores of keys so that those that are not there have no weight:
     /// `[n, 1, 1, t]`; none if all are.
     fn hidden_keys(&self) -> Option<Tensor<4>> {
-        let [n, t] = [self.observed.n, self.context.n_positions()];
+        let (n, t) = (self.observed.n, self.context.n_positions());
         let growing = self.context.space.growing;
         growing.then(|| ((self.there() - 1.0) * FAR).reshape([n, 1, 1, t]))
     }
 
-    /// Calls `each` with the relations of the tokens of every state.
-    fn for_states(&self, mut each: impl FnMut(&[i32])) {
+    /// Calls `each` with the ids of every state and the relations of its tokens.
+    fn for_states(&self, mut each: impl FnMut(&[i32], &[i32])) {
         let t = self.context.n_positions();
         let mut codes = vec![0; t * t];
         for ids in self.observed.of_states() {
             self.context.write_relations(ids, 0..t, &mut codes);
-            each(&codes);
+            each(ids, &codes);
         }
     }
 
@@ -84,7 +86,7 @@ impl<'a> Tokens<'a> {
             let (n, t) = (self.observed.n, self.context.n_positions());
             let relations = self.context.n_relations();
             let mut one_hot = Vec::with_capacity(n * t * t * relations);
-            self.for_states(|codes| {
+            self.for_states(|_, codes| {
                 for &code in codes {
                     one_hot.extend((0..relations).map(|r| f32::from(u8::from(r == code as usize))));
                 }
@@ -94,30 +96,29 @@ impl<'a> Tokens<'a> {
         relations.clone()
     }
 
-    /// For each state and token: what part the rows of edges have in its edge to every other token,
+    /// For each state and token: what part the rows of edges have in its edge to every token,
     /// `[n, t, t, edges]`, and 1 for its neighbours, 0 for others, `[n, t, t, 1]`.
     fn edges(&self) -> (Tensor<4>, Tensor<4>) {
         let edges = self.edges.get_or_init(|| {
             let (n, t, kinds) =
                 (self.observed.n, self.context.n_positions(), self.context.n_edges());
-            let there: Vec<f32> = self.there().into_data().try_into_vec().expect("floats");
             let (mut parts, mut neighbours) = (vec![0.0; n * t * t * kinds], vec![0.0; n * t * t]);
-            let mut state = 0;
-            self.for_states(|codes| {
-                let is_there = |i: usize| there[state * t + i] > 0.0;
-                for i in (0..t).filter(|&i| is_there(i)) {
-                    let row = (state * t + i) * t;
+            let mut first = 0;
+            self.for_states(|ids, codes| {
+                let there: Vec<usize> = (0..t).filter(|&i| self.is_there(ids, i)).collect();
+                for &i in &there {
+                    let row = first + i * t;
                     neighbours[row + i] = 1.0;
-                    let of = |j: usize| self.context.edge(codes[i * t + j]);
-                    let joined = (0..t).filter(|&j| j != i && is_there(j));
-                    let joined: Vec<_> = joined.filter_map(|j| Some((j, of(j)?))).collect();
+                    let of = |j: usize| Some((j, self.context.edge(codes[i * t + j])?));
+                    let others = there.iter().copied().filter(|&j| j != i);
+                    let joined: Vec<_> = others.filter_map(of).collect();
                     for &(j, kind) in &joined {
                         neighbours[row + j] = 1.0;
                         parts[(row + j) * kinds + kind] = 1.0;
                         parts[(row + i) * kinds + kind] += 1.0 / joined.len() as f32;
                     }
                 }
-                state += 1;
+                first += t * t;
             });
             (self.upload(parts, [n, t, t, kinds]), self.upload(neighbours, [n, t, t, 1]))
         });
@@ -140,7 +141,7 @@ fn with_zeros(table: &Tensor<2>) -> Tensor<2> {
     Tensor::cat(vec![table.clone(), Tensor::zeros([1, size], &table.device())], 0)
 }
 
-/// x W + b by the weight and bias at `index`, each token a row.
+/// x W + b by the weight and bias at `index`.
 fn project<const D: usize>(x: Tensor<D>, params: &[Tensor<2>], index: usize) -> Tensor<D> {
     let [_, size] = params[index].dims();
     linear(x, params[index].clone(), Some(params[index + 1].clone().reshape([size])))
