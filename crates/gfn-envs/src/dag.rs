@@ -1,7 +1,7 @@
 //! Directed acyclic graphs on named nodes: start with the required edges, add one at a time, and stop
 //! anywhere. The structures of Bayesian networks (Deleu et al. 2022, arXiv:2202.13903).
 
-mod drawing;
+pub(crate) mod drawing;
 mod local_moves;
 mod source;
 mod spec;

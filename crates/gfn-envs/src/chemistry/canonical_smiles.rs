@@ -115,6 +115,15 @@ impl Molecule {
         separated.as_ref().unwrap_or(self).to_graph().aromaticity_assignment()
     }
 
+    /// The atoms of the smallest rings, in order around them.
+    pub fn smallest_rings(&self) -> Vec<Vec<usize>> {
+        if self.bonds.is_empty() {
+            vec![]
+        } else {
+            self.to_graph().symm_sssr_result().cycles().to_vec()
+        }
+    }
+
     fn to_graph(&self) -> Smiles {
         parse(&self.text(&[]))
     }

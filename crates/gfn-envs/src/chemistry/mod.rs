@@ -3,8 +3,12 @@
 //! [`SeparatedModes`](separated_modes::SeparatedModes).
 
 mod canonical_smiles;
+pub mod depiction;
+pub mod environments;
 pub mod fingerprint;
+pub mod huckel;
 mod kekule;
+mod layout;
 pub mod molecule;
 pub mod separated_modes;
 mod smiles;

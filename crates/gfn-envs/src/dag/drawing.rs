@@ -309,7 +309,7 @@ impl Layout {
 }
 
 /// Text in XML, which has no place for control characters.
-fn xml(name: &str) -> String {
+pub(crate) fn xml(name: &str) -> String {
     let mut text = String::with_capacity(name.len());
     for c in name.chars() {
         match c {
