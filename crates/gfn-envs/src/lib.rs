@@ -38,5 +38,6 @@ pub const REWARDS: &[Entry<RewardAxis>] = &[
     Entry::of::<reward::bayes_net::bde::BdeSpec>(),
     Entry::of::<reward::bayes_net::linear_gaussian::LinearGaussianSpec>(),
     Entry::of::<reward::bayes_net::local_scores::LocalScoresSpec>(),
+    Entry::of::<reward::huckel::HuckelSpec>(),
     Entry::of::<reward::command::CommandSpec>(),
 ];

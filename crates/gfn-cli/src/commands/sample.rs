@@ -14,8 +14,8 @@ pub fn run(registry: &Registry, args: &Sample) -> Result<(), Failure> {
     let run = OpenRun::open(registry, &args.run, &[], &args.checkpoint)?;
     let samples = draw(&run.experiment, args.n, args.seed)?;
     let (name, text) = match args.format {
-        Format::Csv => ("samples.csv", csv(&run.experiment, &samples)),
-        Format::Jsonl => ("samples.jsonl", jsonl(&run.experiment, &samples)),
+        Format::Csv => ("samples.csv", csv(&run.experiment, &samples)?),
+        Format::Jsonl => ("samples.jsonl", jsonl(&run.experiment, &samples)?),
     };
     let Some(dir) = &args.out else { return print(&text) };
     let mut files = vec![(name, text)];

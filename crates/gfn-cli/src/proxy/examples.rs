@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use gfn_core::registry::Files;
 use gfn_core::{Environment, KeyError, States};
-use gfn_envs::reward::objects::{ObjectIndex, object_and_value, plain_lines};
+use gfn_envs::reward::objects::{ObjectIndex, no_object, object_and_value, plain_lines};
 use rayon::prelude::*;
 
 use super::settings::ProxySettings;
@@ -97,8 +97,9 @@ impl Examples {
             let (object, _, line) = &read[first];
             let message = format!(
                 "has {skipped} of {} objects that are none of the environment, first `{object}` on \
-                 line {line}",
-                read.len()
+                 line {line}, {}",
+                read.len(),
+                no_object(env, object)
             );
             let help = "check [env] and proxy.object_columns, or leave such rows out by a larger \
                         proxy.max_skipped";

@@ -62,6 +62,8 @@ pub struct ProxyReward {
     test: Option<States>,
     remembered: Mutex<Remembered>,
     computed: AtomicU64,
+    /// What values are called in samples.
+    name: String,
 }
 
 impl ProxyReward {
@@ -95,7 +97,14 @@ impl ProxyReward {
         };
         let remembered = Mutex::new(Remembered::new(context.env.space().width));
         let computed = AtomicU64::new(0);
-        Ok(Self { predictor, log_reward, modes, test, remembered, computed })
+        let name = "value".to_owned();
+        Ok(Self { predictor, log_reward, modes, test, remembered, computed, name })
+    }
+
+    /// With another name of the values in samples.
+    #[must_use]
+    pub fn named(self, name: &str) -> Self {
+        Self { name: name.to_owned(), ..self }
     }
 
     /// The network.
@@ -139,7 +148,7 @@ impl ProxyReward {
 
 impl Reward for ProxyReward {
     fn log_reward(&self, xs: &States, out: &mut [f64]) -> Result<(), RewardError> {
-        for (i, (value, out)) in self.values(xs).into_iter().zip(out).enumerate() {
+        for (i, (value, out)) in Self::values(self, xs).into_iter().zip(out).enumerate() {
             *out = self
                 .log_reward
                 .of(value)
@@ -147,6 +156,10 @@ impl Reward for ProxyReward {
                 .ok_or_else(|| RewardError::value(&self.predictor.render(xs.row(i)), value))?;
         }
         Ok(())
+    }
+
+    fn values(&self, xs: &States) -> Result<Option<(String, Vec<f64>)>, RewardError> {
+        Ok(Some((self.name.clone(), Self::values(self, xs))))
     }
 
     fn computed(&self) -> Option<u64> {

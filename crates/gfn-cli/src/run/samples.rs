@@ -21,35 +21,62 @@ pub fn share_unlike(experiment: &Experiment, samples: &Trajectories) -> Option<f
     Some(count as f64 / unlike.len().max(1) as f64)
 }
 
+/// What rewards say of samples besides.
+struct Remarks {
+    /// The values that rewards are computed from, with their name.
+    values: Option<(String, Vec<f64>)>,
+    /// Whether they are unlike those that a learned reward was learned from.
+    unlike: Option<Vec<bool>>,
+}
+
+impl Remarks {
+    fn of(experiment: &Experiment, samples: &Trajectories) -> Result<Self, Failure> {
+        let values = experiment.reward.values(&samples.terminals());
+        let values = values.map_err(|error| Failure::new(DATA, error.to_string()))?;
+        Ok(Self { values, unlike: unlike(experiment, samples) })
+    }
+}
+
 /// Samples as CSV.
-pub fn csv(experiment: &Experiment, samples: &Trajectories) -> String {
-    let unlike = unlike(experiment, samples);
+///
+/// # Errors
+/// When a value cannot be computed.
+pub fn csv(experiment: &Experiment, samples: &Trajectories) -> Result<String, Failure> {
+    let Remarks { values, unlike } = Remarks::of(experiment, samples)?;
     let mut header = ["object", "log_reward", "reward"].map(str::to_owned).to_vec();
+    header.extend(values.as_ref().map(|(name, _)| name.clone()));
     header.extend(unlike.as_ref().map(|_| "unlike_training".to_owned()));
     let mut text = line(&header);
     for (i, log_reward) in samples.log_reward.iter().enumerate() {
         let object = experiment.env.render(samples.terminal(i));
         let mut cells = vec![object, log_reward.to_string(), log_reward.exp().to_string()];
+        cells.extend(values.as_ref().map(|(_, values)| values[i].to_string()));
         cells.extend(unlike.as_ref().map(|unlike| unlike[i].to_string()));
         text += &line(&cells);
     }
-    text
+    Ok(text)
 }
 
 /// Samples as JSON, an object per line.
-pub fn jsonl(experiment: &Experiment, samples: &Trajectories) -> String {
-    let unlike = unlike(experiment, samples);
+///
+/// # Errors
+/// When a value cannot be computed.
+pub fn jsonl(experiment: &Experiment, samples: &Trajectories) -> Result<String, Failure> {
+    let Remarks { values, unlike } = Remarks::of(experiment, samples)?;
     let mut text = String::new();
     for (i, log_reward) in samples.log_reward.iter().enumerate() {
         let object = experiment.env.render(samples.terminal(i));
         let reward = log_reward.exp();
         let mut row = json!({ "object": object, "log_reward": log_reward, "reward": reward });
+        if let Some((name, values)) = &values {
+            row[name.as_str()] = json!(values[i]);
+        }
         if let Some(unlike) = &unlike {
             row["unlike_training"] = json!(unlike[i]);
         }
         text += &format!("{row}\n");
     }
-    text
+    Ok(text)
 }
 
 /// What samples show together in the environment's own way, as names and texts of files.

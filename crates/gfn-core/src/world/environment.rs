@@ -100,6 +100,12 @@ pub trait Environment: Any + Send + Sync {
         0.0
     }
 
+    /// Why [`parse`](Self::parse) knows no object of that text, to be read after it; none where there is
+    /// no more to say than that it is none.
+    fn refusal(&self, _text: &str) -> Option<String> {
+        None
+    }
+
     /// log of the number of action sequences from s0 to this row, where a closed form is known;
     /// of sequences of backward actions, where [they are not the same](Self::edges_are_actions).
     ///

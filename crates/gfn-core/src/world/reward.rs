@@ -134,6 +134,15 @@ pub trait Reward: Send + Sync {
         None
     }
 
+    /// The values of objects that rewards are computed from, with a name of them that says their unit,
+    /// such as `gap_ev`: for samples to be read by people. None where there are none of interest.
+    ///
+    /// # Errors
+    /// When one of them cannot be computed.
+    fn values(&self, _xs: &States) -> Result<Option<(String, Vec<f64>)>, RewardError> {
+        Ok(None)
+    }
+
     /// The reward itself, for metrics that are about its type.
     fn as_any(&self) -> Option<&dyn Any> {
         None

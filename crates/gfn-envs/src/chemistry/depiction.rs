@@ -154,8 +154,8 @@ impl<'a> Drawing<'a> {
     fn draw(&self, svg: &mut String) {
         let _ = writeln!(svg, "<g stroke=\"#111\" stroke-width=\"1.4\" stroke-linecap=\"round\">");
         let wedges = self.wedges();
-        for bond in 0..self.molecule.bonds.len() {
-            self.draw_bond(bond, wedges[bond], svg);
+        for (bond, &wedge) in wedges.iter().enumerate() {
+            self.draw_bond(bond, wedge, svg);
         }
         let _ = writeln!(svg, "</g>");
         for (atom, label) in self.labels.iter().enumerate() {

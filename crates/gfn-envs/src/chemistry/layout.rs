@@ -35,6 +35,8 @@ pub(super) fn layout(molecule: &Molecule, rings: &[Vec<usize>]) -> Vec<Point> {
     let wishes = wishes(molecule, rings);
     let start = |seed| {
         let mut places = initial(n, seed);
+        // All distances alike, so that chains unfold before near ones hold them.
+        majorize(&mut places, &wishes, 60, |wish| (wish.distance, wish.distance.powi(-2)));
         majorize(&mut places, &wishes, 120, |wish| (wish.distance, wish.weight));
         // Crowding of what is not bonded bends less than it did, shapes near by stand.
         for _ in 0..4 {

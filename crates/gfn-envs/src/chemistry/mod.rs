@@ -4,7 +4,6 @@
 
 mod canonical_smiles;
 pub mod depiction;
-pub mod environments;
 pub mod fingerprint;
 pub mod huckel;
 mod kekule;

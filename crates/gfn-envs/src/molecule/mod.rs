@@ -13,14 +13,18 @@ pub use spec::{ActionSet, MoleculeSpec, Symmetry};
 use std::any::Any;
 
 use gfn_core::space::At;
-use gfn_core::{Block, Direction, Environment, KeyError, NO_TOKEN, Space};
+use gfn_core::{Block, Direction, Environment, KeyError, NO_TOKEN, Space, States};
 
 use crate::canonical::{ColouredGraph, MAX_VERTICES, Map, Symmetries, inverse, unite};
+use crate::chemistry::depiction::svg_grid;
 use crate::chemistry::{Fingerprint, Molecule};
 use atom::N_ELEMENTS;
 use graph::{Edit, HYDROGENS, Rules, links, on_ring};
 use mesomers::MESOMERIC;
 
+/// Molecules of a picture, and those in a row of it.
+const SHOWN: usize = 24;
+const COLUMNS: usize = 6;
 /// Backward actions that undo stopping: one for each Lewis structure of a molecule.
 const STRUCTURES: usize = 16;
 /// Bond orders are so many bits of a cell.
@@ -545,6 +549,34 @@ impl Environment for MoleculeWorld {
         Some(Fingerprint::of(&self.molecule(row)).0)
     }
 
+    /// One less their similarity.
+    fn distance(&self, a: &[i32], b: &[i32]) -> f64 {
+        let [a, b] = [a, b].map(|row| Fingerprint::of(&self.molecule(row)));
+        1.0 - a.tanimoto(&b)
+    }
+
+    fn distance_of(&self) -> (&'static str, &'static str) {
+        ("1", "one less Tanimoto's similarity of their path fingerprints")
+    }
+
+    /// The best molecules among samples, as a picture.
+    fn artifacts(&self, objects: &States, log_reward: &[f64]) -> Vec<(&'static str, String)> {
+        let mut places: Vec<usize> = (0..objects.len()).collect();
+        places.sort_by(|&a, &b| log_reward[b].total_cmp(&log_reward[a]));
+        let mut shown: Vec<usize> = Vec::new();
+        for place in places {
+            if shown.len() < SHOWN && shown.iter().all(|&s| objects.row(s) != objects.row(place)) {
+                shown.push(place);
+            }
+        }
+        let caption = |place: usize| format!("log R = {:.3}", log_reward[place]);
+        let molecules: Vec<(Molecule, String)> = shown
+            .into_iter()
+            .map(|place| (self.molecule(objects.row(place)), caption(place)))
+            .collect();
+        vec![("molecules.svg", svg_grid(&molecules, COLUMNS))]
+    }
+
     /// For each atom a hash of itself with its bonds and neighbours.
     fn features_of(&self, row: &[i32]) -> Vec<u64> {
         let graph = self.decode(row);
@@ -554,6 +586,10 @@ impl Environment for MoleculeWorld {
     /// Canonical SMILES, with aromatic atoms in small letters.
     fn render(&self, row: &[i32]) -> String {
         self.molecule(row).canonical_smiles()
+    }
+
+    fn refusal(&self, text: &str) -> Option<String> {
+        self.read(text).err()
     }
 
     /// Any SMILES of a molecule of this world; senses of atoms that are no stereocentres here are left

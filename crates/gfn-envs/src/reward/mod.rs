@@ -4,6 +4,7 @@ pub mod bayes_net;
 pub mod command;
 pub mod gbt;
 pub mod hamming;
+pub mod huckel;
 pub mod hypergrid;
 pub mod modes;
 mod npy;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use gfn_core::registry::RewardContext;
 use gfn_core::row_index::{Digits, RowIndex};
-use gfn_core::{KeyError, States};
+use gfn_core::{Environment, KeyError, States};
 
 /// The place of every object in a list.
 #[derive(Debug)]
@@ -108,6 +108,12 @@ pub fn object_and_value(
     Ok((objects, value))
 }
 
+/// That a text is no object of an environment, with the reason where there is one: to be read after it.
+pub fn no_object(env: &dyn Environment, text: &str) -> String {
+    let reason = env.refusal(text).map(|reason| format!(": {reason}")).unwrap_or_default();
+    format!("which is no object of the environment{reason}")
+}
+
 /// The objects in the first column of a CSV file with a header, each with its line.
 ///
 /// # Errors
@@ -126,7 +132,7 @@ pub fn listed_objects(
         let line = record.position().map_or(0, csv::Position::line);
         let object = record.get(0).unwrap_or_default();
         let row = context.env.parse(object).ok_or_else(|| {
-            fail(format!("has `{object}` on line {line}, which is no object of the environment"))
+            fail(format!("has `{object}` on line {line}, {}", no_object(&**context.env, object)))
         })?;
         objects.push(&row);
     }

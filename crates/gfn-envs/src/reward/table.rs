@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::modes::{ModeSet, ModeSpec, is_empty};
 use super::npy;
-use super::objects::{ObjectIndex, listed_objects, object_and_value, plain_lines};
+use super::objects::{ObjectIndex, listed_objects, no_object, object_and_value, plain_lines};
 use super::transform::Transform;
 
 /// Settings of [`TableReward`].
@@ -193,7 +193,7 @@ impl TableSpec {
                 self.fail("path", format!("has the value `{text}` on line {line}; {message}"))
             })?;
             let row = env.parse(&object).ok_or_else(|| {
-                let message = "which is no object of the environment";
+                let message = no_object(env, &object);
                 self.fail("path", format!("has `{object}` on line {line}, {message}"))
             })?;
             objects.push(&row);
