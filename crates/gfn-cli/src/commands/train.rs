@@ -411,7 +411,7 @@ impl<'a> Session<'a> {
                 100.0 * share
             );
         }
-        let mut files = vec![("samples.csv", samples::csv(&self.experiment, &samples))];
+        let mut files = vec![("samples.csv", samples::csv(&self.experiment, &samples)?)];
         files.extend(samples::artifacts(&self.experiment, &samples));
         files.iter().try_for_each(|(name, text)| self.directory.write(name, text.as_bytes()))
     }

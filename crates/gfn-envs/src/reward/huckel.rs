@@ -36,11 +36,7 @@ pub fn qm9_transform() -> Transform {
 
 /// Modes that are less similar than 0.7, as in the papers, above quantiles of the reward.
 pub fn molecule_modes() -> ModeSpec {
-    ModeSpec {
-        similarity: Some(0.7),
-        quantiles: vec![0.9, 0.99, 0.999],
-        ..ModeSpec::default()
-    }
+    ModeSpec { similarity: Some(0.7), quantiles: vec![0.9, 0.99, 0.999], ..ModeSpec::default() }
 }
 
 /// A small HOMO-LUMO gap, by a Hückel model of π electrons, lone pairs and σ bonds: a function of the
