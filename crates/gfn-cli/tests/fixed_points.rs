@@ -8,6 +8,7 @@
 
 use gfn_cli::spec::Spec;
 use gfn_cli::{Experiment, Registry};
+use gfn_core::StateGraph;
 use gfn_core::objective::has_loss;
 
 const LIMIT: f64 = 0.01;
@@ -314,4 +315,77 @@ fn bit_strings_near_modes() {
         many: false,
     };
     some_pairs_reach_the_target(&world, 7, WORLDS);
+}
+
+/// Molecules of up to so many atoms, by their Hückel gaps.
+fn molecules(max_atoms: usize, symmetry: &str, beta: f64) -> World {
+    World {
+        env: format!("kind = 'molecule'\nmax_atoms = {max_atoms}\nsymmetry = '{symmetry}'"),
+        reward: format!(
+            "kind = 'huckel'\nmodes = {{}}\n\
+             transform = {{ zero = 21.05, one = 4.79, floor = 1e-4, beta = {beta} }}"
+        ),
+        many: true,
+    }
+}
+
+/// The objectives and strategies of the papers on all 117 molecules of up to three atoms.
+#[test]
+fn molecules_are_sampled_in_proportion_to_their_rewards() {
+    let world = molecules(3, "states", 4.0);
+    for objective in ["tb", "db", "subtb", "soft_dqn"] {
+        for backward in ["uniform", "naive", "maxent", "tlm", "pessimistic"] {
+            let objective = format!("kind = '{objective}'");
+            let what = format!("{objective} with {backward} on molecules");
+            reaches(&what, &spec(&world, &objective, backward, 0.1), LIMIT_OF_MANY);
+        }
+    }
+}
+
+/// A sample of them on all 738 molecules of up to four atoms.
+#[test]
+fn more_molecules_are_sampled_in_proportion_to_their_rewards() {
+    let text = spec(&molecules(4, "states", 4.0), "kind = 'tb'", "tlm", 0.1);
+    let text = text.replace("hidden = 64", "hidden = 256");
+    reaches("tb with tlm on more molecules", &text, LIMIT_OF_MANY);
+}
+
+/// With all actions legal, the correction by the number of automorphisms keeps P ∝ R; without it
+/// molecules with n automorphisms are sampled n times too seldom.
+#[test]
+fn symmetric_molecules_are_sampled_as_often_as_they_should_be() {
+    // Bounds of log Z hold for policies that give equivalent actions the same probability.
+    let network = "kind = 'transformer'\nwidth = 32\nlayers = 2\nheads = 2\nnorm = 'pre'";
+    let world = molecules(3, "actions", 4.0);
+    for backward in ["uniform", "maxent"] {
+        let text = spec(&world, "kind = 'tb'", backward, 0.1);
+        let text = text.replace("kind = 'mlp'\nhidden = 64", network);
+        reaches(&format!("corrected, {backward}"), &text, LIMIT_OF_MANY);
+    }
+    // All molecules worth the same: the biased target is known.
+    let mut world = molecules(3, "actions", 4.0);
+    world.reward = "kind = 'huckel'\nmodes = {}\ntransform = { floor = 100 }".to_owned();
+    let experiment = build(&spec(&world, "kind = 'tb'", "uniform", 0.1)).unwrap();
+    let env = &*experiment.env;
+    let graph = StateGraph::explore(env, 10_000).unwrap();
+    let mut mask = vec![false; env.space().n_actions];
+    let mut symmetries = Vec::new();
+    for row in graph.states().rows() {
+        env.legal(row, &mut mask);
+        if !mask.contains(&true) {
+            symmetries.push(env.log_symmetry(row).exp());
+        }
+    }
+    assert_eq!(symmetries.len(), 117);
+    let total: f64 = symmetries.iter().map(|n| 1.0 / n).sum();
+    let share = 1.0 / symmetries.len() as f64;
+    let bias = symmetries.iter().map(|n| (1.0 / n / total - share).abs()).sum::<f64>() / 2.0;
+    world.env = world.env.replace("actions", "actions_uncorrected");
+    let mut experiment = build(&spec(&world, "kind = 'tb'", "uniform", 0.1)).unwrap();
+    let tv = experiment.columns.iter().position(|column| column.name == "tv_exact").unwrap();
+    for _ in 0..2_000 {
+        experiment.trainer.step().unwrap();
+    }
+    let found = experiment.trainer.evaluate().unwrap()[tv].unwrap();
+    assert!(bias > 0.05 && (found - bias).abs() < 0.02, "{found}, expected {bias}");
 }
