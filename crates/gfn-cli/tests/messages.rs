@@ -390,6 +390,50 @@ snapshot!(
         &["env.data=scores.jkl", "reward.kind=local_scores"]
     )
 );
+
+/// `gfn check` on molecules, with files beside the spec.
+fn molecules(files: &[(&str, &str)], overrides: &[&str]) -> String {
+    let kinds = ["env.kind=molecule", "reward.kind=huckel"];
+    graphs("check", files, &[&kinds, overrides].concat())
+}
+snapshot!(molecules_without_atoms, molecules(&[], &["env.max_atoms=0"]));
+snapshot!(molecules_of_forty_atoms, molecules(&[], &["env.max_atoms=40"]));
+snapshot!(
+    test_molecules_with_chlorine,
+    molecules(&[("test.csv", "smiles\nCCO\nCCl\n")], &["reward.test_set=test.csv"])
+);
+snapshot!(
+    test_molecules_that_are_too_large,
+    molecules(
+        &[("test.csv", "smiles\nCCO\nCCCCC\n")],
+        &["env.max_atoms=4", "eval.test_set=test.csv"]
+    )
+);
+snapshot!(
+    table_of_an_impossible_molecule,
+    molecules(
+        &[("table.csv", "smiles,gap\nCCO,6.1\nC(C)(C)(C)(C)C,5\n")],
+        &["reward.kind=table", "reward.path=table.csv"]
+    )
+);
+snapshot!(gaps_of_graphs, graphs("check", &[], &["reward.kind=gap"]));
+snapshot!(
+    separated_modes_of_graphs,
+    graphs(
+        "check",
+        &[],
+        &[
+            "reward.kind=command",
+            "reward.command=['cat']",
+            "reward.modes={ similarity = 0.7, thresholds = [1.0] }"
+        ]
+    )
+);
+snapshot!(
+    similarity_without_thresholds,
+    molecules(&[], &["reward.modes={ similarity = 0.7 }"])
+);
+
 snapshot!(unknown_prior, graphs("check", &[], &["reward.kind=bge", "reward.prior=fare"]));
 snapshot!(
     generated_and_given,

@@ -323,7 +323,7 @@ fn samples_unlike_the_table_are_told() {
     assert!(stderr.contains("have substructures that the reward has never seen"), "{stderr}");
     let run = dir.path().join("results/train/s0");
     let samples = std::fs::read_to_string(run.join("samples.csv")).unwrap();
-    assert_eq!(samples.lines().next(), Some("object,log_reward,reward,unlike_training"));
+    assert_eq!(samples.lines().next(), Some("object,log_reward,reward,value,unlike_training"));
     for line in samples.lines().skip(1) {
         let object = line.split(',').next().unwrap();
         assert_eq!(line.ends_with(",true"), object.contains('c'), "{line}");

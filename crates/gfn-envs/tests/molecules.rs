@@ -41,7 +41,8 @@ fn sampled(world: &MoleculeWorld, n: usize, seed: u64) -> Vec<Vec<i32>> {
 /// Against `scripts/reference/count_molecules.py`, which tries everything with RDKit.
 #[test]
 fn molecules_are_counted() {
-    for (max_atoms, count) in [(1, 4), (2, 23), (3, 117), (4, 738)] {
+    for (max_atoms, count) in [(1, 4), (2, 23), (3, 117), (4, 738), (5, 5_453)] {
+        assert_eq!(world(max_atoms, ActionSet::AtomsBonds).n_objects(), Some(count as u64));
         let objects = objects(&world(max_atoms, ActionSet::AtomsBonds));
         let smiles: HashSet<String> =
             objects.iter().map(|row| world(max_atoms, ActionSet::AtomsBonds).render(row)).collect();

@@ -35,6 +35,8 @@ const WALKS: &[(&str, &str, &str)] = &[
         "names = ['raf', 'mek', 'erk', 'akt']\nmax_parents = 2\nrequired = ['raf -> mek']\n\
          forbidden = ['erk -> akt']\ntiers = [['raf', 'mek'], ['erk']]",
     ),
+    ("molecule", "molecule", "max_atoms = 5"),
+    ("molecule_full", "molecule", "max_atoms = 5\nactions = 'full'"),
 ];
 
 /// The variable that has the files written instead of compared.

@@ -27,6 +27,9 @@ const WEIGHTS: &[u8] = include_bytes!("../../proxies/qm9_gap.safetensors");
 pub struct GapSpec {
     /// From values in eV to rewards.
     pub transform: Transform,
+    /// The reward of molecules with atoms in surroundings that QM9 does not know is multiplied by this,
+    /// above 0 and up to 1: their gaps are extrapolated. 1 is the papers' way.
+    pub unlike: f64,
     /// Which molecules are modes.
     pub modes: ModeSpec,
     /// A CSV file with a header whose first column names molecules (SMILES) to measure correlations on,
@@ -37,7 +40,12 @@ pub struct GapSpec {
 
 impl Default for GapSpec {
     fn default() -> Self {
-        Self { transform: qm9_transform(), modes: molecule_modes(), test_set: PathBuf::new() }
+        Self {
+            transform: qm9_transform(),
+            unlike: 1.0,
+            modes: molecule_modes(),
+            test_set: PathBuf::new(),
+        }
     }
 }
 
@@ -52,6 +60,6 @@ impl Kind<RewardAxis> for GapSpec {
         }
         let file = ("the network of reward.kind = \"gap\"", WEIGHTS);
         let reward = ProxyReward::of(context, file, &self.transform, &self.modes, &self.test_set)?;
-        Ok(Box::new(reward.named("gap_ev")))
+        Ok(Box::new(reward.named("gap_ev").with_unlike(Some(self.unlike))?))
     }
 }

@@ -25,6 +25,10 @@ pub struct ProxyRewardSpec {
     /// From values to rewards.
     #[serde(skip_serializing_if = "Transform::is_identity")]
     pub transform: Transform,
+    /// The reward of objects with substructures that the network has never seen is multiplied by this,
+    /// above 0 and up to 1: their values are extrapolated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unlike: Option<f64>,
     /// Which objects are modes.
     #[serde(skip_serializing_if = "ModeSpec::is_none")]
     pub modes: ModeSpec,
@@ -49,6 +53,7 @@ impl Kind<RewardAxis> for ProxyRewardSpec {
         let reward =
             ProxyReward::of(context, (&name, &bytes), &self.transform, &self.modes, &self.test_set);
         reward
+            .and_then(|reward| reward.with_unlike(self.unlike))
             .map(|reward| Box::new(reward) as Box<dyn Reward>)
             .map_err(|error| KeyError { key: error.key.or(Some("weights".to_owned())), ..error })
     }
@@ -64,6 +69,8 @@ pub struct ProxyReward {
     computed: AtomicU64,
     /// What values are called in samples.
     name: String,
+    /// What is added to log R of objects unlike those trained on, unless that is nothing.
+    unlike: Option<f64>,
 }
 
 impl ProxyReward {
@@ -98,7 +105,21 @@ impl ProxyReward {
         let remembered = Mutex::new(Remembered::new(context.env.space().width));
         let computed = AtomicU64::new(0);
         let name = "value".to_owned();
-        Ok(Self { predictor, log_reward, modes, test, remembered, computed, name })
+        let unlike = None;
+        Ok(Self { predictor, log_reward, modes, test, remembered, computed, name, unlike })
+    }
+
+    /// With rewards of objects unlike those trained on multiplied by a factor.
+    ///
+    /// # Errors
+    /// When it is no factor from above 0 to 1.
+    pub fn with_unlike(self, factor: Option<f64>) -> Result<Self, KeyError> {
+        if let Some(factor) = factor.filter(|factor| !(*factor > 0.0 && *factor <= 1.0)) {
+            let message = format!("a factor above 0 and up to 1, not {factor}");
+            return Err(KeyError::new("unlike", message)
+                .help("1 leaves rewards as they are; for none at all choose a very small one"));
+        }
+        Ok(Self { unlike: factor.map(f64::ln).filter(|log| *log < 0.0), ..self })
     }
 
     /// With another name of the values in samples.
@@ -148,12 +169,18 @@ impl ProxyReward {
 
 impl Reward for ProxyReward {
     fn log_reward(&self, xs: &States, out: &mut [f64]) -> Result<(), RewardError> {
-        for (i, (value, out)) in Self::values(self, xs).into_iter().zip(out).enumerate() {
+        for (i, (value, out)) in Self::values(self, xs).into_iter().zip(&mut *out).enumerate() {
             *out = self
                 .log_reward
                 .of(value)
                 .filter(|log_reward| !log_reward.is_nan())
                 .ok_or_else(|| RewardError::value(&self.predictor.render(xs.row(i)), value))?;
+        }
+        if let Some(log_factor) = self.unlike
+            && let Some(unlike) = self.predictor.unlike(xs)
+        {
+            let unlike = unlike.into_iter().zip(out).filter(|(unlike, _)| *unlike);
+            unlike.for_each(|(_, out)| *out += log_factor);
         }
         Ok(())
     }

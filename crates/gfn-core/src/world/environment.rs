@@ -119,6 +119,12 @@ pub trait Environment: Any + Send + Sync {
         None
     }
 
+    /// Whether it is known without looking that there are more terminal states than this: then nobody
+    /// tries to enumerate them.
+    fn has_more_objects_than(&self, n: u64) -> bool {
+        self.n_objects().is_some_and(|n_objects| n_objects > n)
+    }
+
     /// The terminal row of the object with this number, in lexicographic order of the cells, where
     /// objects are numbered.
     fn object_at(&self, _number: u64) -> Option<Vec<i32>> {

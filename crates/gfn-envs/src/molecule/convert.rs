@@ -2,6 +2,7 @@
 
 use super::atom::{Atom, ELEMENTS, Valence};
 use super::graph::{atom, bonds};
+use super::mesomers::MESOMERIC;
 use crate::canonical::ColouredGraph;
 use crate::chemistry::{self, Bond, Chirality, Molecule};
 
@@ -28,8 +29,8 @@ pub(super) fn molecule(graph: &ColouredGraph) -> Molecule {
     }
 }
 
-/// Those of some structures that are the same molecule as a graph: that they have the same canonical
-/// SMILES, in which aromatic bonds are neither single nor double.
+/// Those of some structures that are the same molecule as a graph: whose bonds differ where they are
+/// aromatic (as RDKit sees it) and nowhere else.
 pub(super) fn same_molecules(
     graph: &ColouredGraph,
     structures: Vec<ColouredGraph>,
@@ -37,9 +38,20 @@ pub(super) fn same_molecules(
     if structures.len() < 2 {
         return structures;
     }
-    let smiles = |graph: &ColouredGraph| molecule(graph).canonical_smiles();
-    let own = smiles(graph);
-    structures.into_iter().filter(|other| smiles(other) == own).collect()
+    // Aromatic bonds are of one order in all of them.
+    let blurred = |graph: &ColouredGraph| {
+        let molecule = molecule(graph);
+        let mut graph = graph.clone();
+        for (bond, aromatic) in molecule.bonds.iter().zip(molecule.aromatic_bonds()) {
+            if aromatic {
+                let [v, w] = bond.ends;
+                (graph.edges[v][w], graph.edges[w][v]) = (MESOMERIC, MESOMERIC);
+            }
+        }
+        graph
+    };
+    let own = blurred(graph);
+    structures.into_iter().filter(|other| blurred(other) == own).collect()
 }
 
 /// Why a molecule is none of a world.

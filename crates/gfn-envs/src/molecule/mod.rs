@@ -22,6 +22,9 @@ use atom::N_ELEMENTS;
 use graph::{Edit, HYDROGENS, Rules, links, on_ring};
 use mesomers::MESOMERIC;
 
+/// Number of molecules of up to 1, 2, … atoms with the fewest actions and real valences, enumerated; up
+/// to four atoms also by brute force with RDKit (`scripts/reference/count_molecules.py`).
+const COUNTS: [u64; 8] = [4, 23, 117, 738, 5_453, 47_525, 465_166, 4_730_000];
 /// Molecules of a picture, and those in a row of it.
 const SHOWN: usize = 24;
 const COLUMNS: usize = 6;
@@ -335,7 +338,11 @@ impl MoleculeWorld {
         let order = Symmetries::of(&marked).order;
         let marked = marked.reordered(&order);
         let place = self.all_structures(&marked).iter().position(|other| *other == before);
-        let place = place.expect("a structure of the molecule that it makes");
+        let Some(place) = place else {
+            // Perception that depended on the order of atoms: an object of its own, with one structure.
+            self.encode(graph, 1, row);
+            return 0;
+        };
         self.encode(&marked, (place / STRUCTURES) as i32 + 1, row);
         place % STRUCTURES
     }
@@ -547,6 +554,17 @@ impl Environment for MoleculeWorld {
     /// That of [`Fingerprint`].
     fn fingerprint(&self, row: &[i32]) -> Option<[u64; 32]> {
         Some(Fingerprint::of(&self.molecule(row)).0)
+    }
+
+    fn n_objects(&self) -> Option<u64> {
+        let is_counted = self.spec.actions == ActionSet::AtomsBonds
+            && self.spec.valence == Valence::Chemical;
+        COUNTS.get(self.space.slots - 1).copied().filter(|_| is_counted)
+    }
+
+    /// More atoms and more actions only add to them.
+    fn has_more_objects_than(&self, n: u64) -> bool {
+        COUNTS[self.space.slots.min(COUNTS.len()) - 1] > n
     }
 
     /// One less their similarity.
