@@ -429,10 +429,7 @@ snapshot!(
         ]
     )
 );
-snapshot!(
-    similarity_without_thresholds,
-    molecules(&[], &["reward.modes={ similarity = 0.7 }"])
-);
+snapshot!(similarity_without_thresholds, molecules(&[], &["reward.modes={ similarity = 0.7 }"]));
 
 snapshot!(unknown_prior, graphs("check", &[], &["reward.kind=bge", "reward.prior=fare"]));
 snapshot!(

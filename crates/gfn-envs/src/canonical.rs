@@ -44,8 +44,8 @@ impl ColouredGraph {
             let old = usize::from(order[k]);
             new.colours[k] = self.colours[old];
             new.turns[k] = self.turned(old, &place);
-            for l in 0..self.n {
-                new.edges[k][l] = self.edges[old][usize::from(order[l])];
+            for (edge, &w) in new.edges[k].iter_mut().zip(&order[..self.n]) {
+                *edge = self.edges[old][usize::from(w)];
             }
         }
         new

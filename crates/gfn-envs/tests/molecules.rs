@@ -167,8 +167,7 @@ fn all_actions_lead_to_the_same_states() {
     assert_eq!(rows(&a), rows(&b));
     let mut mask = vec![false; all.space().n_actions];
     let mut count = |world: &MoleculeWorld, smiles: &str| {
-        let row = world.read(smiles).unwrap();
-        let mut row = row.clone();
+        let mut row = world.read(smiles).unwrap();
         world.unstep(&mut row, 0);
         world.legal(&row, &mut mask);
         mask.iter().filter(|&&legal| legal).count()

@@ -1,6 +1,6 @@
 //! Chemistry that molecule environments, their rewards and metrics call: molecules as plain data, and
 //! what is computed from one. Nothing here is an environment, and nothing keeps state but
-//! [`SeparatedModes`](separated_modes::SeparatedModes).
+//! [`SeparatedModes`].
 
 mod canonical_smiles;
 pub mod depiction;

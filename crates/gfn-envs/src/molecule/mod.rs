@@ -52,7 +52,7 @@ struct Starts {
 
 /// The world of molecules.
 ///
-/// A row is a molecule in canonical form (see [`Symmetries`]), so that equal molecules are equal rows: a
+/// A row is a molecule in canonical form (`canonical.rs`), so that equal molecules are equal rows: a
 /// cell for each atom (0 for none), `max_atoms` of them, then for each atom its bonds to those before it,
 /// three bits each, then whether it is finished. Hydrogens are implied.
 ///
@@ -557,8 +557,8 @@ impl Environment for MoleculeWorld {
     }
 
     fn n_objects(&self) -> Option<u64> {
-        let is_counted = self.spec.actions == ActionSet::AtomsBonds
-            && self.spec.valence == Valence::Chemical;
+        let is_counted =
+            self.spec.actions == ActionSet::AtomsBonds && self.spec.valence == Valence::Chemical;
         COUNTS.get(self.space.slots - 1).copied().filter(|_| is_counted)
     }
 
