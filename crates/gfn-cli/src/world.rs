@@ -58,7 +58,7 @@ fn enumerate(
         return Ok(None);
     }
     // Do not walk millions of states only to find out.
-    if env.has_more_objects_than(limit as u64) {
+    if env.has_more_states_than(limit as u64) {
         return Ok(None);
     }
     let graph = match StateGraph::explore(env, limit) {

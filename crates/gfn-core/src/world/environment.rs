@@ -119,9 +119,9 @@ pub trait Environment: Any + Send + Sync {
         None
     }
 
-    /// Whether it is known without looking that there are more terminal states than this: then nobody
+    /// Whether it is known without looking that there are more states than this: then nobody
     /// tries to enumerate them.
-    fn has_more_objects_than(&self, n: u64) -> bool {
+    fn has_more_states_than(&self, n: u64) -> bool {
         self.n_objects().is_some_and(|n_objects| n_objects > n)
     }
 

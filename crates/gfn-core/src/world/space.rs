@@ -278,11 +278,15 @@ impl Space {
         match self.relation? {
             Relation { ordered: true, .. } => Some(first + i * self.slots + j),
             Relation { ordered: false, .. } if i == j => None,
-            Relation { ordered: false, .. } => {
-                let (i, j) = (i.min(j), i.max(j));
-                Some(first + i * (2 * self.slots - i - 1) / 2 + j - i - 1)
-            }
+            Relation { ordered: false, .. } => Some(first + self.unordered_place(i, j)),
         }
+    }
+
+    /// The place of a pair of different slots, whichever comes first, among those of
+    /// [`Scope::Unordered`].
+    pub fn unordered_place(&self, i: usize, j: usize) -> usize {
+        let (i, j) = (i.min(j), i.max(j));
+        i * (2 * self.slots - i - 1) / 2 + j - i - 1
     }
 }
 

@@ -65,7 +65,9 @@ pub(super) fn graph_of(molecule: &Molecule, max_atoms: usize) -> Result<Coloured
     if !molecule.is_simple_graph() {
         return Err("two of its atoms have several bonds to each other".to_owned());
     }
-    let molecule = &separated(molecule);
+    // Nitro groups and their like are often drawn with five bonds of an uncharged nitrogen.
+    let separated = molecule.charge_separated();
+    let molecule = separated.as_ref().unwrap_or(molecule);
     let mut graph = ColouredGraph { n, ..ColouredGraph::EMPTY };
     for bond in &molecule.bonds {
         let [v, w] = bond.ends;
@@ -95,29 +97,4 @@ pub(super) fn graph_of(molecule: &Molecule, max_atoms: usize) -> Result<Coloured
         };
     }
     Ok(graph)
-}
-
-/// The molecule with nitro groups and their like, often drawn with five bonds of an uncharged nitrogen,
-/// written with charges.
-fn separated(molecule: &Molecule) -> Molecule {
-    let mut molecule = molecule.clone();
-    let neighbors = molecule.neighbors();
-    for (v, bonded) in neighbors.iter().enumerate() {
-        let atom = molecule.atoms[v];
-        let orders: u8 = bonded.iter().map(|&(_, bond)| molecule.bonds[bond].order).sum();
-        if (atom.element, atom.charge, orders + atom.hydrogens) != (7, 0, 5) {
-            continue;
-        }
-        let is_oxide = |&&(w, bond): &&(usize, usize)| {
-            let end = molecule.atoms[w];
-            let is_end = neighbors[w].len() == 1 && (end.element, end.charge) == (8, 0);
-            is_end && molecule.bonds[bond].order == 2
-        };
-        if let Some(&(w, bond)) = bonded.iter().find(is_oxide) {
-            molecule.bonds[bond].order = 1;
-            molecule.atoms[v].charge = 1;
-            molecule.atoms[w].charge = -1;
-        }
-    }
-    molecule
 }

@@ -12,7 +12,7 @@ pub use spec::{ActionSet, MoleculeSpec, Symmetry};
 
 use std::any::Any;
 
-use gfn_core::space::At;
+use gfn_core::space::{At, Scope};
 use gfn_core::{Block, Direction, Environment, KeyError, NO_TOKEN, Space, States};
 
 use crate::canonical::{ColouredGraph, MAX_VERTICES, Map, Symmetries, inverse, unite};
@@ -24,7 +24,9 @@ use mesomers::MESOMERIC;
 
 /// Number of molecules of up to 1, 2, … atoms with the fewest actions and real valences, enumerated; up
 /// to four atoms also by brute force with RDKit (`scripts/reference/count_molecules.py`).
-const COUNTS: [u64; 8] = [4, 23, 117, 738, 5_453, 47_525, 465_166, 4_730_000];
+const COUNTS: [u64; 7] = [4, 23, 117, 738, 5_453, 47_525, 465_166];
+/// With eight atoms there are more states than this: enumeration was stopped there.
+const MANY_STATES: u64 = 3_000_000;
 /// Molecules of a picture, and those in a row of it.
 const SHOWN: usize = 24;
 const COLUMNS: usize = 6;
@@ -201,8 +203,7 @@ impl MoleculeWorld {
 
     /// The number of a pair of slots.
     fn pair(&self, v: usize, w: usize) -> usize {
-        let (v, w) = (v.min(w), v.max(w));
-        v * (2 * self.space.slots - v - 1) / 2 + w - v - 1
+        self.space.unordered_place(v, w)
     }
 
     /// The pair of slots of a number.
@@ -358,7 +359,7 @@ struct Classes {
 impl Classes {
     fn new(world: &MoleculeWorld, graph: &ColouredGraph, symmetries: &Symmetries) -> Self {
         let n = graph.n;
-        let mut pairs: Vec<u16> = (0..world.pair_count() as u16).collect();
+        let mut pairs: Vec<u16> = (0..world.space.places(Scope::Unordered) as u16).collect();
         let moved = |map: &Map| {
             let map = *map;
             let all = (0..n).flat_map(move |v| (v + 1..n).map(move |w| (v, w)));
@@ -404,12 +405,6 @@ impl Classes {
             }
             Edit::Hydrogens(v, n) => Edit::Hydrogens(vertex(v), n),
         }
-    }
-}
-
-impl MoleculeWorld {
-    fn pair_count(&self) -> usize {
-        self.space.slots * (self.space.slots - 1) / 2
     }
 }
 
@@ -563,8 +558,8 @@ impl Environment for MoleculeWorld {
     }
 
     /// More atoms and more actions only add to them.
-    fn has_more_objects_than(&self, n: u64) -> bool {
-        COUNTS[self.space.slots.min(COUNTS.len()) - 1] > n
+    fn has_more_states_than(&self, n: u64) -> bool {
+        COUNTS.get(self.space.slots - 1).map_or(n <= MANY_STATES, |&count| count > n)
     }
 
     /// One less their similarity.
