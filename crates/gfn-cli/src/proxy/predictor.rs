@@ -14,18 +14,7 @@ use rayon::prelude::*;
 use toml::de::{DeTable, DeValue};
 
 use super::network::{engine, outputs};
-use super::weights::{About, Observation, ProxyFile};
-
-/// Why a file cannot be used, as a fragment that follows its name.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unusable {
-    /// It is not what was written.
-    #[error("{0}")]
-    Damaged(String),
-    /// It is something else, or for another environment.
-    #[error("{0}")]
-    Foreign(String),
-}
+use super::weights::{About, Observation, ProxyFile, Unusable};
 
 /// Predicts the values of objects.
 pub struct Predictor {

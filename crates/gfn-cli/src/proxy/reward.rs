@@ -13,8 +13,9 @@ use gfn_envs::reward::transform::{LogReward, Transform};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::predictor::{Predictor, Unusable};
+use super::predictor::Predictor;
 use super::settings::is_empty;
+use super::weights::Unusable;
 
 /// Settings of [`ProxyReward`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

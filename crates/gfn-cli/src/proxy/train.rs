@@ -13,11 +13,11 @@ use super::examples::Examples;
 use super::fit::{Fit, Sample, fit};
 use super::known::Known;
 use super::network::engine;
-use super::predictor::{Predictor, Unusable};
+use super::predictor::Predictor;
 use super::scores::{Scores, by_class};
 use super::settings::{ProxySettings, is_empty};
 use super::split::Split;
-use super::weights::{About, DataNote, ProxyFile, Report, rounded};
+use super::weights::{About, DataNote, ProxyFile, Report, Unusable, rounded};
 use crate::error::{BUG, DIVERGED, Failure};
 use crate::spec::{Chosen, Source};
 

@@ -11,10 +11,20 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 
 use super::known::Known;
-use super::predictor::Unusable;
 use super::scores::Scores;
 use super::settings::{Precision, ProxySettings};
 use crate::data;
+
+/// Why a file cannot be used, as a fragment that follows its name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    /// It is not what was written.
+    #[error("{0}")]
+    Damaged(String),
+    /// It is something else, or for another environment.
+    #[error("{0}")]
+    Foreign(String),
+}
 
 /// The key of the metadata, whose value is [`About`] as JSON.
 const KEY: &str = "gfn_proxy";
