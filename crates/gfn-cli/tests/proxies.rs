@@ -5,11 +5,14 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 
 use gfn_cli::Registry;
-use gfn_cli::proxy::{ProxyFile, ProxyReward, ProxySpec, Scores, Trained, Unusable, card, train};
+use gfn_cli::proxy::{
+    ProxyFile, ProxyReward, ProxySpec, Scores, Trained, Unusable, card, proxy_reward, train,
+};
 use gfn_core::registry::{EnvContext, RewardContext};
 use gfn_core::{Environment, Reward, States};
 use gfn_envs::reward::modes::ModeSpec;
 use gfn_envs::reward::transform::Transform;
+use gfn_envs::reward::value::{ObjectValues, ValueKeys};
 
 const GRID: &str = "
 [env]
@@ -110,8 +113,8 @@ fn read(env: &dyn Environment, table: &str) -> (States, Vec<f64>) {
 
 fn reward(env: &Arc<dyn Environment>, bytes: &[u8], transform: &Transform) -> ProxyReward {
     let context = RewardContext { env, files: &|_: &Path| unreachable!("no file is named") };
-    ProxyReward::of(context, ("the file", bytes), transform, &ModeSpec::default(), Path::new(""))
-        .unwrap()
+    let keys = ValueKeys { transform, modes: &ModeSpec::default(), test_set: Path::new("") };
+    proxy_reward(context, ("the file", bytes), "value", keys).unwrap()
 }
 
 #[test]
@@ -136,7 +139,8 @@ fn a_table_is_learned_and_the_file_gives_the_numbers_of_training() {
             ..Default::default()
         };
         let reward = reward(&env, &bytes, &zero_to_one);
-        assert_eq!(reward.values(&objects), predicted, "{precision}");
+        let values = reward.object_values().values(&objects).unwrap();
+        assert_eq!(values, predicted, "{precision}");
         let mut log_reward = vec![0.0; objects.len()];
         reward.log_reward(&objects, &mut log_reward).unwrap();
         for (log_reward, value) in log_reward.iter().zip(&predicted) {
@@ -220,7 +224,10 @@ fn stopping_keeps_what_there_is() {
     let env = env(GRID);
     let (objects, _) = read(&*env, &table);
     let reward = reward(&env, &trained.file.to_bytes(), &Transform::default());
-    assert_eq!(reward.values(&objects), trained.predictor.values(&objects));
+    assert_eq!(
+        reward.object_values().values(&objects).unwrap(),
+        trained.predictor.values(&objects)
+    );
 }
 
 #[test]

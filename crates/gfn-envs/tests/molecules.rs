@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use gfn_core::policy::UniformPolicy;
 use gfn_core::rng::{Purpose, Streams};
 use gfn_core::sampler::{Draw, Exploration, Sampler};
-use gfn_core::{Environment, StateGraph};
+use gfn_core::{Environment, NO_TOKEN, StateGraph};
 use gfn_envs::chemistry::{Bond, Chirality, Molecule};
 use gfn_envs::molecule::{ActionSet, MoleculeSpec, MoleculeWorld, Symmetry};
 use rand::rngs::ChaCha8Rng;
@@ -179,6 +179,48 @@ fn all_actions_lead_to_the_same_states() {
 }
 
 /// Of both directions; the laws of every single step are in `contract.rs`.
+/// By Floyd and Warshall's recurrence over the observed bonds.
+#[test]
+fn observed_distances_are_shortest_paths() {
+    let world = world(9, ActionSet::AtomsBonds);
+    let space = world.space();
+    let draw = Draw { streams: Streams::new(6), purpose: Purpose::Test, step: 0 };
+    let walks = Sampler::default().forward(&world, &UniformPolicy, Exploration::NONE, draw, 2_000);
+    let (n, edges) = (space.slots, space.relation.unwrap().edges as i32);
+    let mut cells = vec![0; space.n_cells()];
+    let mut seen = [0; 3];
+    for row in walks.states.rows() {
+        world.observe(row, &mut cells);
+        let is_there = |i: usize| cells[i * space.features.len()] != NO_TOKEN;
+        let relation = |i: usize, j: usize| cells[space.pair_cell(i, j).unwrap()];
+        let mut far = vec![vec![99; n]; n];
+        for (i, j) in (0..n).flat_map(|i| (0..n).map(move |j| (i, j))).filter(|(i, j)| i != j) {
+            if (0..edges).contains(&relation(i, j)) {
+                far[i][j] = 1;
+            }
+        }
+        for k in 0..n {
+            for i in 0..n {
+                for j in 0..n {
+                    far[i][j] = far[i][j].min(far[i][k] + far[k][j]);
+                }
+            }
+        }
+        for (i, j) in (0..n).flat_map(|i| (i + 1..n).map(move |j| (i, j))) {
+            let expected = match (is_there(i) && is_there(j), far[i][j]) {
+                (false, _) => NO_TOKEN,
+                (true, 1) => continue,
+                (true, far) => {
+                    seen[far.min(4) - 2] += 1;
+                    edges + far.min(4) as i32 - 2
+                }
+            };
+            assert_eq!(relation(i, j), expected, "{i} and {j} of {}", world.render(row));
+        }
+    }
+    assert!(seen.iter().all(|&n| n > 100), "{seen:?}");
+}
+
 #[test]
 fn long_walks_stay_within_the_world() {
     let world = world(9, ActionSet::AtomsBonds);

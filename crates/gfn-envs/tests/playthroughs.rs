@@ -93,7 +93,12 @@ fn summary(space: &Space, out: &mut String) -> fmt::Result {
         None => writeln!(out, "no relation")?,
         Some(relation) => {
             let kind = if relation.ordered { "ordered" } else { "unordered" };
-            writeln!(out, "relation of {kind} pairs, values {}", relation.values)?;
+            let distances = relation.values - relation.edges;
+            writeln!(
+                out,
+                "relation of {kind} pairs, {} edges, {distances} distances",
+                relation.edges
+            )?;
         }
     }
     for direction in [Direction::Forward, Direction::Backward] {

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use gfn_core::Block;
 use gfn_core::learn::head::{Head, HeadSize};
-use gfn_core::space::{At, Scope};
+use gfn_core::space::{At, Relation, Scope};
 
 use crate::network::NetworkContext;
 
@@ -16,7 +16,9 @@ pub const PAIR_RANK: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meet {
     /// The product a(i) · b(j) / √[`PAIR_RANK`] of two linear maps of the rows, or the sum
-    /// a(i) · b(j) + a(j) · b(i) where pairs are not ordered.
+    /// a(i) · b(j) + a(j) · b(i) where pairs are not ordered. Where slots are not told apart by their
+    /// number but are related, a number is added for what the two are to each other: rows of slots alone
+    /// cannot tell which atoms of a ring lie opposite.
     Product,
     /// A linear map of LeakyReLU(x_i + x_j), with x the rows: the second layer of a perceptron on the sum
     /// of what x is a linear map of. Of ordered pairs, the first half of x_i and the second one of x_j.
@@ -94,6 +96,8 @@ pub enum Part {
         ordered: bool,
         /// How its numbers follow from two rows.
         meet: Meet,
+        /// The number of the table with a row for each relation of two slots, if they read it.
+        relations: Option<usize>,
         /// Weight of a; its bias, the weight of b and its bias follow. Of a sum, weight and bias.
         param: usize,
     },
@@ -113,7 +117,7 @@ impl Part {
         match self {
             Self::First { .. } => 0,
             Self::Slots { .. } | Self::Pairs { meet: Meet::Sum, .. } => 2,
-            Self::Pairs { .. } => 4,
+            Self::Pairs { relations, .. } => 4 + usize::from(relations.is_some()),
         }
     }
 
@@ -198,7 +202,21 @@ impl HeadPlan {
                 }
                 Scope::Ordered | Scope::Unordered => {
                     let ((value, meet), ordered) = (by_block(block), block.scope == Scope::Ordered);
-                    Part::Pairs { name, value, output, first, size, ordered, meet, param }
+                    // What i is to j is something else than what j is to i where these are told apart.
+                    let reads = |relation: Relation| ordered || !relation.ordered;
+                    let reads = meet == Meet::Product && space.relation.is_some_and(reads);
+                    let relations = (reads && !space.named).then_some(param + 4);
+                    Part::Pairs {
+                        name,
+                        value,
+                        output,
+                        first,
+                        size,
+                        ordered,
+                        meet,
+                        relations,
+                        param,
+                    }
                 }
             };
             plan.n_first += match part {

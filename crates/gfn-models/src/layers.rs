@@ -363,29 +363,35 @@ impl LayerList {
         }
         for plan in &self.heads {
             let name = plan.head.name;
-            let mut linear = |what: &str, width: usize, columns: usize, last: bool| {
+            let mut map = |what: &str, width: usize, columns: usize, last: bool, bias: bool| {
                 let start = match last && plan.zero {
                     true => Start::Constant(0.0),
                     false => Start::Uniform(1.0 / (width as f32).sqrt()),
                 };
                 add(format!("{name}.{what}.weight"), name, [width, columns], start);
-                add(format!("{name}.{what}.bias"), name, [1, columns], start);
+                if bias {
+                    add(format!("{name}.{what}.bias"), name, [1, columns], start);
+                }
             };
-            linear("head", self.layers[plan.value].size, plan.n_first, true);
+            map("head", self.layers[plan.value].size, plan.n_first, true, true);
             for part in &plan.parts {
                 match *part {
                     Part::First { .. } => {}
                     Part::Slots { name, value, size, .. } => {
-                        linear(name, self.layers[value].size, size, true);
+                        map(name, self.layers[value].size, size, true, true);
                     }
-                    Part::Pairs { name, value, size, meet: Meet::Product, .. } => {
+                    Part::Pairs { name, value, size, meet: Meet::Product, relations, .. } => {
                         let width = self.layers[value].size;
-                        linear(&format!("{name}.from"), width, size * PAIR_RANK, false);
-                        linear(&format!("{name}.to"), width, size * PAIR_RANK, true);
+                        map(&format!("{name}.from"), width, size * PAIR_RANK, false, true);
+                        map(&format!("{name}.to"), width, size * PAIR_RANK, true, true);
+                        if relations.is_some() {
+                            let n = self.context.n_pair_relations();
+                            map(&format!("{name}.relations"), n, size, true, false);
+                        }
                     }
                     Part::Pairs { name, value, size, meet: Meet::Sum, ordered, .. } => {
                         let width = self.layers[value].size / if ordered { 2 } else { 1 };
-                        linear(name, width, size, true);
+                        map(name, width, size, true, true);
                     }
                 }
             }

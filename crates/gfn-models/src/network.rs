@@ -99,7 +99,31 @@ impl NetworkContext {
     /// Kinds of edges between tokens, where slots are related: one for each thing that two slots can be to
     /// each other, and that of the first token to slots.
     pub fn n_edges(&self) -> usize {
-        self.n_relations() - 2
+        match self.space.relation {
+            Some(relation) if relation.ordered => self.n_relations() - 2,
+            relation => relation.map_or(0, |relation| relation.edges) + 1,
+        }
+    }
+
+    /// What a pair of slots can be to each other: nothing, or that of i to j with that of j to i if these
+    /// are told apart, or one thing.
+    pub fn n_pair_relations(&self) -> usize {
+        self.n_relations().saturating_sub(2)
+    }
+
+    /// What slot i is to slot j.
+    pub fn pair_relation(&self, ids: &[i32], i: usize, j: usize) -> usize {
+        let value = |i: usize, j: usize| {
+            let cell = self.space.pair_cell(i, j).expect("two related slots");
+            match ids[cell] {
+                NO_TOKEN => 0,
+                id => (id - self.space.first_tokens()[cell]) as usize + 1,
+            }
+        };
+        match self.space.relation {
+            Some(relation) if relation.ordered => value(i, j) * (relation.values + 1) + value(j, i),
+            _ => value(i, j),
+        }
     }
 
     /// The kind of the edge between two different tokens that are to each other what
@@ -116,23 +140,19 @@ impl NetworkContext {
         positions: impl ExactSizeIterator<Item = usize> + Clone,
         out: &mut [i32],
     ) {
-        let (t, n) = (positions.len(), self.n_relations() as i32);
-        let first_tokens = self.space.first_tokens();
-        let value = |i: usize, j: usize| {
-            let cell = self.space.pair_cell(i, j).expect("two slots");
-            if ids[cell] == NO_TOKEN { 0 } else { ids[cell] - first_tokens[cell] + 1 }
-        };
-        let of = self.space.relation.filter(|relation| relation.ordered);
-        let back = of.map_or(0, |relation| relation.values as i32 + 1);
-        out.fill(n - 1);
+        let (t, kinds) = (positions.len(), self.n_edges());
+        out.fill(kinds as i32 + 1);
         let slots = positions.map(|position| position.wrapping_sub(1)).enumerate().skip(1);
         for (row, i) in slots.clone() {
             for (column, j) in slots.clone() {
-                out[row * t + column] = match i == j {
-                    true => n - 2,
-                    false if back > 0 => value(i, j) * back + value(j, i),
-                    false => value(i, j),
+                let relation = match i == j {
+                    true => kinds,
+                    false => match self.pair_relation(ids, i, j) {
+                        relation if relation < kinds => relation,
+                        distance => distance + 2,
+                    },
                 };
+                out[row * t + column] = relation as i32;
             }
         }
     }
@@ -141,11 +161,12 @@ impl NetworkContext {
 /// See [`NetworkContext::edge`], with the number of kinds.
 #[inline(always)]
 pub(crate) fn edge(relation: i32, kinds: usize) -> Option<usize> {
-    // The relations: none, kinds of two slots, that of a slot to itself, that of the first token.
+    // The relations: none, edges of two slots, that of a slot to itself, that of the first token,
+    // distances of two slots.
     match relation as usize {
         0 => None,
-        relation if relation > kinds => Some(kinds - 1),
-        relation => Some(relation - 1),
+        relation if relation < kinds => Some(relation - 1),
+        relation => (relation == kinds + 1).then(|| kinds - 1),
     }
 }
 

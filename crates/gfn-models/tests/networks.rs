@@ -149,6 +149,7 @@ fn molecules(atoms: usize) -> Space {
     Space::new(2 * atoms + atoms * (atoms - 1) / 2, 99)
         .alike_slots(atoms, &[4, 5])
         .related(4, false)
+        .with_distances(3)
         .growing()
         .forward(&[
             Block::stop(),
@@ -501,6 +502,33 @@ fn alike_slots_are_alike() {
             }
             assert!(moved > 0, "{name}, {network}: the permutation did something");
         }
+    }
+}
+
+/// All atoms of a ring of six are alike; which of them lie opposite is known by their distance alone.
+#[test]
+fn distance_tells_pairs_of_a_ring_apart() {
+    let space = molecules(6);
+    let mut ring = vec![NO_TOKEN; space.width];
+    ring[..12].fill(0);
+    for (i, j) in places(&space, Scope::Unordered) {
+        // One kind of edge, then the first two distances after all four kinds.
+        let apart = (j - i).min(6 + i - j) as i32;
+        ring[space.pair_cell(i, j).unwrap()] = if apart == 1 { 0 } else { 2 + apart };
+    }
+    let mut states = States::new(space.width);
+    states.push(&ring);
+    let spec = GraphTransformerSpec { width: 12, heads: 2, ..Default::default() };
+    let build: Build = Box::new(move |context| spec.build(context).unwrap());
+    let first = space.first_action(Direction::Forward, "add_bond").unwrap();
+    for kind in ["native", "burn"] {
+        let engine = engine(&build, &space, kind);
+        let numbers = numbers(&*engine, &space, Head::FORWARD, &states);
+        let bond = |i: usize, j: usize| numbers[first + space.unordered_place(i, j)];
+        for (i, j) in [(1, 3), (0, 4), (3, 5)] {
+            assert!((bond(0, 2) - bond(i, j)).abs() < 1e-5, "{kind}: {i}, {j}");
+        }
+        assert!((bond(0, 2) - bond(0, 3)).abs() > 1e-3, "{kind}: opposite atoms are told apart");
     }
 }
 

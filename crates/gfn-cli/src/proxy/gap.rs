@@ -8,10 +8,11 @@ use gfn_envs::molecule::MoleculeWorld;
 use gfn_envs::reward::huckel::{molecule_modes, not_for_molecules, qm9_transform};
 use gfn_envs::reward::modes::ModeSpec;
 use gfn_envs::reward::transform::Transform;
+use gfn_envs::reward::value::ValueKeys;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::reward::ProxyReward;
+use super::reward::proxy_reward;
 use super::settings::is_empty;
 
 /// The network, made by `gfn proxy train configs/proxies/qm9_gap.toml`; its card lies beside it.
@@ -27,8 +28,9 @@ const WEIGHTS: &[u8] = include_bytes!("../../proxies/qm9_gap.safetensors");
 pub struct GapSpec {
     /// From values in eV to rewards.
     pub transform: Transform,
-    /// The reward of molecules with atoms in surroundings that QM9 does not know is multiplied by this,
-    /// above 0 and up to 1: their gaps are extrapolated. 1 is the papers' way.
+    /// The reward of a molecule is multiplied by this, above 0 and up to 1, for each of its atoms with
+    /// bonds, neighbours and rings such as no molecule of QM9 has: its gap is extrapolated. 1 is the papers'
+    /// way.
     pub unlike: f64,
     /// Which molecules are modes.
     pub modes: ModeSpec,
@@ -59,7 +61,9 @@ impl Kind<RewardAxis> for GapSpec {
             return Err(not_for_molecules());
         }
         let file = ("the network of reward.kind = \"gap\"", WEIGHTS);
-        let reward = ProxyReward::of(context, file, &self.transform, &self.modes, &self.test_set)?;
-        Ok(Box::new(reward.named("gap_ev").with_unlike(Some(self.unlike))?))
+        let keys =
+            ValueKeys { transform: &self.transform, modes: &self.modes, test_set: &self.test_set };
+        let reward = proxy_reward(context, file, "gap_ev", keys)?;
+        Ok(Box::new(reward.with_unlike(Some(self.unlike))?))
     }
 }

@@ -15,12 +15,9 @@ fn folded(feature: u64) -> u32 {
     (feature.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
 }
 
-/// Those of an object, each once.
-fn features(env: &dyn Environment, row: &[i32]) -> Vec<u32> {
-    let mut features: Vec<u32> = env.features_of(row).into_iter().map(folded).collect();
-    features.sort_unstable();
-    features.dedup();
-    features
+/// Those of an object, some of them several times.
+fn features(env: &dyn Environment, row: &[i32]) -> impl Iterator<Item = u32> {
+    env.features_of(row).into_iter().map(folded)
 }
 
 impl Known {
@@ -28,7 +25,10 @@ impl Known {
     pub fn of(env: &dyn Environment, objects: &States, least: usize) -> Self {
         let mut counts: HashMap<u32, usize> = HashMap::new();
         for row in objects.rows() {
-            for feature in features(env, row) {
+            let mut features: Vec<u32> = features(env, row).collect();
+            features.sort_unstable();
+            features.dedup();
+            for feature in features {
                 *counts.entry(feature).or_default() += 1;
             }
         }
@@ -52,9 +52,10 @@ impl Known {
         self.0.is_empty()
     }
 
-    /// Whether an object has a substructure that is not known.
-    pub fn lacks(&self, env: &dyn Environment, row: &[i32]) -> bool {
-        features(env, row).iter().any(|feature| self.0.binary_search(feature).is_err())
+    /// How many substructures of an object are not known.
+    pub fn missing(&self, env: &dyn Environment, row: &[i32]) -> u32 {
+        let unknown = |feature: &u32| self.0.binary_search(feature).is_err();
+        features(env, row).filter(unknown).count() as u32
     }
 }
 
@@ -72,7 +73,8 @@ mod tests {
         let row = |text: &str| env.parse(text).unwrap();
         let mut objects = States::new(4);
         ["abab", "baba", "aabb"].iter().for_each(|text| objects.push(&row(text)));
-        let lacks = |known: &Known, text: &str| known.lacks(&*env, &row(text));
+        let missing = |known: &Known, text: &str| known.missing(&*env, &row(text));
+        let lacks = |known: &Known, text: &str| missing(known, text) > 0;
         let once = Known::of(&*env, &objects, 1);
         assert!(!lacks(&once, "abab") && !lacks(&once, "baba") && !lacks(&once, "aabb"));
         // `caab`: a new symbol; `aaab`: a new run of three.
@@ -80,6 +82,10 @@ mod tests {
         // Known from two objects on: `aab` is in one only.
         let twice = Known::of(&*env, &objects, 2);
         assert!(!lacks(&twice, "abab") && lacks(&twice, "aabb"));
+        // Each time it is there: `ab` twice and `ba` of what nobody knows, besides longer runs.
+        let all = Known::default();
+        assert_eq!(missing(&all, "abab") as usize, env.features_of(&row("abab")).len());
+        assert!(missing(&once, "caaa") > missing(&once, "caab"));
         assert!(Known::default().is_empty() && !twice.is_empty());
         assert_eq!(Known::from_numbers(twice.numbers().to_vec()), twice);
     }

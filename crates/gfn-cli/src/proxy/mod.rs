@@ -23,7 +23,7 @@ pub use card::card;
 pub use examples::Examples;
 pub use gap::GapSpec;
 pub use predictor::Predictor;
-pub use reward::{ProxyReward, ProxyRewardSpec};
+pub use reward::{ProxyReward, ProxyRewardSpec, proxy_reward};
 pub use scores::Scores;
 pub use settings::{Keep, Loss, Precision, ProxySettings};
 pub use train::{Epoch, ProxySpec, Trained, train};

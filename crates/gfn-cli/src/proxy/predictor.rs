@@ -109,13 +109,13 @@ impl Predictor {
         self.source.as_ref().unwrap_or(&self.env).render(row)
     }
 
-    /// For each object, whether it has a substructure that none trained on has; none where
-    /// substructures are not known.
-    pub fn unlike(&self, objects: &States) -> Option<Vec<bool>> {
+    /// For each object, how many of its substructures none trained on has; none where substructures are
+    /// not known.
+    pub fn unknown(&self, objects: &States) -> Option<Vec<u32>> {
         let objects = &*self.own(objects);
         let (known, env) = (&self.file.known, &*self.env);
-        let lacks = |i| known.lacks(env, objects.row(i));
-        (!known.is_empty()).then(|| (0..objects.len()).into_par_iter().map(lacks).collect())
+        let missing = |i| known.missing(env, objects.row(i));
+        (!known.is_empty()).then(|| (0..objects.len()).into_par_iter().map(missing).collect())
     }
 
     /// Whether the environment and the network are those of training, by what they make of a few

@@ -1,15 +1,14 @@
 //! The reward kind `proxy`: values by a network that `gfn proxy train` made.
 
-use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use gfn_core::registry::{Kind, RewardAxis, RewardContext};
-use gfn_core::row_index::RowIndex;
-use gfn_core::{KeyError, ModeCounter, Modes, Reward, RewardError, States};
-use gfn_envs::reward::modes::{ModeSet, ModeSpec};
-use gfn_envs::reward::objects::listed_objects;
-use gfn_envs::reward::transform::{LogReward, Transform};
+use gfn_core::{KeyError, Reward, RewardError, States};
+use gfn_envs::reward::modes::ModeSpec;
+use gfn_envs::reward::remembered::Remembered;
+use gfn_envs::reward::transform::Transform;
+use gfn_envs::reward::value::{ObjectValues, ValueKeys, ValueReward};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -26,8 +25,8 @@ pub struct ProxyRewardSpec {
     /// From values to rewards.
     #[serde(skip_serializing_if = "Transform::is_identity")]
     pub transform: Transform,
-    /// The reward of objects with substructures that the network has never seen is multiplied by this,
-    /// above 0 and up to 1: their values are extrapolated.
+    /// The reward of an object is multiplied by this, above 0 and up to 1, for each of its substructures
+    /// that the network has never seen: its value is extrapolated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unlike: Option<f64>,
     /// Which objects are modes.
@@ -51,9 +50,9 @@ impl Kind<RewardAxis> for ProxyRewardSpec {
         }
         let bytes = context.files.read_for("weights", &self.weights)?;
         let name = format!("`{}`", self.weights.display());
-        let reward =
-            ProxyReward::of(context, (&name, &bytes), &self.transform, &self.modes, &self.test_set);
-        reward
+        let keys =
+            ValueKeys { transform: &self.transform, modes: &self.modes, test_set: &self.test_set };
+        proxy_reward(context, (&name, &bytes), "value", keys)
             .and_then(|reward| reward.with_unlike(self.unlike))
             .map(|reward| Box::new(reward) as Box<dyn Reward>)
             .map_err(|error| KeyError { key: error.key.or(Some("weights".to_owned())), ..error })
@@ -61,230 +60,72 @@ impl Kind<RewardAxis> for ProxyRewardSpec {
 }
 
 /// R(x) from what a network predicts, by [`Transform`].
-pub struct ProxyReward {
+pub type ProxyReward = ValueReward<ProxyValues>;
+
+/// Values that a network predicts.
+pub struct ProxyValues {
     predictor: Predictor,
-    log_reward: LogReward,
-    modes: Option<ModeSet>,
-    test: Option<States>,
-    remembered: Mutex<Remembered>,
+    remembered: Remembered,
     computed: AtomicU64,
     /// What values are called in samples.
-    name: String,
-    /// What is added to log R of objects unlike those trained on, unless that is nothing.
-    unlike: Option<f64>,
+    column: &'static str,
 }
 
-impl ProxyReward {
-    /// A reward by the content of a file, which may be part of the program (`include_bytes!`), and
-    /// what it is called in messages. `test_set` may be empty.
-    ///
-    /// # Errors
-    /// When the file is damaged or for another environment (then without a key), or another setting
-    /// does not fit.
-    pub fn of(
-        context: RewardContext<'_>,
-        (name, bytes): (&str, &[u8]),
-        transform: &Transform,
-        modes: &ModeSpec,
-        test_set: &Path,
-    ) -> Result<Self, KeyError> {
-        let log_reward = transform.prepare(None)?;
-        let predictor = Predictor::load(context.env, bytes).map_err(|unusable| {
-            let message = format!("{name} {unusable}");
-            match unusable {
-                Unusable::Damaged(_) => KeyError { data: true, ..KeyError::part(message) }
-                    .help("get the file again, or make it anew with `gfn proxy train`"),
-                Unusable::Foreign(_) => KeyError::part(message)
-                    .help("name a file that `gfn proxy train` made for the same [env]"),
-            }
-        })?;
-        let modes = modes.build(context, &log_reward, Some(&|xs| predictor.values(xs)))?;
-        let test = match is_empty(test_set) {
-            true => None,
-            false => Some(listed_objects(context, "test_set", test_set)?),
-        };
-        let remembered = Mutex::new(Remembered::new(context.env.space().width));
-        let computed = AtomicU64::new(0);
-        let name = "value".to_owned();
-        let unlike = None;
-        Ok(Self { predictor, log_reward, modes, test, remembered, computed, name, unlike })
-    }
+/// Cells of the rows of all objects whose values are remembered: 32 MB.
+const CELLS: usize = 1 << 23;
 
-    /// With rewards of objects unlike those trained on multiplied by a factor.
-    ///
-    /// # Errors
-    /// When it is no factor from above 0 to 1.
-    pub fn with_unlike(self, factor: Option<f64>) -> Result<Self, KeyError> {
-        if let Some(factor) = factor.filter(|factor| !(*factor > 0.0 && *factor <= 1.0)) {
-            let message = format!("a factor above 0 and up to 1, not {factor}");
-            return Err(KeyError::new("unlike", message)
-                .help("1 leaves rewards as they are; for none at all choose a very small one"));
+/// A reward by the content of a file, which may be part of the program (`include_bytes!`), with what it
+/// is called in messages and the values in samples.
+///
+/// # Errors
+/// When the file is damaged or for another environment (then without a key), or another setting does not
+/// fit.
+pub fn proxy_reward(
+    context: RewardContext<'_>,
+    (name, bytes): (&str, &[u8]),
+    column: &'static str,
+    keys: ValueKeys<'_>,
+) -> Result<ProxyReward, KeyError> {
+    let predictor = Predictor::load(context.env, bytes).map_err(|unusable| {
+        let message = format!("{name} {unusable}");
+        match unusable {
+            Unusable::Damaged(_) => KeyError { data: true, ..KeyError::part(message) }
+                .help("get the file again, or make it anew with `gfn proxy train`"),
+            Unusable::Foreign(_) => KeyError::part(message)
+                .help("name a file that `gfn proxy train` made for the same [env]"),
         }
-        Ok(Self { unlike: factor.map(f64::ln).filter(|log| *log < 0.0), ..self })
-    }
+    })?;
+    let width = context.env.space().width;
+    let remembered = Remembered::new(width, CELLS / width.max(1));
+    let values = ProxyValues { predictor, remembered, computed: AtomicU64::new(0), column };
+    ValueReward::new(context, values, keys)
+}
 
-    /// With another name of the values in samples.
-    #[must_use]
-    pub fn named(self, name: &str) -> Self {
-        Self { name: name.to_owned(), ..self }
-    }
-
+impl ProxyValues {
     /// The network.
     pub fn predictor(&self) -> &Predictor {
         &self.predictor
     }
-
-    /// The value of each object, in the unit of the table: each distinct one is computed once.
-    pub fn values(&self, xs: &States) -> Vec<f64> {
-        let mut values = vec![0.0; xs.len()];
-        let (mut fresh, mut index) = (States::new(xs.width()), RowIndex::new(None));
-        // Objects that are not remembered, with their places in `fresh`.
-        let mut waiting = Vec::new();
-        let mut remembered = self.remembered.lock().expect("no thread panics with it");
-        for (i, row) in xs.rows().enumerate() {
-            if let Some(value) = remembered.get(row) {
-                values[i] = value;
-                continue;
-            }
-            let place = index.get(&fresh, row).unwrap_or_else(|| {
-                fresh.push(row);
-                index.insert_last(&fresh);
-                fresh.len() as u32 - 1
-            });
-            waiting.push((i, place as usize));
-        }
-        drop(remembered);
-        if fresh.is_empty() {
-            return values;
-        }
-        let computed = self.predictor.values(&fresh);
-        self.computed.fetch_add(computed.len() as u64, Ordering::Relaxed);
-        waiting.into_iter().for_each(|(i, place)| values[i] = computed[place]);
-        let mut remembered = self.remembered.lock().expect("no thread panics with it");
-        for (row, &value) in fresh.rows().zip(&computed) {
-            remembered.insert(row, value);
-        }
-        values
-    }
 }
 
-impl Reward for ProxyReward {
-    fn log_reward(&self, xs: &States, out: &mut [f64]) -> Result<(), RewardError> {
-        for (i, (value, out)) in Self::values(self, xs).into_iter().zip(&mut *out).enumerate() {
-            *out = self
-                .log_reward
-                .of(value)
-                .filter(|log_reward| !log_reward.is_nan())
-                .ok_or_else(|| RewardError::value(&self.predictor.render(xs.row(i)), value))?;
-        }
-        if let Some(log_factor) = self.unlike
-            && let Some(unlike) = self.predictor.unlike(xs)
-        {
-            let unlike = unlike.into_iter().zip(out).filter(|(unlike, _)| *unlike);
-            unlike.for_each(|(_, out)| *out += log_factor);
-        }
-        Ok(())
+impl ObjectValues for ProxyValues {
+    /// In the unit of the table.
+    fn values(&self, xs: &States) -> Result<Vec<f64>, RewardError> {
+        self.remembered.values(xs, |xs| {
+            self.computed.fetch_add(xs.len() as u64, Ordering::Relaxed);
+            Ok(self.predictor.values(xs))
+        })
     }
 
-    fn values(&self, xs: &States) -> Result<Option<(String, Vec<f64>)>, RewardError> {
-        Ok(Some((self.name.clone(), Self::values(self, xs))))
+    fn column(&self) -> Option<&str> {
+        Some(self.column)
     }
 
     fn computed(&self) -> Option<u64> {
         Some(self.computed.load(Ordering::Relaxed))
     }
 
-    fn unlike(&self, xs: &States) -> Option<Vec<bool>> {
-        self.predictor.unlike(xs)
-    }
-
-    fn test_objects(&self) -> Option<States> {
-        self.test.clone()
-    }
-
-    fn modes(&self) -> Option<&dyn Modes> {
-        self.modes.as_ref().and_then(ModeSet::independent)
-    }
-
-    fn mode_counter(&self) -> Option<Box<dyn ModeCounter>> {
-        self.modes.as_ref().and_then(ModeSet::counter)
-    }
-}
-
-/// Values of objects that were computed before, a bounded number of them: those of the last two
-/// generations. What is asked for again is of the young one.
-struct Remembered {
-    young: Generation,
-    old: Generation,
-    /// Objects in a generation.
-    limit: usize,
-}
-
-struct Generation {
-    objects: States,
-    index: RowIndex,
-    values: Vec<f64>,
-}
-
-/// Cells of the rows of a generation: 16 MB.
-const CELLS: usize = 1 << 22;
-
-impl Generation {
-    fn new(width: usize) -> Self {
-        let (objects, index) = (States::new(width), RowIndex::new(None));
-        Self { objects, index, values: Vec::new() }
-    }
-
-    fn get(&self, row: &[i32]) -> Option<f64> {
-        self.index.get(&self.objects, row).map(|place| self.values[place as usize])
-    }
-}
-
-impl Remembered {
-    fn new(width: usize) -> Self {
-        let (young, old) = (Generation::new(width), Generation::new(width));
-        Self { young, old, limit: CELLS / width.max(1) + 1 }
-    }
-
-    fn get(&mut self, row: &[i32]) -> Option<f64> {
-        if let Some(value) = self.young.get(row) {
-            return Some(value);
-        }
-        let value = self.old.get(row)?;
-        self.insert(row, value);
-        Some(value)
-    }
-
-    fn insert(&mut self, row: &[i32], value: f64) {
-        if self.young.get(row).is_some() {
-            return;
-        }
-        if self.young.values.len() >= self.limit {
-            let width = self.young.objects.width();
-            self.old = std::mem::replace(&mut self.young, Generation::new(width));
-        }
-        self.young.objects.push(row);
-        self.young.index.insert_last(&self.young.objects);
-        self.young.values.push(value);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_last_objects_are_remembered_and_memory_is_bounded() {
-        let mut remembered = Remembered { limit: 10, ..Remembered::new(1) };
-        for i in 0..1000 {
-            remembered.insert(&[i], f64::from(i));
-            // Asked for again and again.
-            assert_eq!(remembered.get(&[0]), Some(0.0), "{i}");
-            assert_eq!(remembered.get(&[i]), Some(f64::from(i)));
-            assert_eq!(remembered.get(&[i - 1]), (i >= 1).then(|| f64::from(i - 1)));
-            let kept = remembered.young.values.len() + remembered.old.values.len();
-            assert!(kept <= 20, "{kept}");
-        }
-        assert_eq!(remembered.get(&[3]), None);
+    fn unknown(&self, xs: &States) -> Option<Vec<u32>> {
+        self.predictor.unknown(xs)
     }
 }

@@ -206,12 +206,12 @@ fn report(
 ) -> Option<Report> {
     let predicted = predictor.values(objects);
     let scores = Scores::of(&predicted, values)?;
-    let unlike = predictor.unlike(objects);
+    let unknown = predictor.unknown(objects);
     let only = |wanted: bool| {
-        let unlike = unlike.as_ref()?;
-        let pairs = predicted.iter().zip(values).zip(unlike);
+        let unknown = unknown.as_ref()?;
+        let pairs = predicted.iter().zip(values).zip(unknown);
         let (predicted, values): (Vec<f64>, Vec<f64>) =
-            pairs.filter(|(_, unlike)| **unlike == wanted).map(|((p, v), _)| (*p, *v)).unzip();
+            pairs.filter(|(_, unknown)| (**unknown > 0) == wanted).map(|((p, v), _)| (*p, *v)).unzip();
         Scores::of(&predicted, &values)
     };
     let classes = by_class(env, objects, &predicted, values);

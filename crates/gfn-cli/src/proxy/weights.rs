@@ -44,14 +44,16 @@ pub struct Observation {
     pub named: bool,
     /// Number of values of each feature of a slot.
     pub features: Vec<usize>,
-    /// Number of values of the relation of two slots, and whether they are ordered.
-    pub relation: Option<(usize, bool)>,
+    /// Numbers of kinds of edges and of distances of two slots, and whether the two are ordered.
+    pub relation: Option<(usize, usize, bool)>,
 }
 
 impl Observation {
     /// That of a space.
     pub fn of(space: &Space) -> Self {
-        let relation = space.relation.map(|relation| (relation.values, relation.ordered));
+        let relation = space
+            .relation
+            .map(|relation| (relation.edges, relation.values - relation.edges, relation.ordered));
         let Space { slots, named, features, .. } = space;
         Self { slots: *slots, named: *named, features: features.clone(), relation }
     }
@@ -60,9 +62,11 @@ impl Observation {
     pub fn difference(&self, other: &Self) -> Option<String> {
         let relation = |of: &Self| match of.relation {
             None => "no relation of slots".to_owned(),
-            Some((values, ordered)) => {
+            Some((edges, distances, ordered)) => {
                 let kind = if ordered { "an ordered" } else { "an unordered" };
-                format!("{kind} relation of slots with {values} values")
+                format!(
+                    "{kind} relation of slots with {edges} kinds of edges and {distances} distances"
+                )
             }
         };
         let named = |of: &Self| if of.named { "numbered" } else { "interchangeable" };
@@ -359,7 +363,7 @@ mod tests {
     use super::*;
 
     fn observation() -> Observation {
-        Observation { slots: 9, named: false, features: vec![4, 3], relation: Some((3, false)) }
+        Observation { slots: 9, named: false, features: vec![4, 3], relation: Some((3, 2, false)) }
     }
 
     #[test]
@@ -375,7 +379,7 @@ mod tests {
             ),
             (
                 Observation { relation: None, ..observation() },
-                "no relation of slots, not an unordered relation of slots with 3 values",
+                "no relation of slots, not an unordered relation of slots with 3 kinds of edges and 2 distances",
             ),
         ] {
             assert_eq!(own.difference(&other).as_deref(), Some(expected));

@@ -85,6 +85,9 @@ impl Block {
 pub struct Relation {
     /// Number of values.
     pub values: usize,
+    /// How many of them, the first ones, are kinds of edges; the others say how pairs without an edge lie
+    /// to each other.
+    pub edges: usize,
     /// Whether (i, j) and (j, i) are told apart.
     pub ordered: bool,
 }
@@ -156,10 +159,23 @@ impl Space {
         Self { slots, named: false, features: features.to_vec(), ..self }.numbered()
     }
 
-    /// With a relation between slots.
+    /// With edges of some kinds between slots.
     #[must_use]
-    pub fn related(self, values: usize, ordered: bool) -> Self {
-        Self { relation: Some(Relation { values, ordered }), ..self }.numbered()
+    pub fn related(self, edges: usize, ordered: bool) -> Self {
+        Self { relation: Some(Relation { values: edges, edges, ordered }), ..self }.numbered()
+    }
+
+    /// With so many values for how two slots without an edge lie to each other, such as their distance
+    /// along edges.
+    ///
+    /// # Panics
+    /// Unless slots have a relation, of pairs that are not ordered.
+    #[must_use]
+    pub fn with_distances(self, n: usize) -> Self {
+        let relation = self.relation.filter(|relation| !relation.ordered);
+        let relation = relation.expect("unordered edges come first");
+        let relation = Relation { values: relation.edges + n, ..relation };
+        Self { relation: Some(relation), ..self }.numbered()
     }
 
     /// With slots that are there only once they have features, as the atoms of a molecule are, so they must

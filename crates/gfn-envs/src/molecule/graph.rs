@@ -321,19 +321,37 @@ pub(super) fn links(graph: &ColouredGraph) -> [u16; MAX_VERTICES] {
     std::array::from_fn(|v| neighbours(graph, v).fold(0, |set, w| set | 1 << w))
 }
 
+/// For each atom how many bonds it lies apart from `v`, on ways that do not touch the atoms of `without`;
+/// the number of all atoms there can be where there is no way.
+pub(super) fn distances(
+    linked: &[u16; MAX_VERTICES],
+    v: usize,
+    without: u16,
+) -> [usize; MAX_VERTICES] {
+    let mut distances = [MAX_VERTICES; MAX_VERTICES];
+    let (mut seen, mut last) = (without | 1 << v, 1u16 << v);
+    for distance in 0.. {
+        let mut next = 0;
+        while last != 0 {
+            let w = last.trailing_zeros() as usize;
+            last &= last - 1;
+            distances[w] = distance;
+            next |= linked[w];
+        }
+        last = next & !seen;
+        if last == 0 {
+            return distances;
+        }
+        seen |= last;
+    }
+    unreachable!("there are finitely many atoms")
+}
+
 /// Whether the bond of two atoms lies on a ring: whether one reaches the other without it.
 pub(super) fn on_ring(linked: &[u16; MAX_VERTICES], v: usize, w: usize) -> bool {
-    let mut reached = linked[v] & !(1 << w);
-    let mut seen = 1 << v;
-    while reached & !seen != 0 {
-        let next = (reached & !seen).trailing_zeros() as usize;
-        if next == w {
-            return true;
-        }
-        seen |= 1 << next;
-        reached |= linked[next];
-    }
-    false
+    let mut others = *linked;
+    others[v] &= !(1 << w);
+    distances(&others, v, 0)[w] < MAX_VERTICES
 }
 
 /// Whether stereocentres with a sense are stereocentres after a change.
@@ -381,7 +399,8 @@ pub(super) fn forget_idle_senses(graph: &mut ColouredGraph, count: bool) {
     }
 }
 
-/// A hash of an atom with its bonds and neighbours, the same in every run and version.
+/// A hash of an atom with its bonds, its neighbours, and the size of the smallest ring with it between any
+/// two of them, the same in every run and version.
 pub(super) fn surroundings(graph: &ColouredGraph, v: usize) -> u64 {
     let key = |atom: Atom, hydrogens: u8| u64::from(atom.colour()) << 3 | u64::from(hydrogens);
     let own = key(atom(graph, v), atom(graph, v).hydrogens_beside(bonds(graph, v)));
@@ -389,6 +408,16 @@ pub(super) fn surroundings(graph: &ColouredGraph, v: usize) -> u64 {
         .map(|w| u64::from(graph.colours[w]) << 3 | u64::from(graph.edges[v][w]))
         .collect();
     around.sort_unstable();
+    let linked = links(graph);
+    let mut rings: Vec<u64> = Vec::new();
+    for w in neighbours(graph, v) {
+        let distances = distances(&linked, w, 1 << v);
+        let others = neighbours(graph, v).filter(|&other| other > w);
+        let closed = others.map(|other| distances[other]).filter(|&far| far < MAX_VERTICES);
+        rings.extend(closed.map(|far| far as u64 + 2));
+    }
+    rings.sort_unstable();
+    around.extend(rings.into_iter().map(|size| size << 32));
     // FNV-1a, word by word.
     let stir = |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x0100_0000_01b3);
     around.into_iter().fold(stir(0xcbf2_9ce4_8422_2325, own), stir)

@@ -19,7 +19,7 @@ use crate::canonical::{ColouredGraph, MAX_VERTICES, Map, Symmetries, inverse, un
 use crate::chemistry::depiction::svg_grid;
 use crate::chemistry::{Fingerprint, Molecule};
 use atom::N_ELEMENTS;
-use graph::{Edit, HYDROGENS, Rules, links, on_ring};
+use graph::{Edit, HYDROGENS, Rules, distances, links, on_ring};
 use mesomers::MESOMERIC;
 
 /// Number of molecules of up to 1, 2, … atoms with the fewest actions and real valences, enumerated; up
@@ -32,6 +32,8 @@ const SHOWN: usize = 24;
 const COLUMNS: usize = 6;
 /// Backward actions that undo stopping: one for each Lewis structure of a molecule.
 const STRUCTURES: usize = 16;
+/// Atoms that are not bonded lie two, three, or more bonds apart.
+const DISTANCES: usize = 3;
 /// Bond orders are so many bits of a cell.
 const ORDER_BITS: usize = 3;
 /// Bonds per cell.
@@ -66,7 +68,7 @@ struct Starts {
 /// part", every edge of the state graph is one forward and one backward action.
 ///
 /// Slots are atoms; those of a finished molecule see bonds in which its Lewis structures differ as a
-/// fourth kind of bond.
+/// fourth kind of bond. Atoms without a bond see how many bonds they lie apart.
 #[derive(Clone, Debug)]
 pub struct MoleculeWorld {
     spec: MoleculeSpec,
@@ -131,6 +133,7 @@ impl MoleculeWorld {
             .alike_slots(n, &features)
             .growing()
             .related(usize::from(MESOMERIC), false)
+            .with_distances(DISTANCES)
             .forward(&forward)
             .backward(&backward);
         let starts = |direction: Direction| {
@@ -504,8 +507,12 @@ impl Environment for MoleculeWorld {
         }
         let first = slots * n_features;
         for v in 0..graph.n {
-            for w in (v + 1..graph.n).filter(|&w| graph.edges[v][w] > 0) {
-                cells[first + self.pair(v, w)] = i32::from(graph.edges[v][w]) - 1;
+            let distances = distances(&linked, v, 0);
+            for w in v + 1..graph.n {
+                cells[first + self.pair(v, w)] = match i32::from(graph.edges[v][w]) {
+                    0 => i32::from(MESOMERIC) - 2 + distances[w].min(DISTANCES + 1) as i32,
+                    order => order - 1,
+                };
             }
         }
     }
@@ -590,7 +597,7 @@ impl Environment for MoleculeWorld {
         vec![("molecules.svg", svg_grid(&molecules, COLUMNS))]
     }
 
-    /// For each atom a hash of itself with its bonds and neighbours.
+    /// For each atom a hash of itself with its bonds, neighbours and rings.
     fn features_of(&self, row: &[i32]) -> Vec<u64> {
         let graph = self.decode(row);
         (0..graph.n).map(|v| graph::surroundings(&graph, v)).collect()

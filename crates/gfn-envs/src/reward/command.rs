@@ -1,6 +1,5 @@
 //! Rewards by a program of the user's own, over a pipe.
 
-use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -10,13 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use gfn_core::registry::{Kind, RewardAxis, RewardContext};
-use gfn_core::{Environment, KeyError, ModeCounter, Modes, Reward, RewardError, States};
+use gfn_core::{Environment, KeyError, Reward, RewardError, States};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::modes::{ModeSet, ModeSpec, is_empty};
-use super::objects::listed_objects;
-use super::transform::{LogReward, Transform};
+use super::modes::{ModeSpec, is_empty};
+use super::remembered::Remembered;
+use super::transform::Transform;
+use super::value::{ObjectValues, ValueKeys, ValueReward};
 
 /// How objects are written to the program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -29,7 +29,7 @@ pub enum Format {
     Jsonl,
 }
 
-/// Settings of [`CommandReward`].
+/// R(x) from the numbers that a program prints, by [`Transform`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CommandSpec {
@@ -95,28 +95,21 @@ impl Kind<RewardAxis> for CommandSpec {
             let message = format!("must lie in 1..=1024, not {}", self.workers);
             return Err(KeyError::new("workers", message));
         }
-        let log_reward = self.transform.prepare(None)?;
-        let modes = self.modes.build(context, &log_reward, None)?;
-        let test = if is_empty(&self.test_set) {
-            None
-        } else {
-            Some(listed_objects(context, "test_set", &self.test_set)?)
-        };
         // A program that cannot be started is found out now, not after hours.
         let first =
             Scorer::start(&self.command).map_err(|message| KeyError::new("command", message))?;
         let mut scorers: Vec<_> = (1..self.workers).map(|_| Mutex::new(None)).collect();
         scorers.push(Mutex::new(Some(first)));
-        Ok(Box::new(CommandReward {
+        let program = Program {
             env: context.env.clone(),
             spec: self.clone(),
             scorers,
-            cache: Mutex::new(Cache::new(self.cache)),
+            remembered: Remembered::new(context.env.space().width, self.cache),
             computed: AtomicU64::new(0),
-            log_reward,
-            modes,
-            test,
-        }))
+        };
+        let keys =
+            ValueKeys { transform: &self.transform, modes: &self.modes, test_set: &self.test_set };
+        Ok(Box::new(ValueReward::new(context, program, keys)?))
     }
 }
 
@@ -220,53 +213,16 @@ impl Drop for Scorer {
     }
 }
 
-/// Remembered scores, by exact object. Two generations: when the young one is full, the old one
-/// is forgotten, so what is asked for again and again stays.
-struct Cache {
-    young: HashMap<Box<[i32]>, f64>,
-    old: HashMap<Box<[i32]>, f64>,
-    /// Of each generation.
-    capacity: usize,
-}
-
-impl Cache {
-    fn new(capacity: usize) -> Self {
-        Self { young: HashMap::new(), old: HashMap::new(), capacity: capacity.div_ceil(2) }
-    }
-
-    fn get(&mut self, row: &[i32]) -> Option<f64> {
-        if let Some(&value) = self.young.get(row) {
-            return Some(value);
-        }
-        let (row, value) = self.old.remove_entry(row)?;
-        self.insert(row, value);
-        Some(value)
-    }
-
-    fn insert(&mut self, row: Box<[i32]>, value: f64) {
-        if self.capacity == 0 {
-            return;
-        }
-        if self.young.len() >= self.capacity {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(row, value);
-    }
-}
-
-/// R(x) from the numbers that a program prints, by [`Transform`].
-pub struct CommandReward {
+/// The numbers that a program prints for objects.
+struct Program {
     env: Arc<dyn Environment>,
     spec: CommandSpec,
     scorers: Vec<Mutex<Option<Scorer>>>,
-    cache: Mutex<Cache>,
+    remembered: Remembered,
     computed: AtomicU64,
-    log_reward: LogReward,
-    modes: Option<ModeSet>,
-    test: Option<States>,
 }
 
-impl CommandReward {
+impl Program {
     fn write(&self, rows: &[&[i32]]) -> String {
         let mut text = String::new();
         for row in rows {
@@ -354,45 +310,13 @@ impl CommandReward {
     }
 }
 
-impl Reward for CommandReward {
-    fn log_reward(&self, xs: &States, out: &mut [f64]) -> Result<(), RewardError> {
-        let mut values = vec![None; xs.len()];
-        let mut first_of = HashMap::new();
-        let mut asked: Vec<&[i32]> = Vec::new();
-        {
-            let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-            for (value, row) in values.iter_mut().zip(xs.rows()) {
-                *value = cache.get(row).map(Ok);
-                if value.is_none() {
-                    // Within a batch, too, an object is asked for once if scores are remembered.
-                    let place = if cache.capacity > 0 {
-                        *first_of.entry(row).or_insert(asked.len())
-                    } else {
-                        asked.len()
-                    };
-                    if place == asked.len() {
-                        asked.push(row);
-                    }
-                    *value = Some(Err(place));
-                }
-            }
-        }
-        let answers = self.ask_all(&asked)?;
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        for (row, &value) in asked.iter().zip(&answers) {
-            cache.insert((*row).into(), value);
-        }
-        for ((out, value), row) in out.iter_mut().zip(values).zip(xs.rows()) {
-            let value = match value.expect("known or asked for") {
-                Ok(known) => known,
-                Err(place) => answers[place],
-            };
-            *out = self
-                .log_reward
-                .of(value)
-                .ok_or_else(|| RewardError::value(&self.env.render(row), value))?;
-        }
-        Ok(())
+impl ObjectValues for Program {
+    fn values(&self, xs: &States) -> Result<Vec<f64>, RewardError> {
+        self.remembered.values(xs, |xs| self.ask_all(&xs.rows().collect::<Vec<_>>()))
+    }
+
+    fn are_cheap(&self) -> bool {
+        false
     }
 
     fn may_enumerate(&self) -> bool {
@@ -401,39 +325,5 @@ impl Reward for CommandReward {
 
     fn computed(&self) -> Option<u64> {
         Some(self.computed.load(Ordering::Relaxed))
-    }
-
-    fn test_objects(&self) -> Option<States> {
-        self.test.clone()
-    }
-
-    fn modes(&self) -> Option<&dyn Modes> {
-        self.modes.as_ref().and_then(ModeSet::independent)
-    }
-
-    fn mode_counter(&self) -> Option<Box<dyn ModeCounter>> {
-        self.modes.as_ref().and_then(ModeSet::counter)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_cache_keeps_what_is_asked_for_and_stays_small() {
-        let mut cache = Cache::new(10);
-        for i in 0..1000 {
-            assert_eq!(cache.get(&[i]), None);
-            cache.insert([i].into(), f64::from(i));
-            // Object 0 is asked for all the time.
-            assert_eq!(cache.get(&[0]), Some(0.0));
-            assert!(cache.young.len() + cache.old.len() <= 10);
-        }
-        assert_eq!(cache.get(&[999]), Some(999.0));
-        assert_eq!(cache.get(&[500]), None);
-        let mut none = Cache::new(0);
-        none.insert([1].into(), 1.0);
-        assert_eq!(none.get(&[1]), None);
     }
 }

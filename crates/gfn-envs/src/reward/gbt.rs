@@ -3,18 +3,18 @@
 use std::path::PathBuf;
 
 use gfn_core::registry::{Kind, RewardAxis, RewardContext};
-use gfn_core::{Environment, KeyError, ModeCounter, Modes, Reward, RewardError, States};
+use gfn_core::{Environment, KeyError, Reward, RewardError, States};
 use rayon::prelude::*;
 use safetensors::{Dtype, SafeTensors};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::modes::{ModeSet, ModeSpec, is_empty};
-use super::objects::listed_objects;
-use super::transform::{LogReward, Transform};
+use super::modes::{ModeSpec, is_empty};
+use super::transform::Transform;
+use super::value::{ObjectValues, ValueKeys, ValueReward};
 use crate::sequence::Sequence;
 
-/// Settings of [`GbtReward`].
+/// R(x) from the prediction of a sum of regression trees, by [`Transform`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct GbtSpec {
@@ -49,7 +49,6 @@ impl Kind<RewardAxis> for GbtSpec {
             return Err(KeyError::data("path", "no trees are given")
                 .help("name a safetensors file: -s reward.path=FILE"));
         }
-        let log_reward = self.transform.prepare(None)?;
         let bytes = context.files.read_for("path", &self.path)?;
         let k = sequence.symbols().len();
         let trees = Trees::read(&bytes, sequence.space().width, k).map_err(|message| {
@@ -59,17 +58,9 @@ impl Kind<RewardAxis> for GbtSpec {
                  and tree_offset (i32)",
             )
         })?;
-        let modes = self.modes.build(
-            context,
-            &log_reward,
-            Some(&|xs| xs.rows().map(|row| trees.predict(row)).collect()),
-        )?;
-        let test = if is_empty(&self.test_set) {
-            None
-        } else {
-            Some(listed_objects(context, "test_set", &self.test_set)?)
-        };
-        Ok(Box::new(GbtReward { trees, log_reward, modes, test }))
+        let keys =
+            ValueKeys { transform: &self.transform, modes: &self.modes, test_set: &self.test_set };
+        Ok(Box::new(ValueReward::new(context, trees, keys)?))
     }
 }
 
@@ -202,48 +193,30 @@ impl Trees {
     }
 }
 
-/// R(x) from the prediction of a sum of regression trees, by [`Transform`].
-pub struct GbtReward {
-    trees: Trees,
-    log_reward: LogReward,
-    modes: Option<ModeSet>,
-    test: Option<States>,
-}
-
-impl Reward for GbtReward {
-    fn log_reward(&self, xs: &States, out: &mut [f64]) -> Result<(), RewardError> {
+impl ObjectValues for Trees {
+    fn values(&self, xs: &States) -> Result<Vec<f64>, RewardError> {
         const CHUNK: usize = 256;
-        let score = |first: usize, out: &mut [f64]| {
+        let mut values = vec![0.0; xs.len()];
+        let predict = |first: usize, out: &mut [f64]| {
             // Objects in order share most of their symbols: the trees are cut back to the others.
             let row = xs.row(first);
             let agree = |cell| (1..out.len()).all(|i| xs.row(first + i)[cell] == row[cell]);
             let fixed: Vec<bool> = (0..row.len()).map(agree).collect();
-            let cut = (out.len() >= CHUNK / 4 && fixed.contains(&true))
-                .then(|| self.trees.given(row, &fixed));
-            let trees = cut.as_ref().unwrap_or(&self.trees);
+            let cut =
+                (out.len() >= CHUNK / 4 && fixed.contains(&true)).then(|| self.given(row, &fixed));
+            let trees = cut.as_ref().unwrap_or(self);
             for (i, out) in out.iter_mut().enumerate() {
-                let value = trees.predict(xs.row(first + i));
-                *out = self.log_reward.of(value).ok_or_else(|| {
-                    RewardError::value(&format!("{:?}", xs.row(first + i)), value)
-                })?;
+                *out = trees.predict(xs.row(first + i));
             }
-            Ok(())
         };
-        if xs.len() <= CHUNK {
-            return score(0, out);
+        match xs.len() {
+            0 => {}
+            1..=CHUNK => predict(0, &mut values),
+            _ => values
+                .par_chunks_mut(CHUNK)
+                .enumerate()
+                .for_each(|(i, out)| predict(i * CHUNK, out)),
         }
-        out.par_chunks_mut(CHUNK).enumerate().try_for_each(|(i, out)| score(i * CHUNK, out))
-    }
-
-    fn test_objects(&self) -> Option<States> {
-        self.test.clone()
-    }
-
-    fn modes(&self) -> Option<&dyn Modes> {
-        self.modes.as_ref().and_then(ModeSet::independent)
-    }
-
-    fn mode_counter(&self) -> Option<Box<dyn ModeCounter>> {
-        self.modes.as_ref().and_then(ModeSet::counter)
+        Ok(values)
     }
 }

@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 
 use gfn_core::registry::{Kind, RewardAxis, RewardContext};
-use gfn_core::{KeyError, ModeCounter, Modes, Reward, RewardError, States};
+use gfn_core::{KeyError, Reward, RewardError, States};
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::modes::{ModeSet, ModeSpec, is_empty};
-use super::objects::listed_objects;
-use super::transform::{LogReward, Transform};
+use super::modes::{ModeSpec, is_empty};
+use super::transform::Transform;
+use super::value::{ObjectValues, ValueKeys, ValueReward};
 use crate::chemistry::huckel::gap;
 use crate::molecule::MoleculeWorld;
 
@@ -66,14 +66,9 @@ impl Kind<RewardAxis> for HuckelSpec {
 
     fn build(&self, context: RewardContext<'_>) -> Result<Box<dyn Reward>, KeyError> {
         let world = context.env_as::<MoleculeWorld>().ok_or_else(not_for_molecules)?.clone();
-        let log_reward = self.transform.prepare(None)?;
-        let values = |xs: &States| gaps(&world, xs);
-        let modes = self.modes.build(context, &log_reward, Some(&values))?;
-        let test = match is_empty(&self.test_set) {
-            true => None,
-            false => Some(listed_objects(context, "test_set", &self.test_set)?),
-        };
-        Ok(Box::new(HuckelReward { world, log_reward, modes, test }))
+        let keys =
+            ValueKeys { transform: &self.transform, modes: &self.modes, test_set: &self.test_set };
+        Ok(Box::new(ValueReward::new(context, HuckelGaps { world }, keys)?))
     }
 }
 
@@ -82,40 +77,17 @@ pub fn not_for_molecules() -> KeyError {
     KeyError::new("kind", "this reward is for molecules").help("set env.kind = \"molecule\"")
 }
 
-struct HuckelReward {
+struct HuckelGaps {
     world: MoleculeWorld,
-    log_reward: LogReward,
-    modes: Option<ModeSet>,
-    test: Option<States>,
 }
 
-fn gaps(world: &MoleculeWorld, xs: &States) -> Vec<f64> {
-    (0..xs.len()).into_par_iter().map(|i| gap(&world.molecule(xs.row(i)))).collect()
-}
-
-impl Reward for HuckelReward {
-    fn log_reward(&self, xs: &States, out: &mut [f64]) -> Result<(), RewardError> {
-        for (i, (value, out)) in gaps(&self.world, xs).into_iter().zip(out).enumerate() {
-            let log_reward = self.log_reward.of(value).filter(|log_reward| !log_reward.is_nan());
-            let object = || gfn_core::Environment::render(&self.world, xs.row(i));
-            *out = log_reward.ok_or_else(|| RewardError::value(&object(), value))?;
-        }
-        Ok(())
+impl ObjectValues for HuckelGaps {
+    fn values(&self, xs: &States) -> Result<Vec<f64>, RewardError> {
+        let gap = |i| gap(&self.world.molecule(xs.row(i)));
+        Ok((0..xs.len()).into_par_iter().map(gap).collect())
     }
 
-    fn values(&self, xs: &States) -> Result<Option<(String, Vec<f64>)>, RewardError> {
-        Ok(Some(("gap_ev".to_owned(), gaps(&self.world, xs))))
-    }
-
-    fn test_objects(&self) -> Option<States> {
-        self.test.clone()
-    }
-
-    fn modes(&self) -> Option<&dyn Modes> {
-        self.modes.as_ref().and_then(ModeSet::independent)
-    }
-
-    fn mode_counter(&self) -> Option<Box<dyn ModeCounter>> {
-        self.modes.as_ref().and_then(ModeSet::counter)
+    fn column(&self) -> Option<&str> {
+        Some("gap_ev")
     }
 }

@@ -9,6 +9,8 @@ pub mod hypergrid;
 pub mod modes;
 mod npy;
 pub mod objects;
+pub mod remembered;
 mod separated;
 pub mod table;
 pub mod transform;
+pub mod value;

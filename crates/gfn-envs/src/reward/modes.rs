@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use gfn_core::metric::TestSet;
 use gfn_core::registry::RewardContext;
-use gfn_core::{Environment, KeyError, ModeCounter, Modes, States};
+use gfn_core::{Environment, KeyError, ModeCounter, Modes, RewardError, States};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +44,7 @@ pub struct ModeSpec {
 }
 
 /// Raw values of objects, where they can be computed before a run begins.
-pub type Values<'a> = &'a dyn Fn(&States) -> Vec<f64>;
+pub type Values<'a> = &'a dyn Fn(&States) -> Result<Vec<f64>, RewardError>;
 
 pub(crate) fn is_empty(path: &Path) -> bool {
     path.as_os_str().is_empty()
@@ -146,7 +146,9 @@ impl ModeSpec {
                 KeyError::new("modes", message).help("give raw values: modes.thresholds")
             })?;
             let of = |value| log_reward.of(value).unwrap_or(f64::NEG_INFINITY);
-            let mut all: Vec<f64> = values(&objects.objects).into_iter().map(of).collect();
+            let values = values(&objects.objects)
+                .map_err(|error| KeyError::new("modes", error.to_string()))?;
+            let mut all: Vec<f64> = values.into_iter().map(of).collect();
             all.sort_by(f64::total_cmp);
             for &quantile in &self.quantiles {
                 let least = all[(quantile * all.len() as f64) as usize];

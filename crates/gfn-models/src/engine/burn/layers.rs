@@ -96,6 +96,24 @@ impl<'a> Tokens<'a> {
         relations.clone()
     }
 
+    /// For each state and pair of slots that can have actions: which relation they have, as a one-hot
+    /// code: `[n, pairs, relations]`; nothing for a slot and itself.
+    fn pair_relations(&self, ordered: bool) -> Tensor<3> {
+        let (n, slots) = (self.observed.n, self.context.space.slots);
+        let relations = self.context.n_pair_relations();
+        let n_pairs = pairs(slots, ordered).count();
+        let mut one_hot = vec![0.0; n * n_pairs * relations];
+        let mut of_pairs = one_hot.chunks_exact_mut(relations);
+        for ids in self.observed.of_states() {
+            for ((i, j), one_hot) in pairs(slots, ordered).zip(&mut of_pairs) {
+                if i != j {
+                    one_hot[self.context.pair_relation(ids, i, j)] = 1.0;
+                }
+            }
+        }
+        self.upload(one_hot, [n, n_pairs, relations])
+    }
+
     /// For each state and token: what part the rows of edges have in its edge to every token,
     /// `[n, t, t, edges]`, and 1 for its neighbours, 0 for others, `[n, t, t, 1]`.
     fn edges(&self) -> (Tensor<4>, Tensor<4>) {
@@ -418,7 +436,7 @@ fn one_head(
             }
             by_slot.reshape([n, slots * size])
         }
-        Part::Pairs { value, first, size, ordered, meet, param, .. } => {
+        Part::Pairs { value, first, size, ordered, meet, relations, param, .. } => {
             let scores = match meet {
                 Meet::Product => {
                     let [a, b] = [param, param + 2].map(|param| {
@@ -453,6 +471,10 @@ fn one_head(
             let mut by_pair = of_pairs(scores);
             if let Some(start) = first {
                 by_pair = by_pair + columns(start, n_places).reshape([n, n_places, 1]);
+            }
+            if let Some(table) = relations {
+                by_pair =
+                    by_pair + linear(tokens.pair_relations(ordered), params[table].clone(), None);
             }
             if let Some(there) = &there {
                 let both = there.clone() * there.clone().swap_dims(1, 2);

@@ -123,7 +123,7 @@ impl TokenNetwork {
         matmul(on_first, false, Mat::new(gathered, n, width), Mat::new(weight, width, n_first));
         add_bias(on_first, bias);
 
-        let total = self.list.context.width();
+        let (total, n_cells) = (self.list.context.width(), self.list.context.space.n_cells());
         let (params, slots) = (&weights.values, self.t() - 1);
         for (head, before) in self.heads_with_first() {
             let of_head = head.columns(&self.list.context);
@@ -159,7 +159,9 @@ impl TokenNetwork {
                             }
                         }
                     }
-                    Part::Pairs { output: start, first, size, ordered, param, .. } => {
+                    Part::Pairs {
+                        output: start, first, size, ordered, relations, param, ..
+                    } => {
                         let places = read.gather(top, gathered, |_, position| position > 0);
                         let m = places.len();
                         let from = buffer_for(on_slots, 0, m, per_slot(size));
@@ -195,10 +197,32 @@ impl TokenNetwork {
                                     out[place * size + c] = x * pair_scale() + first;
                                 }
                             }
+                            if let Some(table) = relations.map(|table| &params[table]) {
+                                let ids = &ids[state * n_cells..];
+                                self.for_related(of_state, ids, ordered, |place, relation| {
+                                    let row = &table[relation * size..][..size];
+                                    add(&mut out[place * size..][..size], row);
+                                });
+                            }
                         }
                     }
                 }
             }
+        }
+    }
+
+    /// Calls `each` with the place of every pair of the slots of a state, and what they are to each other.
+    fn for_related(
+        &self,
+        of_state: &[(usize, usize)],
+        ids: &[i32],
+        ordered: bool,
+        mut each: impl FnMut(usize, usize),
+    ) {
+        let slot = |i: usize| of_state[i].1 - 1;
+        for (i, j) in pairs(of_state.len(), ordered).filter(|(i, j)| i != j) {
+            let place = pair_place(self.t() - 1, ordered, slot(i), slot(j));
+            each(place, self.list.context.pair_relation(ids, slot(i), slot(j)));
         }
     }
 
@@ -230,6 +254,7 @@ impl TokenNetwork {
     ) {
         let (width, n_first) = (self.steps[self.top].size, self.n_first);
         let (params, slots, total) = (&weights.values, self.t() - 1, self.list.context.width());
+        let n_cells = self.list.context.space.n_cells();
         let [gathered, on_first, on_slots, on_others, of_rows, of_maps, of_others, ..] = scratch
         else {
             unreachable!("there are enough")
@@ -265,7 +290,9 @@ impl TokenNetwork {
                         linear_backward(of_rows, false, dy, gathered, params, gradients, param);
                         read.scatter(gradient, of_rows, wants(self, ids, part));
                     }
-                    Part::Pairs { output: start, first, size, ordered, param, .. } => {
+                    Part::Pairs {
+                        output: start, first, size, ordered, relations, param, ..
+                    } => {
                         let dy = |state: usize, place: usize, c: usize| {
                             output_gradient[state * total + start + place * size + c]
                         };
@@ -315,6 +342,14 @@ impl TokenNetwork {
                                 put(&mut of_from[at.clone()], product, size, c);
                                 matmul(product, false, dy.t(), a);
                                 put(&mut of_to[at.clone()], product, size, c);
+                            }
+                            if let Some(table) = relations.map(|table| &mut gradients[table]) {
+                                let ids = &ids[state * n_cells..];
+                                self.for_related(of_state, ids, ordered, |place, relation| {
+                                    let dy =
+                                        &output_gradient[state * total + start + place * size..];
+                                    add(&mut table[relation * size..][..size], &dy[..size]);
+                                });
                             }
                         }
                         let of_rows = buffer_for(of_rows, 0, m, width);
