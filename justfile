@@ -29,6 +29,16 @@ bless:
     BLESS=1 cargo test --release -p gfn-envs --test playthroughs
     INSTA_UPDATE=always cargo test --release -p gfn-cli --test messages
 
+# Train on gaps by quantum chemistry (GFN2-xTB), computed by a program: `pip install tblite rdkit` first.
+try-gap-worker:
+    cargo run --release -- train configs/qm9_subtb_tlm.toml --fresh --name qm9_xtb \
+        -s reward.kind=command -s 'reward.command=["python3", "scripts/gap_worker.py"]' \
+        -s reward.cache=1_000_000 -s reward.timeout_s=600 \
+        -s 'reward.transform={ zero = 21.048, one = 4.789, floor = 1e-4, ceiling = 2.0, beta = 10.0 }' \
+        -s 'reward.modes={ similarity = 0.7, thresholds = [4.0] }' \
+        -s env.max_atoms=5 -s train.batch=32 -s train.trajectories=3200 -s eval.samples=100 \
+        -s 'eval.metrics=["log_z", "elbo_eubo", "modes", "samples"]'
+
 # Install `gfn` into ~/.cargo/bin.
 install:
     cargo install --path crates/gfn-cli --locked

@@ -210,8 +210,10 @@ fn report(
     let only = |wanted: bool| {
         let unknown = unknown.as_ref()?;
         let pairs = predicted.iter().zip(values).zip(unknown);
-        let (predicted, values): (Vec<f64>, Vec<f64>) =
-            pairs.filter(|(_, unknown)| (**unknown > 0) == wanted).map(|((p, v), _)| (*p, *v)).unzip();
+        let (predicted, values): (Vec<f64>, Vec<f64>) = pairs
+            .filter(|(_, unknown)| (**unknown > 0) == wanted)
+            .map(|((p, v), _)| (*p, *v))
+            .unzip();
         Scores::of(&predicted, &values)
     };
     let classes = by_class(env, objects, &predicted, values);

@@ -1,6 +1,7 @@
 //! Molecules of C, N, O and F: start from nothing, add atoms and bonds, and stop at any molecule (the
 //! QM9 world of arXiv:2410.15474).
 
+mod actions;
 mod atom;
 mod convert;
 mod graph;
@@ -12,12 +13,13 @@ pub use spec::{ActionSet, MoleculeSpec, Symmetry};
 
 use std::any::Any;
 
-use gfn_core::space::{At, Scope};
+use gfn_core::space::At;
 use gfn_core::{Block, Direction, Environment, KeyError, NO_TOKEN, Space, States};
 
-use crate::canonical::{ColouredGraph, MAX_VERTICES, Map, Symmetries, inverse, unite};
+use crate::canonical::{ColouredGraph, MAX_VERTICES, Symmetries, inverse};
 use crate::chemistry::depiction::svg_grid;
 use crate::chemistry::{Fingerprint, Molecule};
+use actions::{BLOCKS, Classes, Starts};
 use atom::N_ELEMENTS;
 use graph::{Edit, HYDROGENS, Rules, distances, links, on_ring};
 use mesomers::MESOMERIC;
@@ -40,19 +42,6 @@ const ORDER_BITS: usize = 3;
 const PER_CELL: usize = 10;
 /// Where the sense of a stereocentre is in the cell of an atom.
 const TURN_SHIFT: u32 = 8;
-
-/// Blocks of actions and where each begins.
-#[derive(Clone, Debug, Default)]
-struct Starts {
-    stop: usize,
-    first: usize,
-    leaf: usize,
-    bond: usize,
-    order: usize,
-    charge: usize,
-    turn: usize,
-    hydrogens: usize,
-}
 
 /// The world of molecules.
 ///
@@ -77,18 +66,6 @@ pub struct MoleculeWorld {
     forward: Starts,
     backward: Starts,
 }
-
-/// Names of blocks, forward and backward.
-const BLOCKS: [[&str; 2]; 8] = [
-    ["stop", "go_on"],
-    ["first_atom", "remove_last"],
-    ["add_atom", "remove_atom"],
-    ["add_bond", "remove_bond"],
-    ["set_order", "unset_order"],
-    ["set_charge", "unset_charge"],
-    ["set_chirality", "unset_chirality"],
-    ["set_hydrogens", "unset_hydrogens"],
-];
 
 impl MoleculeWorld {
     /// Molecules as the settings say.
@@ -136,14 +113,8 @@ impl MoleculeWorld {
             .with_distances(DISTANCES)
             .forward(&forward)
             .backward(&backward);
-        let starts = |direction: Direction| {
-            let name = |block: usize| BLOCKS[block][(direction == Direction::Backward) as usize];
-            // Blocks that are not there begin where no action is.
-            let at = |block| space.first_action(direction, name(block)).unwrap_or(usize::MAX);
-            let [stop, first, leaf, bond, order, charge, turn, hydrogens] = std::array::from_fn(at);
-            Starts { stop, first, leaf, bond, order, charge, turn, hydrogens }
-        };
-        let (forward, backward) = (starts(Direction::Forward), starts(Direction::Backward));
+        let (forward, backward) =
+            (Starts::of(&space, Direction::Forward), Starts::of(&space, Direction::Backward));
         Ok(Self { spec: spec.clone(), rules, space, forward, backward })
     }
 
@@ -204,102 +175,6 @@ impl MoleculeWorld {
         Classes::new(self, &canonical, &symmetries).representative(self, edit)
     }
 
-    /// The number of a pair of slots.
-    fn pair(&self, v: usize, w: usize) -> usize {
-        self.space.unordered_place(v, w)
-    }
-
-    /// The pair of slots of a number.
-    fn ends(&self, mut pair: usize) -> (usize, usize) {
-        let mut v = 0;
-        loop {
-            let after = self.space.slots - v - 1;
-            if pair < after {
-                return (v, v + 1 + pair);
-            }
-            pair -= after;
-            v += 1;
-        }
-    }
-
-    /// The action of an edit; of a backward one, what is set does not count.
-    fn action(&self, direction: Direction, edit: Edit) -> usize {
-        let (starts, forward) = match direction {
-            Direction::Forward => (&self.forward, true),
-            Direction::Backward => (&self.backward, false),
-        };
-        let of = |start: usize, place: usize, size: usize, value: usize| {
-            start + if forward { place * size + value } else { place }
-        };
-        match edit {
-            Edit::Stop(structure) => starts.stop + if forward { 0 } else { structure },
-            Edit::First(element) => of(starts.first, 0, N_ELEMENTS, element),
-            Edit::Leaf { at, element } => of(starts.leaf, at, N_ELEMENTS, element),
-            Edit::Bond(v, w) => of(starts.bond, self.pair(v, w), 1, 0),
-            Edit::Order(v, w, order) => {
-                of(starts.order, self.pair(v, w), 2, usize::from(order).saturating_sub(2))
-            }
-            Edit::Charge(v, charge) => of(starts.charge, v, 2, usize::from(charge < 0)),
-            Edit::Turn(v, turn) => of(starts.turn, v, 2, usize::from(turn < 0)),
-            Edit::Hydrogens(v, n) => of(starts.hydrogens, v, HYDROGENS, usize::from(n)),
-        }
-    }
-
-    /// The edit of an action.
-    fn edit(&self, direction: Direction, action: usize) -> Edit {
-        let (starts, forward) = match direction {
-            Direction::Forward => (&self.forward, true),
-            Direction::Backward => (&self.backward, false),
-        };
-        let of = |start: usize, size: usize| match forward {
-            true => ((action - start) / size, (action - start) % size),
-            false => (action - start, 0),
-        };
-        let sign = |value: usize| if value == 0 { 1 } else { -1 };
-        if action < starts.first {
-            return Edit::Stop(action);
-        }
-        if action < starts.leaf {
-            return Edit::First(action - starts.first);
-        }
-        if action < starts.bond {
-            let (at, element) = of(starts.leaf, N_ELEMENTS);
-            return Edit::Leaf { at, element };
-        }
-        if action < starts.order {
-            let (v, w) = self.ends(action - starts.bond);
-            return Edit::Bond(v, w);
-        }
-        if action < starts.charge {
-            let (pair, order) = of(starts.order, 2);
-            let (v, w) = self.ends(pair);
-            return Edit::Order(v, w, order as u8 + 2);
-        }
-        if action < starts.turn {
-            let (v, value) = of(starts.charge, 2);
-            return Edit::Charge(v, sign(value));
-        }
-        if action < starts.hydrogens {
-            let (v, value) = of(starts.turn, 2);
-            return Edit::Turn(v, sign(value));
-        }
-        let (v, n) = of(starts.hydrogens, HYDROGENS);
-        Edit::Hydrogens(v, n as u8)
-    }
-
-    /// Leaves one legal action of each class of those that lead to the same state: the first one.
-    fn merge(&self, direction: Direction, graph: &ColouredGraph, mask: &mut [bool]) {
-        let symmetries = Symmetries::of(graph);
-        if symmetries.generators.is_empty() {
-            return;
-        }
-        let first = Classes::new(self, graph, &symmetries);
-        for action in (0..mask.len()).filter(|&action| mask[action]).collect::<Vec<_>>() {
-            let edit = first.representative(self, self.edit(direction, action));
-            mask[action] = self.action(direction, edit) == action;
-        }
-    }
-
     /// The structures that a finished molecule can have been stopped in, as rows, one for each backward
     /// action that goes on from it.
     fn structures(&self, row: &[i32]) -> Vec<Vec<i32>> {
@@ -349,65 +224,6 @@ impl MoleculeWorld {
         };
         self.encode(&marked, (place / STRUCTURES) as i32 + 1, row);
         place % STRUCTURES
-    }
-}
-
-/// The first of each class of equivalent vertices, pairs, and vertices with a sense.
-struct Classes {
-    vertices: Map,
-    pairs: Vec<u16>,
-    senses: [u8; 2 * MAX_VERTICES],
-}
-
-impl Classes {
-    fn new(world: &MoleculeWorld, graph: &ColouredGraph, symmetries: &Symmetries) -> Self {
-        let n = graph.n;
-        let mut pairs: Vec<u16> = (0..world.space.places(Scope::Unordered) as u16).collect();
-        let moved = |map: &Map| {
-            let map = *map;
-            let all = (0..n).flat_map(move |v| (v + 1..n).map(move |w| (v, w)));
-            all.map(move |(v, w)| {
-                let (to_v, to_w) = (usize::from(map[v]), usize::from(map[w]));
-                (world.pair(v, w), world.pair(to_v, to_w))
-            })
-        };
-        unite(&mut pairs, symmetries.generators.iter().flat_map(moved));
-        let mut senses: [u8; 2 * MAX_VERTICES] = std::array::from_fn(|at| at as u8);
-        if world.spec.actions == ActionSet::Full {
-            let turned = symmetries.generators.iter().flat_map(|map| {
-                (0..n).flat_map(move |v| {
-                    let odd = usize::from(graph.is_odd_around(v, map));
-                    let to = 2 * usize::from(map[v]);
-                    [(2 * v, to + odd), (2 * v + 1, to + 1 - odd)]
-                })
-            });
-            unite(&mut senses, turned);
-        }
-        Self { vertices: symmetries.orbits(n), pairs, senses }
-    }
-
-    /// The first edit of a class.
-    fn representative(&self, world: &MoleculeWorld, edit: Edit) -> Edit {
-        let vertex = |v: usize| usize::from(self.vertices[v]);
-        let pair = |v: usize, w: usize| world.ends(usize::from(self.pairs[world.pair(v, w)]));
-        match edit {
-            Edit::Stop(_) | Edit::First(_) => edit,
-            Edit::Leaf { at, element } => Edit::Leaf { at: vertex(at), element },
-            Edit::Bond(v, w) => {
-                let (v, w) = pair(v, w);
-                Edit::Bond(v, w)
-            }
-            Edit::Order(v, w, order) => {
-                let (v, w) = pair(v, w);
-                Edit::Order(v, w, order)
-            }
-            Edit::Charge(v, charge) => Edit::Charge(vertex(v), charge),
-            Edit::Turn(v, turn) => {
-                let first = usize::from(self.senses[2 * v + usize::from(turn < 0)]);
-                Edit::Turn(first / 2, if first % 2 == 0 { 1 } else { -1 })
-            }
-            Edit::Hydrogens(v, n) => Edit::Hydrogens(vertex(v), n),
-        }
     }
 }
 

@@ -315,6 +315,11 @@ impl ObjectValues for Program {
         self.remembered.values(xs, |xs| self.ask_all(&xs.rows().collect::<Vec<_>>()))
     }
 
+    /// Numbers are shown beside samples if the program need not be asked for them again.
+    fn column(&self) -> Option<&str> {
+        (self.spec.cache > 0).then_some("value")
+    }
+
     fn are_cheap(&self) -> bool {
         false
     }
