@@ -3,7 +3,7 @@
 use gfn_core::backward::{BACKWARDS, BackwardAxis};
 use gfn_core::metric::{METRICS, MetricEntry};
 use gfn_core::objective::{OBJECTIVES, ObjectiveAxis};
-use gfn_core::registry::{Entry, EnvAxis, RewardAxis};
+use gfn_core::registry::{Axis, Descriptor, Entry, EnvAxis, RewardAxis};
 use gfn_envs::{ENVIRONMENTS, REWARDS};
 use gfn_models::MODELS;
 use gfn_models::device::{DEVICES, DeviceEntry};
@@ -31,6 +31,20 @@ pub struct Registry {
 }
 
 impl Registry {
+    /// The axes whose kinds a spec chooses, each with what is known of its kinds, in the order of a spec.
+    pub fn axes(&self) -> [(&'static str, Vec<Descriptor>); 5] {
+        fn of<A: Axis>(entries: &[Entry<A>]) -> (&'static str, Vec<Descriptor>) {
+            (A::NAME, entries.iter().map(|entry| entry.about).collect())
+        }
+        [
+            of(&self.environments),
+            of(&self.rewards),
+            of(&self.models),
+            of(&self.objectives),
+            of(&self.backwards),
+        ]
+    }
+
     /// What this crate ships.
     pub fn builtin() -> Self {
         Self {

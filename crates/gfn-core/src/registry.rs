@@ -2,6 +2,7 @@
 //! `gfn describe`, `gfn schema` and the tests of all combinations follow.
 
 use std::any::Any;
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -209,8 +210,9 @@ impl<A: Axis, K: Kind<A>> Settings<A> for K {
 /// Parses a table (without `kind`) into settings.
 pub type Parse<A> = fn(Spanned<DeTable<'_>>) -> Result<Box<dyn Settings<A>>, toml::de::Error>;
 
-/// The descriptor of one kind on an axis.
-pub struct Entry<A: Axis> {
+/// What is known of a kind, whatever its axis makes.
+#[derive(Clone, Copy)]
+pub struct Descriptor {
     /// See [`Kind::NAME`].
     pub name: &'static str,
     /// See [`Kind::ALIASES`].
@@ -225,8 +227,31 @@ pub struct Entry<A: Axis> {
     pub neutral_keys: &'static [&'static str],
     /// JSON schema of the settings.
     pub schema: fn(&mut SchemaGenerator) -> Schema,
+    /// Every key with its default; none where some key has to be given.
+    pub defaults: fn() -> Option<toml::Table>,
+}
+
+impl Descriptor {
+    /// Whether `kind` is the name or an alias of this one.
+    pub fn answers_to(&self, kind: &str) -> bool {
+        self.name == kind || self.aliases.contains(&kind)
+    }
+}
+
+/// One kind on an axis.
+pub struct Entry<A: Axis> {
+    /// What is known of it.
+    pub about: Descriptor,
     /// Parses the settings.
     pub parse: Parse<A>,
+}
+
+impl<A: Axis> Deref for Entry<A> {
+    type Target = Descriptor;
+
+    fn deref(&self) -> &Descriptor {
+        &self.about
+    }
 }
 
 impl<A: Axis> Clone for Entry<A> {
@@ -237,9 +262,14 @@ impl<A: Axis> Clone for Entry<A> {
 impl<A: Axis> Copy for Entry<A> {}
 
 impl<A: Axis> Entry<A> {
-    /// The descriptor of `K`.
+    /// Settings with every default; none where some key has to be given.
+    pub fn default_settings(&self) -> Option<Box<dyn Settings<A>>> {
+        (self.parse)(Spanned::new(0..0, DeTable::new())).ok()
+    }
+
+    /// The kind `K`.
     pub const fn of<K: Kind<A>>() -> Self {
-        Self {
+        let about = Descriptor {
             name: K::NAME,
             aliases: K::ALIASES,
             summary: K::SUMMARY,
@@ -247,23 +277,18 @@ impl<A: Axis> Entry<A> {
             status: K::STATUS,
             neutral_keys: K::NEUTRAL_KEYS,
             schema: |generator| K::json_schema(generator),
+            defaults: || {
+                let nothing = Spanned::new(0..0, DeTable::new());
+                let settings = K::deserialize(toml::de::Deserializer::from(nothing)).ok()?;
+                Some(Settings::<A>::resolve(&settings))
+            },
+        };
+        Self {
+            about,
             parse: |table| {
                 let settings = K::deserialize(toml::de::Deserializer::from(table))?;
                 Ok(Box::new(settings))
             },
         }
-    }
-
-    /// Whether `kind` is the name or an alias of this entry.
-    pub fn answers_to(&self, kind: &str) -> bool {
-        self.name == kind || self.aliases.contains(&kind)
-    }
-
-    /// Settings with every default, or the error that a required key is missing.
-    ///
-    /// # Errors
-    /// When the kind has required keys.
-    pub fn defaults(&self) -> Result<Box<dyn Settings<A>>, toml::de::Error> {
-        (self.parse)(Spanned::new(0..0, DeTable::new()))
     }
 }

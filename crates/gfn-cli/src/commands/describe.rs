@@ -1,48 +1,36 @@
 //! `gfn describe`: a kind with its keys, types and defaults.
 
-use gfn_core::learn::TrainSettings;
-use gfn_core::registry::{Axis, Entry};
-use schemars::JsonSchema;
+use gfn_core::registry::Descriptor;
 use serde_json::Value;
 
 use super::list::axes;
-use super::schema::generator;
+use super::schema::{generator, settings_tables};
 use super::{list, print};
 use crate::Registry;
 use crate::error::{Failure, closest};
-use crate::proxy::ProxySettings;
-use crate::spec::{CheckpointSettings, EvalSettings};
 
 pub fn run(registry: &Registry, what: &str) -> Result<(), Failure> {
     let (axis, kind) = what.split_once('.').unwrap_or((what, ""));
-    let text = match axis {
-        "train" => keys(&TrainSettings::json_schema(&mut generator()).to_value(), None),
-        "eval" => keys(&EvalSettings::json_schema(&mut generator()).to_value(), None),
-        "checkpoint" => keys(&CheckpointSettings::json_schema(&mut generator()).to_value(), None),
-        "proxy" => keys(&ProxySettings::json_schema(&mut generator()).to_value(), None),
-        "env" => entry(&registry.environments, kind)?,
-        "reward" => entry(&registry.rewards, kind)?,
-        "model" => entry(&registry.models, kind)?,
-        "objective" => entry(&registry.objectives, kind)?,
-        "backward" => entry(&registry.backwards, kind)?,
-        _ => {
-            return match axes(registry).iter().find(|(name, _)| *name == axis) {
-                Some(_) => list::run(registry, Some(axis)),
-                None => Err(Failure::usage(format!("nothing is called `{what}`")).help(
-                    "give AXIS.KIND, for example backward.tlm, or train, eval, checkpoint or \
-                     proxy; \
-                     `gfn list` shows them",
-                )),
-            };
-        }
-    };
-    print(&text)
+    let tables = settings_tables();
+    if let Some((_, schema)) = tables.iter().find(|(table, _)| *table == axis) {
+        return print(&keys(schema, None));
+    }
+    if let Some((_, kinds)) = registry.axes().into_iter().find(|(name, _)| *name == axis) {
+        return print(&described(axis, &kinds, kind)?);
+    }
+    if axes(registry).iter().any(|(name, _)| *name == axis) {
+        return list::run(registry, Some(axis));
+    }
+    let names: Vec<&str> = tables.iter().map(|(table, _)| *table).collect();
+    Err(Failure::usage(format!("nothing is called `{what}`")).help(format!(
+        "give AXIS.KIND, for example backward.tlm, or one of {}; `gfn list` shows them",
+        names.join(", ")
+    )))
 }
 
-fn entry<A: Axis>(entries: &[Entry<A>], kind: &str) -> Result<String, Failure> {
-    let axis = A::NAME;
-    let Some(entry) = entries.iter().find(|entry| entry.answers_to(kind)) else {
-        let names: Vec<&str> = entries.iter().map(|entry| entry.name).collect();
+fn described(axis: &str, kinds: &[Descriptor], kind: &str) -> Result<String, Failure> {
+    let Some(entry) = kinds.iter().find(|entry| entry.answers_to(kind)) else {
+        let names: Vec<&str> = kinds.iter().map(|entry| entry.name).collect();
         let mut failure = Failure::usage(format!("unknown {axis} kind `{kind}`"));
         if let Some(meant) = closest(kind, names.iter().copied()) {
             failure = failure.help(format!("did you mean `{axis}.{meant}`?"));
@@ -60,8 +48,7 @@ fn entry<A: Axis>(entries: &[Entry<A>], kind: &str) -> Result<String, Failure> {
     if let Some(description) = schema["description"].as_str() {
         text += &format!("\n{description}\n");
     }
-    let defaults = entry.defaults().ok().map(|settings| settings.resolve());
-    text += &format!("\n{}", keys(&schema, defaults.as_ref()));
+    text += &format!("\n{}", keys(&schema, (entry.defaults)().as_ref()));
     Ok(text)
 }
 

@@ -1,6 +1,6 @@
 //! `gfn list`: what specs can name.
 
-use gfn_core::registry::{Axis, Entry, Status};
+use gfn_core::registry::{Descriptor, Status};
 
 use super::print;
 use crate::Registry;
@@ -15,30 +15,23 @@ pub(super) struct Row {
     pub experimental: bool,
 }
 
-fn rows<A: Axis>(entries: &[Entry<A>]) -> Vec<Row> {
-    let row = |entry: &Entry<A>| Row {
-        name: entry.name,
-        aliases: entry.aliases,
-        summary: entry.summary,
-        paper: entry.paper,
-        experimental: entry.status == Status::Experimental,
-    };
-    entries.iter().map(row).collect()
-}
-
-/// All axes with their kinds, in the order of a spec.
+/// All that specs can name, by axes, in the order of a spec.
 pub(super) fn axes(registry: &Registry) -> Vec<(&'static str, Vec<Row>)> {
+    let row = |kind: Descriptor| Row {
+        name: kind.name,
+        aliases: kind.aliases,
+        summary: kind.summary,
+        paper: kind.paper,
+        experimental: kind.status == Status::Experimental,
+    };
+    let kinds = registry.axes().into_iter();
+    let mut axes: Vec<_> =
+        kinds.map(|(axis, kinds)| (axis, kinds.into_iter().map(row).collect())).collect();
     let plain =
         |name, summary| Row { name, aliases: &[], summary, paper: None, experimental: false };
-    vec![
-        ("env", rows(&registry.environments)),
-        ("reward", rows(&registry.rewards)),
-        ("model", rows(&registry.models)),
-        ("objective", rows(&registry.objectives)),
-        ("backward", rows(&registry.backwards)),
-        ("metric", registry.metrics.iter().map(|m| plain(m.name, m.summary)).collect()),
-        ("device", registry.devices.iter().map(|d| plain(d.name, d.summary)).collect()),
-    ]
+    axes.push(("metric", registry.metrics.iter().map(|m| plain(m.name, m.summary)).collect()));
+    axes.push(("device", registry.devices.iter().map(|d| plain(d.name, d.summary)).collect()));
+    axes
 }
 
 pub fn run(registry: &Registry, axis: Option<&str>) -> Result<(), Failure> {

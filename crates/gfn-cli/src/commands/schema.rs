@@ -1,13 +1,14 @@
 //! `gfn schema`: the JSON schema of specs.
 
 use gfn_core::learn::TrainSettings;
-use gfn_core::registry::{Axis, Entry};
+use gfn_core::registry::Descriptor;
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use super::print;
 use crate::Registry;
 use crate::error::Failure;
+use crate::proxy::ProxySettings;
 use crate::spec::{CheckpointSettings, EvalSettings};
 
 pub fn run(registry: &Registry) -> Result<(), Failure> {
@@ -22,8 +23,21 @@ pub(super) fn generator() -> SchemaGenerator {
         .into_generator()
 }
 
-fn axis<A: Axis>(entries: &[Entry<A>]) -> Value {
-    let kinds: Vec<Value> = entries
+/// Schemas of the tables without kinds, by their names; the last one belongs to `gfn proxy train`.
+pub(super) fn settings_tables() -> [(&'static str, Value); 4] {
+    fn of<T: JsonSchema>() -> Value {
+        T::json_schema(&mut generator()).to_value()
+    }
+    [
+        ("train", of::<TrainSettings>()),
+        ("eval", of::<EvalSettings>()),
+        ("checkpoint", of::<CheckpointSettings>()),
+        ("proxy", of::<ProxySettings>()),
+    ]
+}
+
+fn axis(kinds: &[Descriptor]) -> Value {
+    let kinds: Vec<Value> = kinds
         .iter()
         .map(|entry| {
             let mut schema = (entry.schema)(&mut generator()).to_value();
@@ -41,21 +55,16 @@ fn axis<A: Axis>(entries: &[Entry<A>]) -> Value {
 }
 
 fn spec_schema(registry: &Registry) -> Value {
-    let plain = |schema: schemars::Schema| schema.to_value();
     let mut properties = Map::new();
     let devices: Vec<&str> = registry.devices.iter().map(|device| device.name).collect();
     properties.insert("name".into(), json!({ "type": "string", "description": "name of the run" }));
     properties.insert("seed".into(), json!({ "type": "integer", "minimum": 0, "default": 0 }));
     properties.insert("device".into(), json!({ "enum": devices, "default": "flex" }));
-    properties.insert("env".into(), axis(&registry.environments));
-    properties.insert("reward".into(), axis(&registry.rewards));
-    properties.insert("model".into(), axis(&registry.models));
-    properties.insert("objective".into(), axis(&registry.objectives));
-    properties.insert("backward".into(), axis(&registry.backwards));
-    properties.insert("train".into(), plain(TrainSettings::json_schema(&mut generator())));
-    properties.insert("eval".into(), plain(EvalSettings::json_schema(&mut generator())));
-    properties
-        .insert("checkpoint".into(), plain(CheckpointSettings::json_schema(&mut generator())));
+    for (name, kinds) in registry.axes() {
+        properties.insert(name.into(), axis(&kinds));
+    }
+    let [tables @ .., _] = settings_tables();
+    properties.extend(tables.map(|(name, schema)| (name.to_owned(), schema)));
     properties.insert("sweep".into(), json!({ "type": "object" }));
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -19,6 +19,7 @@ use super::settings::{ProxySettings, is_empty};
 use super::split::Split;
 use super::weights::{About, DataNote, ProxyFile, Report, Unusable, rounded};
 use crate::error::{BUG, DIVERGED, Failure};
+use crate::spec::Part;
 use crate::spec::{Chosen, Source};
 
 /// A surrogate reward to be trained: a spec with `[env]`, `[model]` and `[proxy]`.

@@ -72,22 +72,13 @@ impl Manifest {
         });
         let mut citations = BTreeMap::new();
         let mut experimental = Vec::new();
-        let mut part = |axis: &str, name, paper: Option<&str>, status| {
-            if let Some(paper) = paper {
-                citations.insert(format!("{axis}.{name}"), paper.to_owned());
+        for part in spec.parts() {
+            let (name, kind) = (format!("{}.{}", part.axis(), part.kind().name), part.kind());
+            if kind.status == gfn_core::registry::Status::Experimental {
+                experimental.push(name.clone());
             }
-            if status == gfn_core::registry::Status::Experimental {
-                experimental.push(format!("{axis}.{name}"));
-            }
-        };
-        let (env, reward) = (spec.env.entry(), spec.reward.entry());
-        part("env", env.name, env.paper, env.status);
-        part("reward", reward.name, reward.paper, reward.status);
-        let (model, objective) = (spec.model.entry(), spec.objective.entry());
-        part("model", model.name, model.paper, model.status);
-        part("objective", objective.name, objective.paper, objective.status);
-        let backward = spec.backward.entry();
-        part("backward", backward.name, backward.paper, backward.status);
+            citations.extend(kind.paper.map(|paper| (name, paper.to_owned())));
+        }
         let features = [("ndarray", cfg!(feature = "ndarray")), ("wgpu", cfg!(feature = "wgpu"))];
         Self {
             gfn_version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -1,6 +1,6 @@
 //! A table whose `kind` has chosen an entry of a registry.
 
-use gfn_core::registry::{Axis, Entry, Settings};
+use gfn_core::registry::{Axis, Descriptor, Entry, Settings};
 use schemars::{Schema, SchemaGenerator};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -12,6 +12,35 @@ use crate::error::{Failure, closest};
 pub struct Chosen<A: Axis> {
     entry: Entry<A>,
     settings: Box<dyn Settings<A>>,
+}
+
+/// A chosen kind, whatever its axis makes.
+pub trait Part {
+    /// The axis.
+    fn axis(&self) -> &'static str;
+
+    /// What is known of the kind.
+    fn kind(&self) -> &Descriptor;
+
+    /// The table with its kind and every default.
+    fn resolved(&self) -> toml::Table;
+}
+
+impl<A: Axis> Part for Chosen<A> {
+    fn axis(&self) -> &'static str {
+        A::NAME
+    }
+
+    fn kind(&self) -> &Descriptor {
+        &self.entry
+    }
+
+    fn resolved(&self) -> toml::Table {
+        let mut table = toml::Table::new();
+        table.insert("kind".to_owned(), self.entry.name.into());
+        table.extend(self.settings.resolve());
+        table
+    }
 }
 
 impl<A: Axis> Chosen<A> {
@@ -79,25 +108,12 @@ impl<A: Axis> Chosen<A> {
         self.entry.name
     }
 
-    /// The descriptor of the kind.
-    pub fn entry(&self) -> &Entry<A> {
-        &self.entry
-    }
-
     /// Builds the part.
     ///
     /// # Errors
     /// When a value is out of range, or the part does not fit its context.
     pub fn build(&self, context: A::Context<'_>) -> Result<Box<A::Product>, gfn_core::KeyError> {
         self.settings.build(context)
-    }
-
-    /// The table with its kind and every default.
-    pub fn resolved(&self) -> toml::Table {
-        let mut table = toml::Table::new();
-        table.insert("kind".to_owned(), self.entry.name.into());
-        table.extend(self.settings.resolve());
-        table
     }
 }
 

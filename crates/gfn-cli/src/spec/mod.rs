@@ -22,7 +22,7 @@ use toml::de::{DeTable, DeValue};
 use crate::Registry;
 use crate::error::{Failure, closest};
 
-pub use chosen::Chosen;
+pub use chosen::{Chosen, Part};
 pub use source::Source;
 
 /// The `[eval]` table.
@@ -235,11 +235,9 @@ impl Spec {
         let mut put = |name: &str, table: toml::Table| {
             out.insert(name.to_owned(), toml::Value::Table(table));
         };
-        put("env", self.env.resolved());
-        put("reward", self.reward.resolved());
-        put("model", self.model.resolved());
-        put("objective", self.objective.resolved());
-        put("backward", self.backward.resolved());
+        for part in self.parts() {
+            put(part.axis(), part.resolved());
+        }
         let table =
             |value: Result<toml::Table, toml::ser::Error>| value.expect("settings are TOML");
         put("train", table(toml::Table::try_from(&self.train)));
@@ -248,16 +246,15 @@ impl Spec {
         out
     }
 
+    /// The kinds that it chooses, in the order of a spec.
+    pub fn parts(&self) -> [&dyn Part; 5] {
+        [&self.env, &self.reward, &self.model, &self.objective, &self.backward]
+    }
+
     /// The keys of a table whose kind says that they do not change results.
     pub fn neutral_keys(&self, table: &str) -> &'static [&'static str] {
-        match table {
-            "env" => self.env.entry().neutral_keys,
-            "reward" => self.reward.entry().neutral_keys,
-            "model" => self.model.entry().neutral_keys,
-            "objective" => self.objective.entry().neutral_keys,
-            "backward" => self.backward.entry().neutral_keys,
-            _ => &[],
-        }
+        let part = self.parts().into_iter().find(|part| part.axis() == table);
+        part.map_or(&[], |part| part.kind().neutral_keys)
     }
 
     /// A failure about a key of a table, with its place in the source.

@@ -99,7 +99,7 @@ pub const OBJECTIVES: &[Entry<ObjectiveAxis>] = &[
 
 /// Whether a kind of objective has a loss, by its defaults: a baseline of chains has none.
 pub fn has_loss(kind: &Entry<ObjectiveAxis>) -> bool {
-    let defaults = kind.defaults().ok().and_then(|settings| settings.build(()).ok());
+    let defaults = kind.default_settings().and_then(|settings| settings.build(()).ok());
     defaults.is_none_or(|objective| objective.chains().is_none())
 }
 
