@@ -40,7 +40,7 @@ pub enum Command {
     },
     /// Describe a kind with its keys, for example `gfn describe backward.tlm`.
     Describe {
-        /// AXIS.KIND, or one of the tables train, eval, checkpoint, proxy.
+        /// AXIS.KIND, or one of the tables train, eval, checkpoint, log, proxy.
         what: String,
     },
     /// Print the JSON schema of specs, for editors.

@@ -22,11 +22,11 @@ pub mod data;
 pub mod error;
 mod experiment;
 mod files;
-mod progress;
 pub mod proxy;
 mod registry;
 mod run;
-mod signals;
+pub mod session;
+pub mod signals;
 pub mod spec;
 mod world;
 

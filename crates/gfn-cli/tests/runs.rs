@@ -39,6 +39,9 @@ samples = 50
 [checkpoint]
 every = 40
 keep = 3
+[log]
+json_lines = true
+tensorboard = true
 ";
 
 struct Workspace {
@@ -170,6 +173,20 @@ fn assert_same(a: &Path, b: &Path) {
         text.lines().map(cut).collect::<Vec<_>>()
     };
     assert_eq!(log(a), log(b));
+    assert_eq!(json_lines(a), json_lines(b));
+}
+
+/// The lines of log.jsonl without clocks.
+fn json_lines(run: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(run.join("log.jsonl")).unwrap();
+    let line = |line: &str| {
+        let mut object: serde_json::Value = serde_json::from_str(line).unwrap();
+        for clock in CLOCKS {
+            assert!(object.as_object_mut().unwrap().remove(clock).is_some());
+        }
+        object
+    };
+    text.lines().map(line).collect()
 }
 
 /// Soft Q-learning on a buffer that begins to forget within the run.
@@ -680,6 +697,29 @@ fn run_directories_are_complete() {
         ["spec.toml", "manifest.json", "metrics.csv", "metrics.schema.json", "train.csv", "DONE"]
     {
         assert!(run.join(file).is_file(), "{file}");
+    }
+    // log.jsonl says what the tables say.
+    let tables = [("metrics.csv", "evaluation"), ("train.csv", "iteration")];
+    for (table, kind) in tables {
+        let lines = json_lines(&run).into_iter().filter(|line| line["kind"] == kind);
+        let mut reader = csv::Reader::from_path(run.join(table)).unwrap();
+        let headers = reader.headers().unwrap().clone();
+        let records: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
+        let lines: Vec<serde_json::Value> = lines.collect();
+        assert!(lines.len() == records.len() && lines.len() > 10);
+        for (line, record) in lines.iter().zip(&records) {
+            let keys = line.as_object().unwrap().keys().filter(|key| *key != "kind");
+            assert!(keys.clone().count() > 4);
+            for key in keys {
+                let place = headers.iter().position(|header| header == key).unwrap();
+                let given = line[key].as_f64().unwrap();
+                let written: f64 = record[place].parse().unwrap();
+                // Reading JSON may be off by one in the last place; clocks have fewer digits in tables.
+                let digits =
+                    if CLOCKS.contains(&key.as_str()) { 1e-3 } else { 1e-15 * written.abs() };
+                assert!((given - written).abs() <= digits, "{key}: {given}, {written}");
+            }
+        }
     }
     let schema: Vec<serde_json::Value> =
         serde_json::from_slice(&std::fs::read(run.join("metrics.schema.json")).unwrap()).unwrap();

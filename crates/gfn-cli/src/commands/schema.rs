@@ -9,7 +9,7 @@ use super::print;
 use crate::Registry;
 use crate::error::Failure;
 use crate::proxy::ProxySettings;
-use crate::spec::{CheckpointSettings, EvalSettings};
+use crate::spec::{CheckpointSettings, EvalSettings, LogSettings};
 
 pub fn run(registry: &Registry) -> Result<(), Failure> {
     let schema = spec_schema(registry);
@@ -24,7 +24,7 @@ pub(super) fn generator() -> SchemaGenerator {
 }
 
 /// Schemas of the tables without kinds, by their names; the last one belongs to `gfn proxy train`.
-pub(super) fn settings_tables() -> [(&'static str, Value); 4] {
+pub(super) fn settings_tables() -> [(&'static str, Value); 5] {
     fn of<T: JsonSchema>() -> Value {
         T::json_schema(&mut generator()).to_value()
     }
@@ -32,6 +32,7 @@ pub(super) fn settings_tables() -> [(&'static str, Value); 4] {
         ("train", of::<TrainSettings>()),
         ("eval", of::<EvalSettings>()),
         ("checkpoint", of::<CheckpointSettings>()),
+        ("log", of::<LogSettings>()),
         ("proxy", of::<ProxySettings>()),
     ]
 }

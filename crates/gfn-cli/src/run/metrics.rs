@@ -10,6 +10,9 @@ use serde_json::json;
 use super::table::{cell, last_value};
 use crate::spec::Spec;
 
+/// The file of a run that they are in.
+pub const TABLE: &str = "metrics.csv";
+
 /// Names, units and definitions of the columns before the metrics.
 const LEADING: [(&str, &str, &str); 14] = [
     ("name", "", "name of the run"),
@@ -87,7 +90,7 @@ pub fn has_row(table: &Path, step: u64) -> bool {
 /// Seconds that a run had taken at an iteration, by its tables.
 pub fn clocks(run: &Path, step: u64) -> Clocks {
     let last = |evaluated: &str, logged: &str| {
-        let evaluated = last_value(&run.join("metrics.csv"), evaluated, step);
+        let evaluated = last_value(&run.join(TABLE), evaluated, step);
         let logged = last_value(&run.join("train.csv"), logged, step);
         evaluated.unwrap_or(0.0).max(logged.unwrap_or(0.0))
     };

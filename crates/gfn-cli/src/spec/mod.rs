@@ -105,6 +105,16 @@ impl Default for CheckpointSettings {
     }
 }
 
+/// The `[log]` table: what is written besides the tables of a run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogSettings {
+    /// Whether events are written for TensorBoard: `tensorboard --logdir results`.
+    pub tensorboard: bool,
+    /// Whether log.jsonl is written: all that train.csv and metrics.csv say, a JSON object per line.
+    pub json_lines: bool,
+}
+
 /// A complete experiment, checked as far as its parts can be checked one by one.
 pub struct Spec {
     /// Name of the run.
@@ -129,11 +139,13 @@ pub struct Spec {
     pub eval: EvalSettings,
     /// What to save.
     pub checkpoint: CheckpointSettings,
+    /// What to write besides.
+    pub log: LogSettings,
     source: Source,
 }
 
 /// The tables and keys at the top of a spec, in the order in which they are written out.
-const TOP: [&str; 12] = [
+const TOP: [&str; 13] = [
     "name",
     "seed",
     "device",
@@ -145,6 +157,7 @@ const TOP: [&str; 12] = [
     "train",
     "eval",
     "checkpoint",
+    "log",
     "sweep",
 ];
 
@@ -209,6 +222,7 @@ impl Spec {
                     .at(source.place(source.span_of("checkpoint", Some(key)))));
             }
         }
+        let log: LogSettings = settings(&source, &mut table, "log")?;
         drop(table);
         Ok(Self {
             name,
@@ -222,6 +236,7 @@ impl Spec {
             train,
             eval,
             checkpoint,
+            log,
             source,
         })
     }
@@ -243,6 +258,7 @@ impl Spec {
         put("train", table(toml::Table::try_from(&self.train)));
         put("eval", table(toml::Table::try_from(&self.eval)));
         put("checkpoint", table(toml::Table::try_from(&self.checkpoint)));
+        put("log", table(toml::Table::try_from(&self.log)));
         out
     }
 

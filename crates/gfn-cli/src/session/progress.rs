@@ -7,10 +7,12 @@ use gfn_core::learn::{Counters, Report};
 use gfn_core::metric::{Better, Column};
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
+use super::sink::{Evaluation, Iteration, Sink};
+use crate::error::Failure;
+use crate::run::metrics;
+
 /// How a run shows its progress, on stderr.
 pub enum Progress {
-    /// Nothing at all.
-    Quiet,
     /// One line per evaluation.
     Lines {
         /// When this session started.
@@ -33,10 +35,7 @@ pub enum Progress {
 
 impl Progress {
     /// Progress of a run that goes on from `first` with `batch` trajectories per iteration.
-    pub fn new(quiet: bool, first: Counters, total: u64, batch: usize) -> Self {
-        if quiet {
-            return Self::Quiet;
-        }
+    pub fn new(first: Counters, total: u64, batch: usize) -> Self {
         if !std::io::stderr().is_terminal() {
             return Self::Lines { start: Instant::now(), first, total };
         }
@@ -54,27 +53,24 @@ impl Progress {
         bar.reset_eta();
         Self::Bar { bar, headline: String::new(), shown: Instant::now() }
     }
+}
 
-    /// An iteration is done.
-    pub fn step(&mut self, report: &Report) {
+impl Sink for Progress {
+    fn iteration(&mut self, iteration: &Iteration<'_>) -> Result<(), Failure> {
         if let Self::Bar { bar, headline, shown } = self {
-            bar.set_position(report.step + 1);
+            bar.set_position(iteration.step());
             if shown.elapsed() > Duration::from_millis(100) {
                 *shown = Instant::now();
-                bar.set_message(message(report, headline));
+                bar.set_message(message(iteration.report, headline));
             }
         }
+        Ok(())
     }
 
-    /// An evaluation is done; `headlines` are the metrics that sum the run up, in their order.
-    pub fn evaluated(
-        &mut self,
-        counters: &Counters,
-        report: Option<&Report>,
-        headlines: &[(&Column, f64)],
-    ) {
+    fn evaluation(&mut self, evaluation: &Evaluation<'_>) -> Result<(), Failure> {
+        let Evaluation { counters, columns, values, report, .. } = *evaluation;
+        let headlines = metrics::headlines(columns, values);
         match self {
-            Self::Quiet => {}
             Self::Bar { bar, headline, .. } => {
                 let mut headlines = headlines.iter();
                 let improving = headlines.find(|(column, _)| column.better != Better::Neither);
@@ -88,17 +84,17 @@ impl Progress {
                 if let Some(loss) = report.and_then(|report| report.loss) {
                     line += &format!("  loss {}", short(loss));
                 }
-                for headline in headlines {
+                for headline in &headlines {
                     line += &format!("  {}", in_words(headline));
                 }
                 line += &rates(first, counters, *total, start.elapsed().as_secs_f64());
                 crate::error::say(&line);
             }
         }
+        Ok(())
     }
 
-    /// The session is over.
-    pub fn finish(&self) {
+    fn finish(&mut self) {
         if let Self::Bar { bar, .. } = self {
             bar.finish_and_clear();
         }
