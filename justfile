@@ -28,6 +28,7 @@ bench *ARGS:
 bless:
     BLESS=1 cargo test --release -p gfn-envs --test playthroughs
     INSTA_UPDATE=always cargo test --release -p gfn-cli --test messages
+    BLESS=1 cargo test --release -p gfn-cli --test docs
 
 # Train on gaps by quantum chemistry (GFN2-xTB), computed by a program: `pip install tblite rdkit` first.
 try-gap-worker:

@@ -38,13 +38,24 @@ pub enum Command {
         /// env, reward, model, objective, backward, metric or device.
         axis: Option<String>,
     },
-    /// Describe a kind with its keys, for example `gfn describe backward.tlm`.
+    /// Describe a kind with its keys, for example `gfn describe backward.tlm`; without a name all of them,
+    /// as Markdown.
     Describe {
         /// AXIS.KIND, or one of the tables train, eval, checkpoint, log, proxy.
-        what: String,
+        what: Option<String>,
     },
     /// Print the JSON schema of specs, for editors.
     Schema,
+    /// Print the completions of a shell: `gfn completions bash > ~/.local/share/bash-completion/completions/gfn`.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write manual pages into a folder: `gfn man ~/.local/share/man/man1`.
+    Man {
+        /// The folder; pages that are there are replaced.
+        folder: PathBuf,
+    },
     /// Make surrogate rewards of your own: networks that learn the values of a table.
     #[command(subcommand)]
     Proxy(Proxy),

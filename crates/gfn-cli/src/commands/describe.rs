@@ -28,6 +28,29 @@ pub fn run(registry: &Registry, what: &str) -> Result<(), Failure> {
     )))
 }
 
+/// Everything that specs can say, as Markdown.
+pub fn reference(registry: &Registry) -> Result<(), Failure> {
+    let mut text = "# Keys of specs\n\nWritten by `gfn describe`.\n".to_owned();
+    for (axis, kinds) in registry.axes() {
+        text += &format!("\n## {axis}\n");
+        for kind in &kinds {
+            let about = described(axis, &kinds, kind.name)?;
+            let (title, rest) = about.split_once('\n').unwrap_or((&about, ""));
+            text += &format!("\n### {title}\n\n```text\n{}\n```\n", rest.trim());
+        }
+    }
+    for (table, schema) in settings_tables() {
+        text += &format!("\n## {table}\n\n```text\n{}\n```\n", keys(&schema, None).trim());
+    }
+    for (axis, rows) in axes(registry).split_off(registry.axes().len()) {
+        text += &format!("\n## {axis}\n\n");
+        for row in rows {
+            text += &format!("* `{}`: {}\n", row.name, row.summary);
+        }
+    }
+    print(&text)
+}
+
 fn described(axis: &str, kinds: &[Descriptor], kind: &str) -> Result<String, Failure> {
     let Some(entry) = kinds.iter().find(|entry| entry.answers_to(kind)) else {
         let names: Vec<&str> = kinds.iter().map(|entry| entry.name).collect();

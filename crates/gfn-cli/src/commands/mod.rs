@@ -1,6 +1,7 @@
 //! The subcommands, one file each.
 
 mod check;
+mod completions;
 mod data;
 mod describe;
 mod eval;
@@ -31,10 +32,13 @@ pub fn run(registry: &Registry, args: Args) -> Result<(), Failure> {
         Command::Exact(exact) => exact::run(registry, &exact),
         Command::Check(spec) => check::run(registry, &spec),
         Command::List { axis } => list::run(registry, axis.as_deref()),
-        Command::Describe { what } => describe::run(registry, &what),
+        Command::Describe { what: Some(what) } => describe::run(registry, &what),
+        Command::Describe { what: None } => describe::reference(registry),
         Command::Proxy(what) => proxy::run(registry, &what),
         Command::Data(what) => data::run(&what),
         Command::Schema => schema::run(registry),
+        Command::Completions { shell } => completions::completions(shell),
+        Command::Man { folder } => completions::man(&folder),
     }
 }
 

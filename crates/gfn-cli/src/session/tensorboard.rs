@@ -157,7 +157,7 @@ mod tests {
         let checked = |data: &[u8], crc: Vec<u8>| {
             let crc = u32::from_le_bytes(crc.try_into().unwrap());
             let unmasked = crc.wrapping_sub(0xa282_ead8);
-            assert_eq!(unmasked >> 17 | unmasked << 15, checksum(data));
+            assert_eq!(unmasked.rotate_left(15), checksum(data));
         };
         let mut out = Vec::new();
         loop {
