@@ -197,7 +197,12 @@ impl Summary {
 fn said(cell: Cell) -> String {
     let Cell { mean, std, .. } = cell;
     let Some(std) = std.filter(|&std| std > 0.0) else {
-        return significant(mean, 4) + if std.is_some() { " ± 0" } else { "" };
+        let mean = significant(mean, 4);
+        let mean = match mean.contains(['.', 'e']) {
+            true if !mean.contains('e') => mean.trim_end_matches('0').trim_end_matches('.'),
+            _ => &mean,
+        };
+        return mean.to_owned() + if std.is_some() { " ± 0" } else { "" };
     };
     let place = std.log10().floor() as i32;
     match (-6..6).contains(&place) && mean.abs() < 1e6 {

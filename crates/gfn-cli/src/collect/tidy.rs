@@ -34,14 +34,11 @@ pub fn tidy(runs: &[Run], options: Tidy) -> String {
     let is_key = |key: &String| column_of_key(key).is_none() && !present.contains(&key.as_str());
     let keys: Vec<String> = keys.into_iter().filter(is_key).collect();
 
-    let has = |name: &str| present.iter().any(|found| *found == name);
-    let of = |names: &mut dyn Iterator<Item = &'static str>| -> Vec<&str> {
-        let names: Vec<&'static str> = names.filter(|name| has(name)).collect();
-        names
-    };
-    let mut columns = of(&mut identity_columns());
+    let found = |name: &&'static str| present.iter().any(|found| found == name);
+    let mut columns: Vec<&str> = Vec::new();
+    columns.append(&mut identity_columns().filter(found).collect());
     columns.extend(keys.iter().map(String::as_str));
-    columns.append(&mut of(&mut budget_columns()));
+    columns.append(&mut budget_columns().filter(found).collect());
     let leading: BTreeSet<&str> = columns.iter().copied().collect();
     columns.extend(present.iter().filter(|name| !leading.contains(*name)));
 

@@ -42,7 +42,7 @@ pub fn draw(runs: &[Run], request: &Request) -> Result<Figure, Failure> {
             counts.push(values.len());
             let value = request.stat.of(&mut values.clone());
             let interval = request.band.around(&values, request.stat, value);
-            marks.push(Mark::Bar { series: category, category, value, interval });
+            marks.push(Mark::Bar { category, value, interval });
         }
         Panel {
             title: cell.title.clone(),
@@ -73,8 +73,9 @@ fn scale_bars(figure: &mut Figure, cells: &[Cell<'_>], request: &Request) -> Res
             panel.x.scale.low = panel.x.scale.low.min(0.0);
             panel.x.scale.high = panel.x.scale.high.max(0.0);
         }
-        let high = panel.y.categories.len() as f64 - 0.5;
-        panel.y.scale = Scale { log: false, low: -0.5, high };
+        // The first category is on top.
+        let low = panel.y.categories.len() as f64 - 0.5;
+        panel.y.scale = Scale { log: false, low, high: -0.5 };
     }
     Ok(())
 }

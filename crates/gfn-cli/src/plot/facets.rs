@@ -144,10 +144,12 @@ pub fn scale(
             .map(|(key, values)| (key, Scale::of(values.into_iter(), log[axis], margins[axis])))
             .collect();
         if scales.values().all(Option::is_none) {
-            let why =
-                if log[axis] { "no positive value for a logarithmic axis" } else { "no value" };
-            let name = if is_x { "x" } else { metrics.first().copied().unwrap_or("y") };
-            return Err(Failure::usage(format!("nothing to draw: {why} along {name}"))
+            let why = match log.contains(&true) {
+                true => "no positive value for a logarithmic axis",
+                false => "no value",
+            };
+            let name = metrics.first().copied().unwrap_or("y");
+            return Err(Failure::usage(format!("nothing to draw of `{name}`: {why}"))
                 .help("choose other columns with -x and -y, or leave out --log"));
         }
         for (i, panel) in figure.panels.iter_mut().enumerate() {

@@ -62,8 +62,6 @@ pub enum Mark {
     },
     /// A horizontal bar.
     Bar {
-        /// Number of its series.
-        series: usize,
         /// Which of the categories of the y axis.
         category: usize,
         /// Its end.

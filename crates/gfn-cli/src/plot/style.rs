@@ -28,17 +28,16 @@ pub fn marker(series: usize, x: f64, y: f64) -> String {
     }
 }
 
-/// Viridis (van der Walt and Smith 2015) at ninths, from light to dark.
-const SHADES: [[f64; 3]; 9] = [
-    [253.0, 231.0, 37.0],
-    [173.0, 220.0, 48.0],
-    [94.0, 201.0, 98.0],
-    [40.0, 174.0, 128.0],
-    [33.0, 145.0, 140.0],
-    [44.0, 114.0, 142.0],
-    [59.0, 82.0, 139.0],
-    [71.0, 45.0, 123.0],
-    [68.0, 1.0, 84.0],
+/// YlGnBu of ColorBrewer (Brewer 2003), without its lightest, which is hardly not white.
+const SHADES: [[f64; 3]; 8] = [
+    [237.0, 248.0, 177.0],
+    [199.0, 233.0, 180.0],
+    [127.0, 205.0, 187.0],
+    [65.0, 182.0, 196.0],
+    [29.0, 145.0, 192.0],
+    [34.0, 94.0, 168.0],
+    [37.0, 52.0, 148.0],
+    [8.0, 29.0, 88.0],
 ];
 
 /// The shade of a share between 0 (white) and 1 (dark): white stands for nothing at all.

@@ -30,7 +30,8 @@ struct Frame {
     width: f64,
     height: f64,
     says_x: bool,
-    says_y: bool,
+    /// Where the name of the y axis stands, if it is said.
+    says_y: Option<f64>,
 }
 
 impl Frame {
@@ -116,6 +117,7 @@ pub fn svg(figure: &Figure) -> String {
         (says_x, says_y)
     };
     let mut left = vec![GAP; columns];
+    let mut numbers = vec![0.0f64; columns];
     let mut top = vec![4.0; rows];
     let mut bottom = vec![GAP; rows];
     let mut right = 4.0f64;
@@ -125,9 +127,10 @@ pub fn svg(figure: &Figure) -> String {
         if says_y {
             let labels = ticks_y(&panel.y, height).into_iter().filter_map(|tick| tick.label);
             let widest = labels.map(|label| width_of(&label, TICK_FONT)).fold(0.0, f64::max);
-            let name = if panel.y.label.is_empty() { 0.0 } else { 18.0 };
-            left[column] =
-                left[column].max(widest + 10.0 + name + if column > 0 { GAP } else { 0.0 });
+            numbers[column] = numbers[column].max(widest + 14.0);
+            let name = if panel.y.label.is_empty() { 0.0 } else { 12.0 };
+            let gap = if column > 0 { GAP } else { 0.0 };
+            left[column] = left[column].max(numbers[column] + name + gap);
         }
         if says_x {
             bottom[row] = bottom[row].max(if panel.x.label.is_empty() { 26.0 } else { 40.0 });
@@ -143,7 +146,7 @@ pub fn svg(figure: &Figure) -> String {
         right = 70.0;
     }
     let across: f64 = left.iter().sum::<f64>() + width * columns as f64 + right;
-    let legend = Legend::of(figure, across);
+    let legend = Legend::of(figure, across, left[0]);
     let total_width = across.max(legend.width) + 2.0 * EDGE;
     let down: f64 = top.iter().sum::<f64>() + bottom.iter().sum::<f64>() + height * rows as f64;
     let total_height = down + legend.height + 2.0 * EDGE;
@@ -166,7 +169,7 @@ pub fn svg(figure: &Figure) -> String {
             width,
             height,
             says_x,
-            says_y,
+            says_y: says_y.then_some(numbers[column]),
         });
     }
     for (i, (panel, frame)) in figure.panels.iter().zip(&frames).enumerate() {
@@ -223,7 +226,7 @@ fn draw_panel(out: &mut Document, i: usize, panel: &Panel, frame: &Frame, figure
         out.line(format_args!(
             r#"<path d="M{left:.2} {y:.2}h-{length}" stroke="black" stroke-width="0.7"/>"#
         ));
-        if let (Some(label), true) = (&tick.label, frame.says_y) {
+        if let (Some(label), true) = (&tick.label, frame.says_y.is_some()) {
             let style = format!(r#" class="tick-y" font-size="{TICK_FONT}" text-anchor="end""#);
             out.text([left - 7.0, y + 3.5], &style, label);
         }
@@ -233,6 +236,10 @@ fn draw_panel(out: &mut Document, i: usize, panel: &Panel, frame: &Frame, figure
         draw_mark(out, mark, panel, frame, figure);
     }
     out.line(format_args!("</g>"));
+    if panel.marks.is_empty() {
+        let style = r##" fill="#777777" text-anchor="middle""##;
+        out.text([left + width / 2.0, top + height / 2.0], style, "no runs");
+    }
     out.line(format_args!(
         r#"<rect x="{left:.2}" y="{top:.2}" width="{width:.2}" height="{height:.2}" fill="none" stroke="black" stroke-width="0.8"/>"#
     ));
@@ -251,10 +258,8 @@ fn draw_panel(out: &mut Document, i: usize, panel: &Panel, frame: &Frame, figure
     if frame.says_x && !panel.x.label.is_empty() {
         out.text([left + width / 2.0, bottom + 31.0], r#" text-anchor="middle""#, &panel.x.label);
     }
-    if frame.says_y && !panel.y.label.is_empty() {
-        let labels = ticks_y(&panel.y, height).into_iter().filter_map(|tick| tick.label);
-        let widest = labels.map(|label| width_of(&label, TICK_FONT)).fold(0.0, f64::max);
-        let (x, y) = (left - widest - 14.0, top + height / 2.0);
+    if let (Some(numbers), false) = (frame.says_y, panel.y.label.is_empty()) {
+        let (x, y) = (left - numbers, top + height / 2.0);
         let turned = format!(r#" text-anchor="middle" transform="rotate(-90 {x:.2} {y:.2})""#);
         out.text([x, y], &turned, &panel.y.label);
     }
@@ -326,12 +331,13 @@ fn draw_mark(out: &mut Document, mark: &Mark, panel: &Panel, frame: &Frame, figu
                 r##"<path class="reference" d="{path}" fill="none" stroke="#555555" stroke-width="1" stroke-dasharray="4 3"/>"##
             ));
         }
-        Mark::Bar { series, category, value, interval } => {
-            let colour = colour(*series);
+        Mark::Bar { category, value, interval } => {
+            // Their names stand beside them: all have one colour.
+            let colour = colour(0);
             let [end, y] = place(*value, *category as f64);
             // A logarithmic axis has no 0 for bars to start from: only their ends are drawn.
             if panel.x.scale.log {
-                let shape = marker(*series, end, y);
+                let shape = marker(0, end, y);
                 out.line(format_args!(r#"<path class="bar" d="{shape}" fill="{colour}"/>"#));
             } else {
                 let start = frame.x(&panel.x, 0.0);
@@ -355,7 +361,7 @@ fn draw_mark(out: &mut Document, mark: &Mark, panel: &Panel, frame: &Frame, figu
                     let [x0, y0] = place(i as f64 - 0.5, j as f64 + 0.5);
                     let [x1, y1] = place(i as f64 + 0.5, j as f64 - 0.5);
                     out.line(format_args!(
-                        r#"<rect class="cell" x="{x0:.2}" y="{y0:.2}" width="{:.2}" height="{:.2}" fill="{}"/>"#,
+                        r#"<rect class="cell" x="{x0:.2}" y="{y0:.2}" width="{:.2}" height="{:.2}" fill="{}" shape-rendering="crispEdges"/>"#,
                         x1 - x0,
                         y1 - y0,
                         shade(value / highest)
@@ -406,7 +412,7 @@ impl Legend {
     const SAMPLE: f64 = 30.0;
     const LINE: f64 = 17.0;
 
-    fn of(figure: &Figure, room: f64) -> Self {
+    fn of(figure: &Figure, room: f64, left: f64) -> Self {
         let title = match figure.legend.len() {
             0 | 1 => 0.0,
             _ => width_of(&figure.legend_title, FONT) + 12.0,
@@ -416,10 +422,11 @@ impl Legend {
         let mut width = 0.0f64;
         if figure.legend.len() > 1 {
             lines.push(Vec::new());
-            for (series, name) in figure.legend.iter().enumerate() {
-                let takes = Self::SAMPLE + width_of(name, FONT) + 16.0;
+            let widest = figure.legend.iter().map(|name| width_of(name, FONT)).fold(0.0, f64::max);
+            let takes = Self::SAMPLE + widest + 12.0;
+            for series in 0..figure.legend.len() {
                 let first = lines.last().is_none_or(Vec::is_empty);
-                if !first && at + takes > room - 50.0 {
+                if !first && at + takes > room - left {
                     lines.push(Vec::new());
                     at = title;
                 }
@@ -427,14 +434,14 @@ impl Legend {
                     line.push((series, at));
                 }
                 at += takes;
-                width = width.max(at + 50.0);
+                width = width.max(at + left);
             }
         }
         let mut caption: Vec<String> = Vec::new();
         for word in figure.caption.split_whitespace() {
             match caption.last_mut() {
                 Some(line)
-                    if width_of(line, TICK_FONT) + width_of(word, TICK_FONT) < room - 50.0 =>
+                    if width_of(line, TICK_FONT) + width_of(word, TICK_FONT) < room - left =>
                 {
                     line.push(' ');
                     line.push_str(word);

@@ -24,6 +24,7 @@ pub fn preview(figure: &Figure, width: usize) -> String {
         out += &match panel.marks.first() {
             Some(Mark::Bar { .. }) => bars(panel, width),
             Some(Mark::Cells { values, highest }) => cells(values, *highest),
+            None => "no runs\n".to_owned(),
             _ => dots(panel, width),
         };
         out.push('\n');
@@ -104,7 +105,7 @@ fn dots(panel: &Panel, width: usize) -> String {
         let label = |tick: Tick| Some((axis.scale.place(tick.value), tick.label?));
         axis.scale.ticks(target).into_iter().filter_map(label).collect()
     };
-    let ticks = labelled(&panel.y, 4);
+    let ticks = labelled(&panel.y, 5);
     let margin = ticks.iter().map(|(_, label)| label.chars().count()).max().unwrap_or(0);
     let mut canvas = Canvas::new(width.saturating_sub(margin + 2).max(20));
     for mark in &panel.marks {
@@ -142,11 +143,12 @@ fn dots(panel: &Panel, width: usize) -> String {
         out += &format!("{label:>margin$} {edge}{}\n", canvas.row(row));
     }
     out += &format!("{:>margin$} └{}\n", "", "─".repeat(canvas.width));
-    let mut line = vec![' '; canvas.width + 8];
+    let mut line = vec![' '; canvas.width + 1];
     let mut free = 0;
     for (place, label) in labelled(&panel.x, 5) {
         let n = label.chars().count();
-        let start = ((place * (canvas.width - 1) as f64) as usize + 1).saturating_sub(n / 2);
+        let middle = (place * (canvas.width - 1) as f64) as usize + 1;
+        let start = middle.saturating_sub(n / 2).min(line.len().saturating_sub(n));
         if start >= free && start + n <= line.len() {
             line.splice(start..start + n, label.chars());
             free = start + n + 1;
@@ -154,9 +156,9 @@ fn dots(panel: &Panel, width: usize) -> String {
     }
     let line: String = line.into_iter().collect();
     let name = &panel.x.label;
-    let centre = canvas.width;
+    let before = margin + 1 + canvas.width.saturating_sub(name.chars().count()) / 2;
     let (line, empty) = (line.trim_end(), "");
-    out + &format!("{empty:>margin$} {line}\n{empty:>margin$} {name:^centre$}\n")
+    out + &format!("{empty:>margin$} {line}\n{empty:>before$}{name}\n")
 }
 
 fn bars(panel: &Panel, width: usize) -> String {
@@ -164,8 +166,7 @@ fn bars(panel: &Panel, width: usize) -> String {
     let margin = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
     let room = width.saturating_sub(margin + 12).max(10);
     let mut out = format!("{}\n", panel.x.label);
-    // From the top, as the picture has them.
-    for mark in panel.marks.iter().rev() {
+    for mark in &panel.marks {
         let Mark::Bar { category, value, interval, .. } = mark else { continue };
         let length = (panel.x.scale.place(*value) * room as f64).round().max(0.0) as usize;
         let range = interval.map(|[a, b]| format!(" [{}, {}]", short(a), short(b)));
