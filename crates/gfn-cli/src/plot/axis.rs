@@ -143,9 +143,9 @@ fn labels(values: &[f64], step: f64) -> Vec<String> {
     let largest = values.iter().fold(0.0f64, |largest, value| largest.max(value.abs()));
     let whole = |divisor: f64| ((step / divisor) * 10.0).round() >= 1.0;
     let (divisor, suffix) = match largest {
-        l if l >= 1e9 && l < 1e12 && whole(1e9) => (1e9, "G"),
-        l if l >= 1e6 && l < 1e9 && whole(1e6) => (1e6, "M"),
-        l if l >= 1e4 && l < 1e6 && whole(1e3) => (1e3, "k"),
+        l if (1e9..1e12).contains(&l) && whole(1e9) => (1e9, "G"),
+        l if (1e6..1e9).contains(&l) && whole(1e6) => (1e6, "M"),
+        l if (1e4..1e6).contains(&l) && whole(1e3) => (1e3, "k"),
         _ => (1.0, ""),
     };
     let exponent = largest.log10().floor() as i32;

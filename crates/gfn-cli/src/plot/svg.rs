@@ -113,7 +113,7 @@ pub fn svg(figure: &Figure) -> String {
         let panel = &figure.panels[i];
         let says_x =
             figure.free || figure.panels.get(i + columns).is_none_or(|below| below.x != panel.x);
-        let says_y = figure.free || i % columns == 0 || figure.panels[i - 1].y != panel.y;
+        let says_y = figure.free || i.is_multiple_of(columns) || figure.panels[i - 1].y != panel.y;
         (says_x, says_y)
     };
     let mut left = vec![GAP; columns];

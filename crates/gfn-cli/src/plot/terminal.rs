@@ -1,5 +1,5 @@
 //! A preview of a figure in a terminal: dots of Braille for curves and points, blocks for bars and
-//! shades. Without colours: a letter stands where a curve ends.
+//! shades. Without colours: a letter stands where a curve ends, and for a point.
 
 use super::axis::{Axis, Tick};
 use super::figure::{Figure, Mark, Panel};
@@ -89,6 +89,12 @@ impl Canvas {
         }
     }
 
+    /// Puts a letter where a point is, or a star for points of several series.
+    fn point(&mut self, [x, y]: [i64; 2], letter: char) {
+        let here = &mut self.letters[y as usize / 4 * self.width + x as usize / 2];
+        *here = Some(here.map_or(letter, |other| if other == letter { letter } else { '*' }));
+    }
+
     fn row(&self, row: usize) -> String {
         let cells = row * self.width..(row + 1) * self.width;
         let character = |i: usize| match (self.letters[i], self.dots[i]) {
@@ -126,7 +132,7 @@ fn dots(panel: &Panel, width: usize) -> String {
                 canvas.letter(*place, letter(*series));
             }
         } else {
-            places.iter().for_each(|&place| canvas.letter(place, letter(*series)));
+            places.iter().for_each(|&place| canvas.point(place, letter(*series)));
         }
     }
     let mut out = format!("{:>margin$} {}\n", "", panel.y.label);
