@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
+use crate::plot::{Band, Kind};
+use crate::stats::Statistic;
+
 /// An experiment runner for Generative Flow Networks.
 ///
 /// Every objective, backward policy and environment from one TOML file, exactly measured.
@@ -56,6 +59,12 @@ pub enum Command {
         /// The folder; pages that are there are replaced.
         folder: PathBuf,
     },
+    /// Collect the metrics of many runs into one tidy CSV table.
+    Collect(Collect),
+    /// Draw metrics of runs: curves, bars, scatters, heat maps; SVG, or a preview in the terminal.
+    Plot(Plot),
+    /// Summarise final metrics: the best settings of each method, mean ± std over seeds.
+    Table(Table),
     /// Make surrogate rewards of your own: networks that learn the values of a table.
     #[command(subcommand)]
     Proxy(Proxy),
@@ -221,6 +230,141 @@ pub struct Sample {
     /// Which checkpoint: an iteration, `last` or `best`.
     #[arg(long, default_value = "last")]
     pub checkpoint: String,
+}
+
+/// Arguments of `gfn collect`.
+#[derive(Debug, ClapArgs)]
+pub struct Collect {
+    /// Folders; every run directory in or below them is taken.
+    #[arg(required = true, value_name = "DIR")]
+    pub dirs: Vec<PathBuf>,
+    /// Write to FILE, and print its name.
+    #[arg(short = 'o', long = "out", value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Only the last row of each run.
+    #[arg(long)]
+    pub last: bool,
+    /// A column for every key of the specs, not only for those whose values differ.
+    #[arg(long)]
+    pub all_keys: bool,
+    /// Leave out runs whose files are damaged, with a warning, instead of refusing.
+    #[arg(long)]
+    pub skip_damaged: bool,
+}
+
+/// Which runs a figure or table is made of.
+#[derive(Debug, ClapArgs)]
+pub struct Selection {
+    /// Folders with run directories in or below them, or CSV tables (from `gfn collect`, or
+    /// metrics.csv files).
+    #[arg(required = true, value_name = "DIR|CSV")]
+    pub paths: Vec<PathBuf>,
+    /// Only runs with this value of a column or spec key; several must all hold.
+    #[arg(long = "where", value_name = "KEY=VALUE")]
+    pub filter: Vec<String>,
+    /// Leave out runs whose files are damaged, with a warning, instead of refusing.
+    #[arg(long)]
+    pub skip_damaged: bool,
+}
+
+/// Arguments of `gfn plot`.
+#[derive(Debug, ClapArgs)]
+pub struct Plot {
+    #[command(flatten)]
+    pub selection: Selection,
+    /// Column along x: step, trajectories, reward_calls, wall_s, … [default: trajectories].
+    #[arg(short = 'x', value_name = "COL")]
+    pub x: Option<String>,
+    /// Columns along y, a panel (or row of panels) each [default: the first metric that has values].
+    #[arg(short = 'y', value_name = "COL", value_delimiter = ',')]
+    pub y: Vec<String>,
+    /// One curve per value of these columns or spec keys, over all seeds [default: those that tell
+    /// methods apart].
+    #[arg(long, value_name = "KEY", value_delimiter = ',')]
+    pub by: Vec<String>,
+    /// Small multiples: a panel per value of KEY, or rows and columns of panels by ROW,COLUMN.
+    #[arg(long, value_name = "KEY", value_delimiter = ',', num_args = 1)]
+    pub facet: Vec<String>,
+    /// What is drawn of several seeds: `iqm` is the mean of the middle half.
+    #[arg(long, value_enum, default_value_t = Statistic::Mean)]
+    pub stat: Statistic,
+    /// The band around it: `ci` is the 95 % percentile bootstrap interval of the statistic.
+    #[arg(long, value_enum, default_value_t = Band::Ci)]
+    pub band: Band,
+    /// Logarithmic axes.
+    #[arg(long, value_name = "x,y", value_delimiter = ',')]
+    pub log: Vec<AxisName>,
+    /// The kind of picture. `scatter` without -y: log-probability of samples against log R; `heatmap`:
+    /// samples of hypergrids in their first two dimensions.
+    #[arg(long, value_enum, default_value_t = Kind::Curves)]
+    pub kind: Kind,
+    /// Axes of their own for every panel.
+    #[arg(long)]
+    pub free: bool,
+    /// Draw curves on past the end of their shortest run, of the runs that are left.
+    #[arg(long)]
+    pub partial: bool,
+    /// Preview in the terminal; also what happens without -o on a terminal.
+    #[arg(long)]
+    pub terminal: bool,
+    /// Write the SVG to FILE and print its name; without it, SVG goes to stdout.
+    #[arg(short = 'o', long = "out", value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// An axis of a figure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AxisName {
+    /// The horizontal one.
+    X,
+    /// The vertical one.
+    Y,
+}
+
+/// Arguments of `gfn table`.
+#[derive(Debug, ClapArgs)]
+pub struct Table {
+    #[command(flatten)]
+    pub selection: Selection,
+    /// One row per value of these columns or spec keys [default: those that tell methods apart].
+    #[arg(long, value_name = "KEY", value_delimiter = ',')]
+    pub by: Vec<String>,
+    /// Hyperparameters: of each row the setting is shown whose mean is best.
+    #[arg(long, value_name = "KEY", value_delimiter = ',')]
+    pub over: Vec<String>,
+    /// Metrics of the last row of each run; the first decides what is best [default: the first that
+    /// has values].
+    #[arg(short = 'y', value_name = "COL", value_delimiter = ',')]
+    pub y: Vec<String>,
+    /// Which way the first metric is better [default: by metrics.schema.json of the runs].
+    #[arg(long, value_enum)]
+    pub best: Option<Best>,
+    /// Output format.
+    #[arg(long, value_enum, default_value_t = TableFormat::Text)]
+    pub format: TableFormat,
+    /// Write to FILE, and print its name.
+    #[arg(short = 'o', long = "out", value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// Which way a metric is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Best {
+    /// Lower is better.
+    Min,
+    /// Higher is better.
+    Max,
+}
+
+/// Formats of `gfn table`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TableFormat {
+    /// Aligned columns.
+    Text,
+    /// A Markdown table.
+    Markdown,
+    /// Comma-separated values, mean, standard deviation and number of seeds in columns of their own.
+    Csv,
 }
 
 impl Args {

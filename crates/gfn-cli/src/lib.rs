@@ -17,17 +17,20 @@
 
 mod allocator;
 mod args;
+mod collect;
 mod commands;
 pub mod data;
 pub mod error;
 mod experiment;
 mod files;
+mod plot;
 pub mod proxy;
 mod registry;
 mod run;
 pub mod session;
 pub mod signals;
 pub mod spec;
+mod stats;
 mod world;
 
 use std::process::ExitCode;

@@ -1,6 +1,7 @@
 //! The subcommands, one file each.
 
 mod check;
+mod collect;
 mod completions;
 mod data;
 mod describe;
@@ -8,16 +9,20 @@ mod eval;
 mod exact;
 mod list;
 mod open;
+mod plot;
 mod proxy;
 mod sample;
 mod schema;
+mod table;
 mod train;
 
 use std::io::Write;
+use std::path::Path;
 
 use crate::Registry;
 use crate::args::{Args, Command, SpecArgs};
 use crate::error::Failure;
+use crate::run::directory::write_atomically;
 use crate::spec::Spec;
 
 /// Runs the chosen subcommand.
@@ -39,6 +44,9 @@ pub fn run(registry: &Registry, args: Args) -> Result<(), Failure> {
         Command::Schema => schema::run(registry),
         Command::Completions { shell } => completions::completions(shell),
         Command::Man { folder } => completions::man(&folder),
+        Command::Collect(collect) => collect::run(&collect),
+        Command::Plot(plot) => plot::run(registry, &plot),
+        Command::Table(table) => table::run(&table),
     }
 }
 
@@ -61,8 +69,26 @@ fn print(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::write(std::path::Path::new("<stdout>"), &error))
+            Err(Failure::write(Path::new("<stdout>"), &error))
         }
         _ => Ok(()),
     }
+}
+
+/// Writes a file that was asked for with `-o` and prints its path, or prints the text without.
+fn deliver(text: &str, out: Option<&Path>) -> Result<(), Failure> {
+    let Some(path) = out else { return print(text) };
+    // A pipe or a device has no place beside it to write to first.
+    let written = match path.metadata() {
+        Ok(found) if !found.is_file() && !found.is_dir() => {
+            std::fs::write(path, text).map_err(|error| Failure::write(path, &error))
+        }
+        _ => write_atomically(path, text.as_bytes()),
+    };
+    // Nothing is there to resume: unlike a run, the command just failed.
+    written.map_err(|failure| {
+        Failure::usage(failure.message())
+            .help("choose another file with -o, in a folder that exists")
+    })?;
+    print(&format!("{}\n", path.display()))
 }

@@ -36,6 +36,19 @@ const LEADING: [(&str, &str, &str); 14] = [
     ),
 ];
 
+/// How many of the leading columns say which run it is; the others say what was spent.
+const N_IDENTITY: usize = 7;
+
+/// Names of the columns that say which run it is.
+pub fn identity_columns() -> impl Iterator<Item = &'static str> {
+    LEADING[..N_IDENTITY].iter().map(|(name, ..)| *name)
+}
+
+/// Names of the columns that say what was spent.
+pub fn budget_columns() -> impl Iterator<Item = &'static str> {
+    LEADING[N_IDENTITY..].iter().map(|(name, ..)| *name)
+}
+
 /// The header line.
 pub fn header(columns: &[Column]) -> Vec<String> {
     let leading = LEADING.iter().map(|(name, ..)| (*name).to_owned());
