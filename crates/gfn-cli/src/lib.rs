@@ -28,6 +28,7 @@ mod registry;
 mod run;
 mod signals;
 pub mod spec;
+mod sweep;
 mod world;
 
 use std::process::ExitCode;

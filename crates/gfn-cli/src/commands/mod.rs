@@ -10,6 +10,7 @@ mod open;
 mod proxy;
 mod sample;
 mod schema;
+mod sweep;
 mod train;
 
 use std::io::Write;
@@ -34,6 +35,7 @@ pub fn run(registry: &Registry, args: Args) -> Result<(), Failure> {
         Command::Describe { what } => describe::run(registry, &what),
         Command::Proxy(what) => proxy::run(registry, &what),
         Command::Data(what) => data::run(&what),
+        Command::Sweep(args) => sweep::run(registry, &args),
         Command::Schema => schema::run(registry),
     }
 }
