@@ -90,6 +90,7 @@ pub enum Data {
 #[derive(Debug, ClapArgs)]
 #[command(
     args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
     after_help = "A sweep is a spec with a table [sweep]:\n\n  \
     [sweep]\n  \
     \"objective.kind\" = [\"tb\", \"db\"]\n  \
@@ -102,7 +103,7 @@ pub struct Sweep {
     #[command(subcommand)]
     pub command: Option<SweepCommand>,
     #[command(flatten)]
-    pub bare: Option<SweepRun>,
+    pub bare: SweepRun,
 }
 
 /// The subcommands of `gfn sweep`.
@@ -129,8 +130,9 @@ pub enum SweepCommand {
 #[derive(Debug, ClapArgs)]
 pub struct SweepPlan {
     /// The spec with a table [sweep]; or the directory of a planned sweep.
-    #[arg(value_name = "SWEEP")]
-    pub spec: PathBuf,
+    #[arg(value_name = "SWEEP", required = true)]
+    // An option, because a subcommand may stand in its place.
+    pub spec: Option<PathBuf>,
     /// Override a key for all trials: `-s train.trajectories=1000`.
     #[arg(short = 's', long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,

@@ -6,37 +6,42 @@ use super::print;
 use crate::Registry;
 use crate::args::{Sweep, SweepCommand, SweepPlan, SweepRun, SweepStatus, SweepSubmit};
 use crate::error::{Failure, say};
-use crate::sweep::{
-    self, Options, Plan, Resources, Selection, Submitted, SweepDirectory, share_cores,
-};
+use crate::sweep::{self, Options, Resources, Selection, Submitted, SweepDirectory, share_cores};
 
 pub fn run(registry: &Registry, args: &Sweep) -> Result<(), Failure> {
-    match (&args.command, &args.bare) {
-        (Some(SweepCommand::Plan(args)), _) => plan(registry, args),
-        (Some(SweepCommand::Run(args)), _) | (None, Some(args)) => run_trials(registry, args),
-        (Some(SweepCommand::Status(args)), _) => status(args),
-        (Some(SweepCommand::Submit(args)), _) => submit(args),
-        (None, None) => Err(Failure::usage("no sweep is given")
-            .help("gfn sweep SWEEP.toml plans and runs; gfn sweep --help says the rest")),
+    match &args.command {
+        Some(SweepCommand::Plan(args)) => plan(registry, args),
+        Some(SweepCommand::Run(args)) => run_trials(registry, args),
+        Some(SweepCommand::Status(args)) => status(args),
+        Some(SweepCommand::Submit(args)) => submit(args),
+        None => run_trials(registry, &args.bare),
     }
 }
 
+/// The spec or directory that is named.
+fn named(args: &SweepPlan) -> Result<&Path, Failure> {
+    args.spec.as_deref().ok_or_else(|| {
+        Failure::usage("no sweep is given").help("for example: gfn sweep SWEEP.toml")
+    })
+}
+
 fn plan(registry: &Registry, args: &SweepPlan) -> Result<(), Failure> {
-    let plan = sweep::plan(registry, &args.spec, &args.set, &args.out)?;
+    let plan = sweep::plan(registry, named(args)?, &args.set, &args.out)?;
     say(&plan.summary());
     print(&format!("{}\n", plan.sweep.path().display()))
 }
 
 /// A planned sweep, by its directory or by its spec.
-fn open(path: &Path, set: &[String], out: &Path) -> Result<SweepDirectory, Failure> {
+fn open(path: &Path, out: &Path) -> Result<SweepDirectory, Failure> {
     match SweepDirectory::of(path) {
         Some(directory) => SweepDirectory::open(&directory),
-        None => SweepDirectory::open(&sweep::place(path, set, out)?),
+        None => SweepDirectory::open(&sweep::place(path, out)?),
     }
 }
 
 fn run_trials(registry: &Registry, args: &SweepRun) -> Result<(), Failure> {
-    let sweep = match SweepDirectory::of(&args.plan.spec) {
+    let given = named(&args.plan)?;
+    let sweep = match SweepDirectory::of(given) {
         Some(directory) => {
             if !args.plan.set.is_empty() {
                 return Err(Failure::usage("-s beside the directory of a planned sweep").help(
@@ -46,14 +51,11 @@ fn run_trials(registry: &Registry, args: &SweepRun) -> Result<(), Failure> {
             SweepDirectory::open(&directory)?
         }
         None => {
-            let Plan { sweep, .. } = {
-                let plan = sweep::plan(registry, &args.plan.spec, &args.plan.set, &args.plan.out)?;
-                if !args.quiet {
-                    say(&plan.summary());
-                }
-                plan
-            };
-            sweep
+            let plan = sweep::plan(registry, given, &args.plan.set, &args.plan.out)?;
+            if !args.quiet {
+                say(&plan.summary());
+            }
+            plan.sweep
         }
     };
     let selection = selection(args)?;
@@ -101,13 +103,13 @@ fn selection(args: &SweepRun) -> Result<Selection, Failure> {
 }
 
 fn status(args: &SweepStatus) -> Result<(), Failure> {
-    let sweep = open(&args.sweep, &[], &args.out)?;
+    let sweep = open(&args.sweep, &args.out)?;
     let status = sweep::status(&sweep)?;
     print(&if args.json { status.json() } else { status.table() })
 }
 
 fn submit(args: &SweepSubmit) -> Result<(), Failure> {
-    let sweep = open(&args.sweep, &[], &args.out)?;
+    let sweep = open(&args.sweep, &args.out)?;
     let resources = Resources {
         parallel: args.parallel,
         cpus: args.cpus,

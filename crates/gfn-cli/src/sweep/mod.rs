@@ -31,7 +31,7 @@ mod submit;
 mod trial;
 
 pub use directory::SweepDirectory;
-pub use plan::{Plan, place, plan};
+pub use plan::{place, plan};
 pub use runner::{Options, Selection, run, share_cores};
 pub use status::status;
 pub use submit::{Engine, Resources, Submitted, submit};

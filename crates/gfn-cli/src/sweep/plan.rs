@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::SweepDirectory;
 use super::halving::{Halving, configurations};
 use super::settings::{Configuration, HalvingSettings, Method, SweepSettings};
-use super::trial::{Overrides, Trial, write_table};
+use super::trial::{Overrides, Trial, read_table, write_table};
 use crate::Registry;
 use crate::error::Failure;
 use crate::run::directory::{differences, write_atomically};
@@ -77,7 +77,10 @@ pub fn plan(registry: &Registry, spec: &Path, set: &[String], out: &Path) -> Res
     let old = given.earlier(&path)?;
     let new = match &old {
         Some(old) => given.merge(old, &mut trials, settings.halving.as_ref())?,
-        None => trials.len(),
+        None => {
+            forget_failures(&path);
+            trials.len()
+        }
     };
     let text = given.planned()?;
     write(&path, &text, &trials)?;
@@ -88,12 +91,22 @@ pub fn plan(registry: &Registry, spec: &Path, set: &[String], out: &Path) -> Res
 ///
 /// # Errors
 /// When the spec cannot be read.
-pub fn place(spec: &Path, set: &[String], out: &Path) -> Result<PathBuf, Failure> {
+pub fn place(spec: &Path, out: &Path) -> Result<PathBuf, Failure> {
     let (text, stem) = read_text(spec)?;
-    let source = Source::new(&spec.display().to_string(), text, set)?;
+    let source = Source::new(&spec.display().to_string(), text, &[])?;
     let table = source.table()?;
     let name = table.get("name").and_then(|name| name.get_ref().as_str()).unwrap_or(stem);
     Ok(out.join(name))
+}
+
+/// Notes of failures before anything ran may be of trials with other numbers.
+fn forget_failures(sweep: &Path) {
+    let notes = std::fs::read_dir(sweep.join("logs")).into_iter().flatten().filter_map(Result::ok);
+    for note in notes.map(|note| note.path()) {
+        if note.extension().is_some_and(|extension| extension == "failed") {
+            let _ = std::fs::remove_file(note);
+        }
+    }
 }
 
 fn write(path: &Path, spec: &str, trials: &[Trial]) -> Result<(), Failure> {
@@ -108,7 +121,9 @@ fn write(path: &Path, spec: &str, trials: &[Trial]) -> Result<(), Failure> {
         std::fs::write(&probe, "").map_err(refuse)?;
         write_atomically(&file, spec.as_bytes())?;
     }
-    write_table(&path.join("trials.csv"), trials)
+    let file = path.join("trials.csv");
+    let same = file.is_file() && read_table(&file).is_ok_and(|planned| planned == trials);
+    if same { Ok(()) } else { write_table(&file, trials) }
 }
 
 impl<'a> Given<'a> {
