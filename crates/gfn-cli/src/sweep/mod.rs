@@ -12,11 +12,12 @@
 //!   .claims/<index>       locked while somebody runs the trial
 //! ```
 //!
-//! `settings` reads `[sweep]`; `plan` makes `trials.csv` from it; `state` says how far a run is, by
+//! `settings` reads `[sweep]` with its axes (`axis`); `plan` makes `trials.csv` from it; `state` says how far a run is, by
 //! its files alone; `schedule` says from that what every trial has to do next (`halving` decides who
 //! goes on); `claim` sees to it that only one process runs a trial; `runner` runs them as child
 //! processes; `submit` writes what a cluster needs to do so.
 
+mod axis;
 mod claim;
 mod directory;
 mod halving;
