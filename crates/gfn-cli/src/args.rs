@@ -15,7 +15,7 @@ use crate::stats::Statistic;
     name = "gfn",
     version,
     after_help = "Exit codes: 0 done; 1 bug; 2 usage or spec error; \
-    3 data missing; 4 diverged; 75 interrupted, run again to resume."
+    3 data missing; 4 diverged; 5 some trials of a sweep failed; 75 interrupted, run again to resume."
 )]
 pub struct Args {
     /// What to do.
@@ -34,6 +34,8 @@ pub enum Command {
     Sample(Sample),
     /// Print what is exactly known of a spec's target, without training.
     Exact(Exact),
+    /// Run many trials of one spec: grids, lists, random search, successive halving.
+    Sweep(Sweep),
     /// Resolve a spec, check it and print it completely; writes nothing.
     Check(SpecArgs),
     /// List what specs can name.
@@ -102,6 +104,145 @@ pub enum Data {
         /// The file.
         file: PathBuf,
     },
+}
+
+/// Arguments of `gfn sweep`.
+#[derive(Debug, ClapArgs)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "A sweep is a spec with a table [sweep]:\n\n  \
+    [sweep]\n  \
+    \"objective.kind\" = [\"tb\", \"db\"]\n  \
+    \"train.lr\" = [1e-3, 3e-4]\n  \
+    seed = { range = [1, 5] }\n\n\
+    `gfn sweep SWEEP.toml` plans and runs it; the same command again goes on. See docs/sweeps.md."
+)]
+pub struct Sweep {
+    /// Which part of it.
+    #[command(subcommand)]
+    pub command: Option<SweepCommand>,
+    #[command(flatten)]
+    pub bare: SweepRun,
+}
+
+/// The subcommands of `gfn sweep`.
+#[derive(Debug, Subcommand)]
+pub enum SweepCommand {
+    /// Write the table of trials; prints the sweep's directory.
+    ///
+    /// Planned again with more seeds or values, the table grows and nothing is renumbered.
+    Plan(SweepPlan),
+    /// Run what is missing as child processes; a spec is planned first. Prints the directory.
+    ///
+    /// Keeps going after failures (exit code 5). Ctrl-C, SIGTERM or SIGUSR1 save checkpoints (exit code
+    /// 75); the same command goes on. Any number of processes and machines may run the same sweep.
+    Run(SweepRun),
+    /// Say how a sweep stands, by its files.
+    Status(SweepStatus),
+    /// Hand the missing trials to a cluster, and exit.
+    ///
+    /// With halving, the trials of the present rung: submit again for the next.
+    Submit(SweepSubmit),
+}
+
+/// Arguments of `gfn sweep plan`.
+#[derive(Debug, ClapArgs)]
+pub struct SweepPlan {
+    /// The spec with a table [sweep]; or the directory of a planned sweep.
+    #[arg(value_name = "SWEEP", required = true)]
+    // An option, because a subcommand may stand in its place.
+    pub spec: Option<PathBuf>,
+    /// Override a key for all trials: `-s train.trajectories=1000`.
+    #[arg(short = 's', long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// The sweep goes to DIR/<name>.
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    pub out: PathBuf,
+}
+
+/// Arguments of `gfn sweep run`.
+#[derive(Debug, ClapArgs)]
+pub struct SweepRun {
+    #[command(flatten)]
+    pub plan: SweepPlan,
+    /// Trials at a time [default: as many as there are cores].
+    #[arg(long, short, value_name = "N")]
+    pub jobs: Option<usize>,
+    /// Threads of each trial [default: the cores that its job has to itself].
+    #[arg(long, value_name = "M")]
+    pub threads_per_job: Option<usize>,
+    /// Allow more threads than there are cores.
+    #[arg(long)]
+    pub oversubscribe: bool,
+    /// Further attempts at a trial that fails.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub retries: u32,
+    /// Only the trial with this number, or with that in an environment variable: `env:NAME`.
+    #[arg(long, value_name = "INDEX", conflicts_with = "shard")]
+    pub index: Option<String>,
+    /// Only every N-th trial, from the I-th on: `1/3`, `2/3`, `3/3`.
+    #[arg(long, value_name = "I/N")]
+    pub shard: Option<String>,
+    /// No table, no lines.
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// Arguments of `gfn sweep status`.
+#[derive(Debug, ClapArgs)]
+pub struct SweepStatus {
+    /// The directory of a planned sweep, or its spec.
+    pub sweep: PathBuf,
+    /// Where the sweep of a spec lies.
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    pub out: PathBuf,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `gfn sweep submit`.
+#[derive(Debug, ClapArgs)]
+pub struct SweepSubmit {
+    /// The directory of a planned sweep, or its spec.
+    pub sweep: PathBuf,
+    /// Where the sweep of a spec lies.
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    pub out: PathBuf,
+    /// Who runs it.
+    #[arg(long, value_enum)]
+    pub engine: crate::sweep::Engine,
+    /// Print the script or manifest instead of handing it over.
+    #[arg(long)]
+    pub print: bool,
+    /// Trials at a time [default: no limit].
+    #[arg(long, value_name = "P")]
+    pub parallel: Option<usize>,
+    /// Cores, and threads, of a trial.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub cpus: usize,
+    /// Memory of a trial, such as 4G (Slurm) or 4Gi (Kubernetes).
+    #[arg(long)]
+    pub mem: Option<String>,
+    /// Slurm: time limit of a stretch of a trial, such as 04:00:00; it goes on in the next one.
+    #[arg(long)]
+    pub time: Option<String>,
+    /// Slurm: partition.
+    #[arg(long)]
+    pub partition: Option<String>,
+    /// Kubernetes: container image with gfn in its PATH.
+    #[arg(long)]
+    pub image: Option<String>,
+    /// Kubernetes: PersistentVolumeClaim with the sweep's directory.
+    #[arg(long, value_name = "NAME")]
+    pub volume_claim: Option<String>,
+    /// Kubernetes: where that is mounted; the sweep's directory is relative to it.
+    #[arg(long, value_name = "PATH", default_value = "/work")]
+    pub mount_path: String,
+    /// Slurm: more options of sbatch.
+    #[arg(last = true, value_name = "SBATCH-OPTION")]
+    pub more: Vec<String>,
 }
 
 /// The subcommands of `gfn proxy`.

@@ -18,6 +18,8 @@ pub const USAGE: u8 = 2;
 pub const DATA: u8 = 3;
 /// Training diverged; the last good checkpoint is kept.
 pub const DIVERGED: u8 = 4;
+/// Some trials of a sweep failed; all others were run.
+pub const TRIALS_FAILED: u8 = 5;
 /// Interrupted by a signal or by the outside world (a full disk); running again resumes.
 pub const INTERRUPTED: u8 = 75;
 
@@ -92,6 +94,11 @@ impl Failure {
     /// The documented exit code.
     pub fn exit_code(&self) -> u8 {
         self.code
+    }
+
+    /// Where in the source it is, if it is anywhere.
+    pub fn place(&self) -> Option<&Place> {
+        self.place.as_deref()
     }
 
     /// The message without decoration.

@@ -31,6 +31,7 @@ pub mod session;
 pub mod signals;
 pub mod spec;
 mod stats;
+mod sweep;
 mod world;
 
 use std::process::ExitCode;

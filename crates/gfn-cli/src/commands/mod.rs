@@ -13,6 +13,7 @@ mod plot;
 mod proxy;
 mod sample;
 mod schema;
+mod sweep;
 mod table;
 mod train;
 
@@ -41,6 +42,7 @@ pub fn run(registry: &Registry, args: Args) -> Result<(), Failure> {
         Command::Describe { what: None } => describe::reference(registry),
         Command::Proxy(what) => proxy::run(registry, &what),
         Command::Data(what) => data::run(&what),
+        Command::Sweep(args) => sweep::run(registry, &args),
         Command::Schema => schema::run(registry),
         Command::Completions { shell } => completions::completions(shell),
         Command::Man { folder } => completions::man(&folder),

@@ -285,7 +285,7 @@ impl Spec {
 }
 
 /// The text of a spec file, and its name without extension.
-fn read_text(path: &Path) -> Result<(String, &str), Failure> {
+pub(crate) fn read_text(path: &Path) -> Result<(String, &str), Failure> {
     let bytes = std::fs::read(path).map_err(|error| {
         Failure::usage(format!("cannot read the spec `{}`: {error}", path.display()))
     })?;
