@@ -24,7 +24,12 @@ test-devices:
 bench *ARGS:
     cargo bench -p gfn-cli --bench training -- {{ARGS}}
 
-# Accept changed messages and walks.
+# A figure of a paper, by its sweep: `just reproduce tlm_hypergrid -s name=small -s env.side=8 -s
+# train.trajectories=48_000 -s eval.every=250`; the name of the sweep comes first where it is another.
+reproduce SWEEP *ARGS:
+    cargo run --release -- sweep configs/sweeps/{{SWEEP}}.toml {{ARGS}}
+
+# Accept changed messages, walks and generated documents.
 bless:
     BLESS=1 cargo test --release -p gfn-envs --test playthroughs
     INSTA_UPDATE=always cargo test --release -p gfn-cli --test messages
