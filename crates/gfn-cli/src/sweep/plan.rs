@@ -306,7 +306,7 @@ impl<'a> Given<'a> {
     fn merge(
         &self,
         old: &SweepDirectory,
-        trials: &mut Vec<Trial>,
+        trials: &mut [Trial],
         halving: Option<&HalvingSettings>,
     ) -> Result<usize, Failure> {
         let kept = |what: &str| {

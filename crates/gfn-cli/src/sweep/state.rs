@@ -174,7 +174,7 @@ mod tests {
         let path = dir.path().join("train.csv");
         let mut text = "step,loss,note\n".to_owned();
         (0..5000).for_each(|i| text += &format!("{i},0.5,\"a,b\"\n"));
-        std::fs::write(&path, text.clone() + "5000,0.2").unwrap();
+        std::fs::write(&path, text + "5000,0.2").unwrap();
         assert_eq!(last_cell(&path, "step"), Some(4999.0));
         assert_eq!(last_cells(&path, &["loss", "note", "other"]), [Some(0.5), None, None]);
         std::fs::write(&path, "step,loss\n").unwrap();
