@@ -24,10 +24,17 @@ test-devices:
 bench *ARGS:
     cargo bench -p gfn-cli --bench training -- {{ARGS}}
 
-# A figure of a paper, by its sweep: `just reproduce tlm_hypergrid -s name=small -s env.side=8 -s
-# train.trajectories=48_000 -s eval.every=250`; the name of the sweep comes first where it is another.
+# A figure of a paper: run its sweep, then all.csv, figure.svg and table.md in the sweep's folder. Reduced:
+# `just reproduce tlm_hypergrid -s name=tlm_hypergrid_small -s env.side=8 -s train.trajectories=48_000`.
 reproduce SWEEP *ARGS:
-    cargo run --release -- sweep configs/sweeps/{{SWEEP}}.toml {{ARGS}}
+    #!/usr/bin/env bash
+    set -euo pipefail
+    cargo build --release
+    gfn=target/release/gfn
+    dir=$($gfn sweep configs/sweeps/{{SWEEP}}.toml {{ARGS}})
+    $gfn collect "$dir" -o "$dir/all.csv"
+    $gfn plot "$dir" --by backward --facet objective -o "$dir/figure.svg"
+    $gfn table "$dir" --by objective,backward --format markdown -o "$dir/table.md"
 
 # Accept changed messages, walks and generated documents.
 bless:
