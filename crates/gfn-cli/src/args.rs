@@ -238,7 +238,7 @@ pub struct SweepSubmit {
     #[arg(long, value_name = "NAME")]
     pub volume_claim: Option<String>,
     /// Kubernetes: where that is mounted; the sweep's directory is relative to it.
-    #[arg(long, value_name = "PATH", default_value = "/work")]
+    #[arg(long, value_name = "PATH", default_value = "/runs")]
     pub mount_path: String,
     /// Slurm: more options of sbatch.
     #[arg(last = true, value_name = "SBATCH-OPTION")]
