@@ -188,7 +188,7 @@ impl Spec {
         check_top(&source, &table, &TOP, "a spec")?;
         let (name, seed) = name_and_seed(&source, &mut table, default_name)?;
         check_name(&source, &name)?;
-        let device: Option<String> = scalar(&source, &mut table, "device")?;
+        let device: Option<String> = take(&source, &mut table, "device", "device")?;
         let device = device.unwrap_or_else(|| "flex".to_owned());
         if !registry.devices.iter().any(|entry| entry.name == device) {
             let names = registry.devices.iter().map(|entry| entry.name);
@@ -324,8 +324,8 @@ fn name_and_seed(
     table: &mut DeTable<'_>,
     default_name: &str,
 ) -> Result<(String, u64), Failure> {
-    let name: Option<String> = scalar(source, table, "name")?;
-    let seed: Option<u64> = scalar(source, table, "seed")?;
+    let name: Option<String> = take(source, table, "name", "name")?;
+    let seed: Option<u64> = take(source, table, "seed", "seed")?;
     if seed.is_some_and(|seed| i64::try_from(seed).is_err()) {
         return Err(Failure::usage("the seed must be below 2^63")
             .at(source.place(source.span_of("seed", None))));
@@ -333,15 +333,16 @@ fn name_and_seed(
     Ok((name.unwrap_or_else(|| default_name.to_owned()), seed.unwrap_or(0)))
 }
 
-/// Takes a scalar at the top of the spec.
-fn scalar<T: DeserializeOwned>(
+/// Takes the value of a key out of a table, where it is set; messages call it `name`.
+pub(crate) fn take<T: DeserializeOwned>(
     source: &Source,
     table: &mut DeTable<'_>,
     key: &str,
+    name: &str,
 ) -> Result<Option<T>, Failure> {
     let Some(value) = table.remove(key) else { return Ok(None) };
     let value = T::deserialize(toml::de::ValueDeserializer::from(value))
-        .map_err(|error| source.toml_failure(&error, key, &[]))?;
+        .map_err(|error| source.toml_failure(&error, name, &[]))?;
     Ok(Some(value))
 }
 

@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 use super::axis::{Axis, Values, as_seed, take_axes, take_point};
 use super::trial::Overrides;
 use crate::error::Failure;
-use crate::spec::Source;
+use crate::spec::{Source, take};
 
 /// How axes become trials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -95,12 +95,13 @@ impl SweepSettings {
         let DeValue::Table(mut table) = sweep.into_inner() else {
             return Err(Failure::usage("`sweep` must be a table").at(source.place(span)));
         };
-        let method: Option<Method> = read(source, &mut table, "method")?;
+        let method: Option<Method> = take(source, &mut table, "method", "sweep.method")?;
         let samples = table.get("samples").map(Spanned::span);
-        let n_samples: Option<usize> = read(source, &mut table, "samples")?;
-        let sweep_seed: Option<u64> = read(source, &mut table, "sweep_seed")?;
+        let n_samples: Option<usize> = take(source, &mut table, "samples", "sweep.samples")?;
+        let sweep_seed: Option<u64> = take(source, &mut table, "sweep_seed", "sweep.sweep_seed")?;
         let halving_span = table.get("halving").map(Spanned::span);
-        let halving: Option<HalvingSettings> = read(source, &mut table, "halving")?;
+        let halving: Option<HalvingSettings> =
+            take(source, &mut table, "halving", "sweep.halving")?;
         if let (Some(halving), Some(span)) = (&halving, halving_span) {
             for (key, value, least) in
                 [("eta", halving.eta, 2), ("first_trajectories", halving.first_trajectories, 1)]
@@ -270,17 +271,6 @@ fn combine<'a>(
         all.origins.push(Origin { axis: axis.name.clone(), keys, span });
     }
     Ok(all)
-}
-
-fn read<T: serde::de::DeserializeOwned>(
-    source: &Source,
-    table: &mut DeTable<'_>,
-    key: &str,
-) -> Result<Option<T>, Failure> {
-    let Some(value) = table.remove(key) else { return Ok(None) };
-    let value = T::deserialize(toml::de::ValueDeserializer::from(value))
-        .map_err(|error| source.toml_failure(&error, &format!("sweep.{key}"), &[]))?;
-    Ok(Some(value))
 }
 
 fn take_list(
