@@ -89,12 +89,13 @@ impl Experiment {
             exact: exact.clone(),
             layers,
             samples: spec.eval.samples,
-            window: spec.eval.window,
-            top_k: spec.eval.top_k,
             test,
             backward_trajectories: spec.eval.backward_trajectories,
             settings: spec.eval.settings.clone(),
         };
+        for name in spec.eval.settings.keys().filter(|name| !spec.eval.metrics.contains(name)) {
+            tracing::warn!("settings of the metric `{name}`, which is not among eval.metrics");
+        }
         let metrics: Vec<_> = spec
             .eval
             .metrics

@@ -8,7 +8,9 @@ use gfn_core::learn::expr::Var;
 use gfn_core::learn::head::Head;
 use gfn_core::learn::update::Update;
 use gfn_core::learn::view::{BatchView, Loss, PbSource};
-use gfn_core::metric::{Better, Column, EvalContext, Metric, MetricEntry, MetricError};
+use gfn_core::metric::{
+    Better, Column, EvalContext, Metric, MetricContext, MetricEntry, MetricError, MetricKind,
+};
 use gfn_core::objective::{LogZ, OBJECTIVE, Objective, ObjectiveAxis};
 use gfn_core::registry::{Entry, Kind};
 use gfn_core::{Environment, KeyError};
@@ -92,7 +94,7 @@ impl BackwardStrategy for FirstMore {
 }
 
 /// The probabilities that P_F passes through two cells: (0, 1) and (1, 0) unless told otherwise.
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct Passes {
     cells: [[i32; 2]; 2],
@@ -104,15 +106,19 @@ impl Default for Passes {
     }
 }
 
-const PASSES: MetricEntry = MetricEntry {
-    name: "passes",
-    summary: "states that are passed through",
-    build: |context| Ok(Box::new(context.settings_of::<Passes>("passes")?)),
-};
+impl MetricKind for Passes {
+    const NAME: &'static str = "passes";
+    const SUMMARY: &'static str = "states that are passed through";
+    type Settings = Self;
+
+    fn build(_: &MetricContext, settings: Self) -> Result<Self, KeyError> {
+        Ok(settings)
+    }
+}
 
 impl Metric for Passes {
     fn name(&self) -> &'static str {
-        PASSES.name
+        Self::NAME
     }
 
     fn columns(&self) -> Vec<Column> {
@@ -132,7 +138,7 @@ fn registry() -> Registry {
     let mut registry = Registry::builtin();
     registry.objectives.push(Entry::of::<TwoFlows>());
     registry.backwards.push(Entry::of::<FirstMore>());
-    registry.metrics.push(PASSES);
+    registry.metrics.push(MetricEntry::of::<Passes>());
     registry
 }
 
@@ -197,8 +203,8 @@ fn metrics_have_settings_of_their_own() {
         let spec = spec(&registry, 2);
         let text = toml::to_string(&spec.resolved()).unwrap() + settings;
         let spec = Spec::parse(&registry, "spec.toml", text, "test", &[])?;
-        // What is resolved says it again.
-        assert_eq!(spec.resolved()["eval"].get("settings").is_some(), !settings.is_empty());
+        // What is resolved says them, with defaults.
+        assert!(spec.resolved()["eval"]["settings"]["passes"].get("cells").is_some());
         Experiment::build(&registry, &spec)
     };
     let column = |settings: &str| {
@@ -210,9 +216,9 @@ fn metrics_have_settings_of_their_own() {
     assert!((column("[eval.settings.passes]\ncells = [[0, 0], [1, 0]]\n") - 1.0).abs() < 1e-12);
     assert!(column("") < 0.9);
     for (settings, part) in [
-        ("[eval.settings.passes]\ncell = 1\n", "unknown field `cell`"),
+        ("[eval.settings.passes]\ncell = 1\n", "no key `cell`"),
         ("[eval.settings.passes]\ncells = 'x'\n", "passes"),
-        ("[eval.settings.log_z]\n", "not among eval.metrics"),
+        ("[eval.settings.log_zz]\n", "did you mean `log_z`?"),
         ("[eval.settings.distribution]\nk = 3\n", "has no settings"),
     ] {
         let failure = build(settings).err().expect("refused");
@@ -220,6 +226,29 @@ fn metrics_have_settings_of_their_own() {
         assert_eq!(failure.exit_code(), 2);
         assert!(text.contains(part) && text.contains("spec.toml"), "{text}");
     }
+}
+
+/// Runs from when all metrics shared these keys have them in their specs, and go on.
+#[test]
+fn old_keys_of_metrics_are_read() {
+    let registry = Registry::builtin();
+    let eval = |eval: &str| {
+        let text = format!("[env]\nkind = 'hypergrid'\n[eval]\n{eval}");
+        Spec::parse(&registry, "spec.toml", text, "test", &[])
+    };
+    let Ok(old) = eval("window = 7\ntop_k = 3\n") else { panic!("refused") };
+    let Ok(new) = eval("settings = { empirical.window = 7, samples.top_k = 3 }\n") else {
+        panic!("refused")
+    };
+    assert_eq!(old.resolved(), new.resolved());
+    assert_eq!(old.resolved()["eval"]["settings"]["empirical"]["window"].as_integer(), Some(7));
+    let both = eval("window = 7\nsettings.empirical.window = 7\n").err().expect("refused").render();
+    assert!(both.contains("old name") && both.contains("spec.toml:4"), "{both}");
+    let odd = eval("window = 7\nsettings = 1\n").err().expect("refused").render();
+    assert!(odd.contains("must be tables"), "{odd}");
+    let Ok(none) = eval("settings.samples.top_k = 0\n") else { panic!("parses") };
+    let none = Experiment::build(&registry, &none).err().expect("refused").render();
+    assert!(none.contains("`samples`") && none.contains("at least 1"), "{none}");
 }
 
 /// Errors of parts from outside name the key, as those of shipped parts do.

@@ -6,7 +6,8 @@ use std::collections::VecDeque;
 use gfn_cli::spec::Spec;
 use gfn_cli::{Experiment, Registry};
 use gfn_core::metric::{
-    Column, EvalContext, Metric, MetricContext, MetricEntry, MetricError, Observed,
+    Column, EvalContext, Metric, MetricContext, MetricEntry, MetricError, MetricKind, NoSettings,
+    Observed,
 };
 use gfn_core::registry::{Entry, Kind, RewardAxis, RewardContext};
 use gfn_core::rng::{Purpose, Streams};
@@ -52,7 +53,7 @@ struct Recorder;
 
 impl Metric for Recorder {
     fn name(&self) -> &'static str {
-        RECORDER.name
+        Self::NAME
     }
 
     fn columns(&self) -> Vec<Column> {
@@ -69,11 +70,15 @@ impl Metric for Recorder {
     }
 }
 
-const RECORDER: MetricEntry = MetricEntry {
-    name: "recorder",
-    summary: "",
-    build: |_: &MetricContext| Ok(Box::new(Recorder)),
-};
+impl MetricKind for Recorder {
+    const NAME: &'static str = "recorder";
+    const SUMMARY: &'static str = "";
+    type Settings = NoSettings;
+
+    fn build(_: &MetricContext, _: NoSettings) -> Result<Self, KeyError> {
+        Ok(Self)
+    }
+}
 
 const GRID: &str = "kind = 'hypergrid'\ndim = 2\nside = 4";
 const STRINGS: &str = "kind = 'sequence'\nlength = 4\nmin_length = 1\nsymbols = ['A', 'B']";
@@ -82,7 +87,7 @@ const DAGS: &str = "kind = 'dag'\nnodes = 3";
 fn build(env: &str, objective: &str, train: &str, eval: &str) -> Experiment {
     let mut registry = Registry::builtin();
     registry.rewards.push(Entry::of::<Scattered>());
-    registry.metrics.push(RECORDER);
+    registry.metrics.push(MetricEntry::of::<Recorder>());
     let all: Vec<&str> = registry.metrics.iter().map(|entry| entry.name).collect();
     let metrics = if eval.contains("metrics") { "" } else { &format!("metrics = {all:?}") };
     let text = format!(
@@ -130,7 +135,8 @@ fn the_last_objects_come_to_the_target() {
         (DAGS, ""),
         (DAGS, "proposal = 'local'"),
     ] {
-        let (train, eval) = ("trajectories = 30000\nbatch = 500", "window = 20000");
+        let (train, eval) =
+            ("trajectories = 30000\nbatch = 500", "settings.empirical.window = 20000");
         let ratio = |experiment: &mut Experiment| {
             let cells = cells(experiment);
             cell(&cells, "l1_empirical") / cell(&cells, "l1_floor")
@@ -150,7 +156,7 @@ fn the_last_objects_come_to_the_target() {
 #[test]
 fn nothing_of_an_untrained_policy_is_measured() {
     let train = "trajectories = 1000\nbatch = 50";
-    let mut experiment = build(GRID, "", train, "samples = 100\ntop_k = 5");
+    let mut experiment = build(GRID, "", train, "samples = 100\nsettings.samples.top_k = 5");
     let target = ["log_z_exact", "target_log_z", "target_log_z_error"];
     let target = [&target[..], &["target_mean_error", "target_mean_log_reward"]].concat();
     let of = |cells: Vec<(String, f64)>| cells.into_iter().map(|(name, _)| name);

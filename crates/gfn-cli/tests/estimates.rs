@@ -34,8 +34,6 @@ fn backward_estimates_agree_with_dynamic_programming() {
             exact: Some(exact.clone()),
             layers: None,
             samples: 1,
-            window: 1,
-            top_k: 1,
             test: None,
             backward_trajectories: 1,
             settings: Default::default(),

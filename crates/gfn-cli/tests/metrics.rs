@@ -10,7 +10,8 @@ use gfn_cli::error::{Failure, USAGE};
 use gfn_cli::spec::Spec;
 use gfn_cli::{Experiment, Registry};
 use gfn_core::metric::{
-    Column, EvalContext, METRICS, Metric, MetricContext, MetricEntry, MetricError, Observed,
+    Column, EvalContext, METRICS, Metric, MetricContext, MetricEntry, MetricError, MetricKind,
+    NoSettings, Observed,
 };
 use gfn_core::policy::{Direction, Policy};
 use gfn_core::registry::{Entry, EnvAxis, EnvContext, Kind, RewardAxis, RewardContext};
@@ -76,11 +77,15 @@ impl Metric for Recorder {
     }
 }
 
-const RECORDER: MetricEntry = MetricEntry {
-    name: "recorder",
-    summary: "",
-    build: |_: &MetricContext| Ok(Box::new(Recorder)),
-};
+impl MetricKind for Recorder {
+    const NAME: &'static str = "recorder";
+    const SUMMARY: &'static str = "";
+    type Settings = NoSettings;
+
+    fn build(_: &MetricContext, _: NoSettings) -> Result<Self, KeyError> {
+        Ok(Self)
+    }
+}
 
 fn cell(row: &[i32]) -> (usize, usize) {
     (row[0] as usize, row[1] as usize)
@@ -176,7 +181,7 @@ impl Walks {
 
 fn grid(eval: &str) -> Experiment {
     let mut registry = Registry::builtin();
-    registry.metrics.push(RECORDER);
+    registry.metrics.push(MetricEntry::of::<Recorder>());
     let metrics: Vec<&str> = registry.metrics.iter().map(|entry| entry.name).collect();
     let mut experiment = build(
         &registry,
@@ -185,7 +190,7 @@ fn grid(eval: &str) -> Experiment {
              [reward]\nkind = 'hypergrid'\nr0 = 0.02\nr1 = 0.7\nr2 = 1.3\n\
              [model]\nkind = 'mlp'\nhidden = 16\n[objective]\nkind = 'tb'\n\
              [backward]\nkind = 'naive'\n[train]\nepsilon = 0.2\nbatch = 16\nlr = 0.01\n\
-             [eval]\nmetrics = {metrics:?}\nwindow = {WINDOW}\ntop_k = {TOP_K}\nsamples = 200\n\
+             [eval]\nmetrics = {metrics:?}\nsettings.empirical.window = {WINDOW}\nsettings.samples.top_k = {TOP_K}\nsamples = 200\n\
              seed = 4\n{eval}\n"
         ),
     );
@@ -363,7 +368,7 @@ fn columns_of_samples_are_what_they_say() {
 fn too_few_distinct_objects_have_no_top_k() {
     let mut experiment = build(
         &Registry::builtin(),
-        "[env]\nkind = 'hypergrid'\ndim = 2\nside = 3\n[eval]\nmetrics = ['samples']\ntop_k = 10\n",
+        "[env]\nkind = 'hypergrid'\ndim = 2\nside = 3\n[eval]\nmetrics = ['samples']\nsettings.samples.top_k = 10\n",
     );
     let row = Row::measure(&mut experiment);
     row.assert("n_distinct", 9.0);

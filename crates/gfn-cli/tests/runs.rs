@@ -536,7 +536,8 @@ fn evaluations_with_other_metrics_take_what_the_run_gathered() {
         }
     }
     // A shorter window is the end of the one that was remembered; a longer one is not there.
-    for (window, n) in [("eval.window=100", "100"), ("eval.window=5000", "500")] {
+    for (window, n) in [(100, "100"), (5000, "500")] {
+        let window = &format!("eval.settings.empirical.window={window}");
         let row = eval("out/run/s3", &[window]);
         assert_eq!(column(&row, "n_empirical"), [n]);
     }

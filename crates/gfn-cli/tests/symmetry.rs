@@ -2,7 +2,10 @@
 
 use gfn_cli::spec::Spec;
 use gfn_cli::{Experiment, Registry};
-use gfn_core::metric::{Better, Column, EvalContext, Metric, MetricEntry, MetricError, Observed};
+use gfn_core::metric::{
+    Better, Column, EvalContext, Metric, MetricContext, MetricEntry, MetricError, MetricKind,
+    NoSettings, Observed,
+};
 use gfn_core::registry::{Entry, EnvAxis, EnvContext, Kind, RewardAxis, RewardContext};
 use gfn_core::space::At;
 use gfn_core::{Block, Environment, KeyError, Reward, RewardError, Space, States};
@@ -125,12 +128,19 @@ impl Reward for Fullest {
 #[derive(Default)]
 struct Sees(u64);
 
-const SEES: MetricEntry =
-    MetricEntry { name: "sees", summary: "objects seen", build: |_| Ok(Box::new(Sees::default())) };
+impl MetricKind for Sees {
+    const NAME: &'static str = "sees";
+    const SUMMARY: &'static str = "objects seen";
+    type Settings = NoSettings;
+
+    fn build(_: &MetricContext, _: NoSettings) -> Result<Self, KeyError> {
+        Ok(Self::default())
+    }
+}
 
 impl Metric for Sees {
     fn name(&self) -> &'static str {
-        SEES.name
+        Self::NAME
     }
 
     fn columns(&self) -> Vec<Column> {
@@ -152,7 +162,7 @@ fn trained(env: &str, objective: &str, backward: &str) -> (Experiment, Vec<Optio
     let mut registry = Registry::builtin();
     registry.environments.push(Entry::of::<BallsSpec>());
     registry.rewards.push(Entry::of::<Fullest>());
-    registry.metrics.push(SEES);
+    registry.metrics.push(MetricEntry::of::<Sees>());
     let text = format!(
         "[env]\nkind = 'balls'\n{env}\n[reward]\nkind = 'fullest'\n\
          [model]\nkind = 'mlp'\nhidden = 32\n\

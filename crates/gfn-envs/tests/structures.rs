@@ -257,8 +257,6 @@ fn measure((env, reward): &World) -> Vec<(String, Option<f64>)> {
         exact: None,
         layers: None,
         samples: 100,
-        window: 1,
-        top_k: 1,
         test: None,
         backward_trajectories: 1,
         settings: Default::default(),

@@ -1,5 +1,6 @@
 //! `gfn describe`: a kind with its keys, types and defaults.
 
+use gfn_core::metric::MetricEntry;
 use gfn_core::registry::Descriptor;
 use serde_json::Value;
 
@@ -17,6 +18,9 @@ pub fn run(registry: &Registry, what: &str) -> Result<(), Failure> {
     }
     if let Some((_, kinds)) = registry.axes().into_iter().find(|(name, _)| *name == axis) {
         return print(&described(axis, &kinds, kind)?);
+    }
+    if let ("metric", false) = (axis, kind.is_empty()) {
+        return print(&metric(registry, kind)?);
     }
     if axes(registry).iter().any(|(name, _)| *name == axis) {
         return list::run(registry, Some(axis));
@@ -47,8 +51,32 @@ pub fn reference(registry: &Registry) -> Result<(), Failure> {
         for row in rows {
             text += &format!("* `{}`: {}\n", row.name, row.summary);
         }
+        for entry in registry.metrics.iter().filter(|_| axis == "metric") {
+            if !(entry.defaults)().is_empty() {
+                text += &format!("\n```text\n{}\n```\n", metric_keys(entry).trim());
+            }
+        }
     }
     print(&text)
+}
+
+fn metric(registry: &Registry, name: &str) -> Result<String, Failure> {
+    let metrics = &registry.metrics;
+    let Some(entry) = metrics.iter().find(|entry| entry.name == name) else {
+        let names: Vec<&str> = metrics.iter().map(|entry| entry.name).collect();
+        let mut failure = Failure::usage(format!("unknown metric `{name}`"));
+        if let Some(meant) = closest(name, names.iter().copied()) {
+            failure = failure.help(format!("did you mean `metric.{meant}`?"));
+        }
+        return Err(failure.help(format!("metrics: {}", names.join(", "))));
+    };
+    Ok(format!("metric.{name}: {}\n\n{}", entry.summary, metric_keys(entry)))
+}
+
+fn metric_keys(entry: &MetricEntry) -> String {
+    let schema = (entry.schema)(&mut generator()).to_value();
+    let keys = keys(&schema, Some(&(entry.defaults)()));
+    format!("[eval.settings.{}]\n{keys}", entry.name)
 }
 
 fn described(axis: &str, kinds: &[Descriptor], kind: &str) -> Result<String, Failure> {

@@ -55,6 +55,20 @@ fn axis(kinds: &[Descriptor]) -> Value {
     json!({ "oneOf": kinds })
 }
 
+/// `[eval.settings]`: a table per metric that has settings.
+fn metric_settings(registry: &Registry) -> Value {
+    let with_settings = registry.metrics.iter().filter(|entry| !(entry.defaults)().is_empty());
+    let tables: Map<String, Value> = with_settings
+        .map(|entry| (entry.name.to_owned(), (entry.schema)(&mut generator()).to_value()))
+        .collect();
+    json!({
+        "type": "object",
+        "description": "Settings of single metrics, by their names.",
+        "properties": tables,
+        "additionalProperties": false,
+    })
+}
+
 fn spec_schema(registry: &Registry) -> Value {
     let mut properties = Map::new();
     let devices: Vec<&str> = registry.devices.iter().map(|device| device.name).collect();
@@ -66,6 +80,7 @@ fn spec_schema(registry: &Registry) -> Value {
     }
     let [tables @ .., _] = settings_tables();
     properties.extend(tables.map(|(name, schema)| (name.to_owned(), schema)));
+    properties["eval"]["properties"]["settings"] = metric_settings(registry);
     properties.insert("sweep".into(), json!({ "type": "object" }));
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -89,7 +89,7 @@ impl Session {
             tracing::info!("moved the existing run to {}", aside.display());
         }
         let directory = RunDirectory::open(&path)?;
-        check_same_spec(&directory, &spec, &spec.resolved())?;
+        check_same_spec(registry, &directory, &spec, &spec.resolved())?;
         let data = data_hashes(&experiment);
         checkpoint::recover(&directory.checkpoints())?;
         let resumed = latest(&directory)?;

@@ -1,5 +1,6 @@
 //! Whether a run directory belongs to a spec.
 
+use crate::Registry;
 use crate::error::Failure;
 use crate::run::directory::{RunDirectory, differences};
 use crate::spec::Spec;
@@ -25,6 +26,7 @@ fn may_change(key: &str, spec: &Spec, old: &str, new: &str) -> bool {
 
 /// Writes the resolved spec into a new run, or compares it with that of an existing one.
 pub fn check_same_spec(
+    registry: &Registry,
     directory: &RunDirectory,
     spec: &Spec,
     resolved: &toml::Table,
@@ -40,10 +42,16 @@ pub fn check_same_spec(
             return Err(Failure::usage(format!("cannot read `{}`: {error}", file.display())));
         }
     };
-    let old: toml::Table = toml::from_str(&old).map_err(|error| {
+    let raw: toml::Table = toml::from_str(&old).map_err(|error| {
         Failure::usage(format!("`{}` is damaged: {}", file.display(), error.message()))
             .help("move the run aside and start anew with --fresh")
     })?;
+    // As it is read now: keys that are newer than the run have their defaults, as they had then.
+    let name = file.display().to_string();
+    let old = match Spec::parse(registry, &name, old, &spec.name, &[]) {
+        Ok(old) => old.resolved(),
+        Err(_) => raw,
+    };
     let differing: Vec<String> = differences(&old, resolved)
         .into_iter()
         .filter(|(key, old, new)| !may_change(key, spec, old, new))

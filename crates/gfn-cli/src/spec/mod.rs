@@ -2,6 +2,7 @@
 //! text or positions.
 
 mod chosen;
+mod metrics;
 mod proxy;
 mod source;
 
@@ -35,10 +36,6 @@ pub struct EvalSettings {
     pub metrics: Vec<String>,
     /// Fresh samples per evaluation.
     pub samples: usize,
-    /// Training samples that the empirical distribution remembers.
-    pub window: usize,
-    /// How many of the best distinct samples `top_k_reward` averages; with fewer it is empty.
-    pub top_k: usize,
     /// A CSV file (with a header) with objects in its first column, to measure correlations on instead
     /// of the reward's test objects.
     #[serde(skip_serializing_if = "no_path")]
@@ -76,8 +73,6 @@ impl Default for EvalSettings {
             every: 500,
             metrics: metrics.map(str::to_owned).to_vec(),
             samples: 1000,
-            window: 200_000,
-            top_k: 100,
             test_set: PathBuf::new(),
             test_objects: 1000,
             backward_trajectories: 10,
@@ -213,8 +208,10 @@ impl Spec {
 
         let train: TrainSettings = settings(&source, &mut table, "train")?;
         train.check().map_err(|error| source.key_failure("train", &error))?;
-        let eval: EvalSettings = settings(&source, &mut table, "eval")?;
-        check_eval(registry, &source, &eval)?;
+        metrics::rename_old_keys(&source, &mut table)?;
+        let mut eval: EvalSettings = settings(&source, &mut table, "eval")?;
+        check_eval(&source, &eval)?;
+        metrics::complete(registry, &source, &mut eval)?;
         let checkpoint: CheckpointSettings = settings(&source, &mut table, "checkpoint")?;
         for (key, value) in [("every", checkpoint.every), ("keep", checkpoint.keep as u64)] {
             if value == 0 {
@@ -282,6 +279,21 @@ impl Spec {
     pub fn place(&self, table: &str, key: Option<&str>) -> crate::error::Place {
         self.source.place(self.source.span_of(table, key))
     }
+}
+
+/// The values in a table, by their dotted keys, in the order of the table.
+pub(crate) fn flatten(table: &toml::Table) -> Vec<(String, &toml::Value)> {
+    let mut all = Vec::new();
+    for (key, value) in table {
+        match value {
+            toml::Value::Table(inner) => {
+                let inner = flatten(inner).into_iter();
+                all.extend(inner.map(|(rest, value)| (format!("{key}.{rest}"), value)));
+            }
+            value => all.push((key.clone(), value)),
+        }
+    }
+    all
 }
 
 /// The text of a spec file, and its name without extension.
@@ -372,13 +384,11 @@ fn check_name(source: &Source, name: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-fn check_eval(registry: &Registry, source: &Source, eval: &EvalSettings) -> Result<(), Failure> {
+fn check_eval(source: &Source, eval: &EvalSettings) -> Result<(), Failure> {
     let at = |key: &str| source.place(source.span_of("eval", Some(key)));
     for (key, value) in [
         ("every", eval.every),
         ("samples", eval.samples as u64),
-        ("window", eval.window as u64),
-        ("top_k", eval.top_k as u64),
         ("test_objects", eval.test_objects as u64),
         ("backward_trajectories", eval.backward_trajectories as u64),
     ] {
@@ -397,26 +407,6 @@ fn check_eval(registry: &Registry, source: &Source, eval: &EvalSettings) -> Resu
             "eval.test_objects times eval.backward_trajectories must not exceed {MAX_SAMPLES}"
         );
         return Err(Failure::usage(message).at(at("backward_trajectories")));
-    }
-    let names: Vec<&str> = registry.metrics.iter().map(|entry| entry.name).collect();
-    if let Some(other) = eval.settings.keys().find(|name| !eval.metrics.contains(name)) {
-        let message = format!("settings of `{other}`, which is not among eval.metrics");
-        return Err(Failure::usage(message).at(at("settings")));
-    }
-    for (i, metric) in eval.metrics.iter().enumerate() {
-        if !names.contains(&metric.as_str()) {
-            let mut failure =
-                Failure::usage(format!("unknown metric `{metric}`")).at(at("metrics"));
-            if let Some(meant) = closest(metric, names.iter().copied()) {
-                failure = failure.help(format!("did you mean `{meant}`?"));
-            }
-            return Err(failure.help(format!("metrics: {}", names.join(", "))));
-        }
-        if eval.metrics[..i].contains(metric) {
-            return Err(
-                Failure::usage(format!("the metric `{metric}` is listed twice")).at(at("metrics"))
-            );
-        }
     }
     Ok(())
 }

@@ -1,19 +1,28 @@
 //! Accuracy: the expected reward of the policy relative to that of the target: the accuracy of
 //! arXiv:2408.05885.
 
-use super::{Better, Column, EvalContext, Metric, MetricContext, MetricEntry, MetricError};
-
-pub(super) const ENTRY: MetricEntry = MetricEntry {
-    name: "accuracy",
-    summary: "expected reward relative to that under the target, also clipped at 1",
-    build: |context: &MetricContext| context.without_settings(Accuracy),
+use super::{
+    Better, Column, EvalContext, Metric, MetricContext, MetricError, MetricKind, NoSettings,
 };
 
-struct Accuracy;
+use crate::KeyError;
+
+pub(super) struct Accuracy;
+
+impl MetricKind for Accuracy {
+    const NAME: &'static str = "accuracy";
+    const SUMMARY: &'static str =
+        "expected reward relative to that under the target, also clipped at 1";
+    type Settings = NoSettings;
+
+    fn build(_: &MetricContext, _: NoSettings) -> Result<Self, KeyError> {
+        Ok(Self)
+    }
+}
 
 impl Metric for Accuracy {
     fn name(&self) -> &'static str {
-        ENTRY.name
+        Self::NAME
     }
 
     fn columns(&self) -> Vec<Column> {

@@ -136,8 +136,6 @@ mod tests {
             exact: Some(exact.clone()),
             layers: None,
             samples: 1,
-            window: 1,
-            top_k: 1,
             test: None,
             backward_trajectories: 1,
             settings: BTreeMap::new(),

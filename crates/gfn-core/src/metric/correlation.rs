@@ -3,20 +3,13 @@
 use rayon::prelude::*;
 
 use super::{
-    Better, Column, EvalContext, LogProbEstimate, Metric, MetricContext, MetricEntry, MetricError,
-    TestSet, estimate_log_probs,
+    Better, Column, EvalContext, LogProbEstimate, Metric, MetricContext, MetricError, MetricKind,
+    NoSettings, TestSet, estimate_log_probs,
 };
+use crate::KeyError;
 use crate::States;
 
-pub(super) const ENTRY: MetricEntry = MetricEntry {
-    name: "correlation",
-    summary: "Pearson and Spearman correlation of log R with log P_T",
-    build: |context: &MetricContext| {
-        context.without_settings(Correlation { context: context.clone(), log_reward: None })
-    },
-};
-
-struct Correlation {
+pub(super) struct Correlation {
     context: MetricContext,
     /// log R of the test objects, computed once: some rewards are expensive.
     log_reward: Option<Vec<f64>>,
@@ -97,9 +90,19 @@ fn correlations(
     ]
 }
 
+impl MetricKind for Correlation {
+    const NAME: &'static str = "correlation";
+    const SUMMARY: &'static str = "Pearson and Spearman correlation of log R with log P_T";
+    type Settings = NoSettings;
+
+    fn build(context: &MetricContext, _: NoSettings) -> Result<Self, KeyError> {
+        Ok(Self { context: context.clone(), log_reward: None })
+    }
+}
+
 impl Metric for Correlation {
     fn name(&self) -> &'static str {
-        ENTRY.name
+        Self::NAME
     }
 
     fn columns(&self) -> Vec<Column> {

@@ -1,18 +1,27 @@
 //! Exact distances between P_T and P*, by dynamic programming over the whole state graph.
 
-use super::{Better, Column, EvalContext, Metric, MetricContext, MetricEntry, MetricError};
-
-pub(super) const ENTRY: MetricEntry = MetricEntry {
-    name: "distribution",
-    summary: "exact tv, l1, jsd and kl between the sampled and the target distribution",
-    build: |context: &MetricContext| context.without_settings(Distribution),
+use super::{
+    Better, Column, EvalContext, Metric, MetricContext, MetricError, MetricKind, NoSettings,
 };
 
-struct Distribution;
+use crate::KeyError;
+
+pub(super) struct Distribution;
+
+impl MetricKind for Distribution {
+    const NAME: &'static str = "distribution";
+    const SUMMARY: &'static str =
+        "exact tv, l1, jsd and kl between the sampled and the target distribution";
+    type Settings = NoSettings;
+
+    fn build(_: &MetricContext, _: NoSettings) -> Result<Self, KeyError> {
+        Ok(Self)
+    }
+}
 
 impl Metric for Distribution {
     fn name(&self) -> &'static str {
-        ENTRY.name
+        Self::NAME
     }
 
     fn columns(&self) -> Vec<Column> {

@@ -1,18 +1,26 @@
 //! Evidence bounds on log Z.
 
-use super::{Better, Column, EvalContext, Metric, MetricContext, MetricEntry, MetricError};
-
-pub(super) const ENTRY: MetricEntry = MetricEntry {
-    name: "elbo_eubo",
-    summary: "lower and upper evidence bounds on log Z",
-    build: |context: &MetricContext| context.without_settings(ElboEubo),
+use super::{
+    Better, Column, EvalContext, Metric, MetricContext, MetricError, MetricKind, NoSettings,
 };
 
-struct ElboEubo;
+use crate::KeyError;
+
+pub(super) struct ElboEubo;
+
+impl MetricKind for ElboEubo {
+    const NAME: &'static str = "elbo_eubo";
+    const SUMMARY: &'static str = "lower and upper evidence bounds on log Z";
+    type Settings = NoSettings;
+
+    fn build(_: &MetricContext, _: NoSettings) -> Result<Self, KeyError> {
+        Ok(Self)
+    }
+}
 
 impl Metric for ElboEubo {
     fn name(&self) -> &'static str {
-        ENTRY.name
+        Self::NAME
     }
 
     fn columns(&self) -> Vec<Column> {

@@ -1,24 +1,38 @@
 //! The papers' L1: a histogram of the last training samples against P*, with the value that a
 //! perfect sampler would show.
 
+use std::sync::Arc;
+
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Better, Column, EvalContext, Metric, MetricContext, MetricEntry, MetricError, Observed,
+    Better, Column, EvalContext, Metric, MetricContext, MetricError, MetricKind, Observed,
 };
+use crate::KeyError;
+use crate::exact::Exact;
 use crate::special::binomial_mean_deviation;
 
-pub(super) const ENTRY: MetricEntry = MetricEntry {
-    name: "empirical",
-    summary: "l1 between the last training samples and the target, with its finite-sample floor",
-    build: |context: &MetricContext| {
-        context.without_settings(Empirical { context: context.clone(), window: Window::default() })
-    },
-};
-
-struct Empirical {
-    context: MetricContext,
+pub(super) struct Empirical {
+    /// None if the environment is not enumerated.
+    exact: Option<Arc<Exact>>,
+    /// Objects that the window holds.
+    capacity: usize,
     window: Window,
+}
+
+/// How long a run is remembered.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Remembered {
+    /// How many of the last training samples the empirical distribution is of.
+    window: usize,
+}
+
+impl Default for Remembered {
+    fn default() -> Self {
+        Self { window: 200_000 }
+    }
 }
 
 /// A ring of the last objects, by their position in the exact graph.
@@ -48,13 +62,28 @@ impl Window {
     }
 }
 
+impl MetricKind for Empirical {
+    const NAME: &'static str = "empirical";
+    const SUMMARY: &'static str =
+        "l1 between the last training samples and the target, with its finite-sample floor";
+    type Settings = Remembered;
+
+    fn build(context: &MetricContext, settings: Remembered) -> Result<Self, KeyError> {
+        if settings.window == 0 {
+            return Err(KeyError::new("window", "`window` must be at least 1"));
+        }
+        let exact = context.exact.clone();
+        Ok(Self { exact, capacity: settings.window, window: Window::default() })
+    }
+}
+
 impl Metric for Empirical {
     fn name(&self) -> &'static str {
-        ENTRY.name
+        Self::NAME
     }
 
     fn columns(&self) -> Vec<Column> {
-        let window = self.context.window;
+        let window = self.capacity;
         let where_empty = "; empty if the environment is not enumerated";
         vec![
             Column::new(
@@ -90,17 +119,17 @@ impl Metric for Empirical {
     }
 
     fn observe(&mut self, batch: &Observed<'_>) {
-        let Some(exact) = &self.context.exact else { return };
+        let Some(exact) = &self.exact else { return };
         for row in batch.terminals.rows() {
             if let Some(object) = exact.graph.find_object(row) {
-                self.window.push(object as u32, self.context.window.max(1));
+                self.window.push(object as u32, self.capacity);
             }
         }
     }
 
     fn evaluate(&mut self, _: &EvalContext<'_>) -> Result<Vec<Option<f64>>, MetricError> {
         let n = self.window.objects.len();
-        let Some(exact) = self.context.exact.as_ref().filter(|_| n > 0) else {
+        let Some(exact) = self.exact.as_ref().filter(|_| n > 0) else {
             return Ok(vec![None; 3]);
         };
         let mut counts = vec![0u32; exact.target.prob.len()];
@@ -120,7 +149,7 @@ impl Metric for Empirical {
     fn load(&mut self, gathered: Option<&[u8]>) -> Result<(), String> {
         let window = gathered.map_or(Ok(Window::default()), postcard::from_bytes);
         self.window = window.map_err(|error| error.to_string())?;
-        self.window.shrink(self.context.window.max(1));
+        self.window.shrink(self.capacity);
         Ok(())
     }
 }

@@ -5,35 +5,17 @@
 use rustc_hash::FxHashSet;
 
 use super::{
-    Better, Column, EvalContext, Metric, MetricContext, MetricEntry, MetricError, TestSet,
+    Better, Column, EvalContext, Metric, MetricContext, MetricError, MetricKind, TestSet,
     elbo_eubo::mean_and_error, estimate_log_probs, subsets::Subsets,
 };
 use crate::rng::Streams;
 use crate::special::log_sum_exp;
 use crate::{KeyError, States};
 
-pub(super) const ENTRY: MetricEntry = MetricEntry {
-    name: "fcs",
-    summary: "total variation between P_T and the target on small random subsets of objects",
-    build: |context: &MetricContext| {
-        let settings: Subsets = context.settings_of("fcs")?;
-        for (key, value, least) in [("subsets", settings.subsets, 1), ("size", settings.size, 2)] {
-            let bound = match value {
-                _ if value < least => format!("at least {least}"),
-                _ if value > MOST => format!("at most {MOST}"),
-                _ => continue,
-            };
-            let message = format!("of the metric `fcs`: `{key}` must be {bound}, not {value}");
-            return Err(KeyError::new("settings", message));
-        }
-        Ok(Box::new(Fcs { context: context.clone(), settings, drawn: None }))
-    },
-};
-
 /// Subsets, and objects of one.
 const MOST: usize = 1 << 16;
 
-struct Fcs {
+pub(super) struct Fcs {
     context: MetricContext,
     settings: Subsets,
     /// The last subsets. Those of test objects are drawn once: some rewards are expensive.
@@ -144,9 +126,28 @@ fn total_variation(log_p: &[f64], log_r: &[f64]) -> Option<f64> {
     Some(0.5 * log_p.iter().zip(log_r).map(term).sum::<f64>())
 }
 
+impl MetricKind for Fcs {
+    const NAME: &'static str = "fcs";
+    const SUMMARY: &'static str =
+        "total variation between P_T and the target on small random subsets of objects";
+    type Settings = Subsets;
+
+    fn build(context: &MetricContext, settings: Subsets) -> Result<Self, KeyError> {
+        for (key, value, least) in [("subsets", settings.subsets, 1), ("size", settings.size, 2)] {
+            let bound = match value {
+                _ if value < least => format!("at least {least}"),
+                _ if value > MOST => format!("at most {MOST}"),
+                _ => continue,
+            };
+            return Err(KeyError::new(key, format!("`{key}` must be {bound}, not {value}")));
+        }
+        Ok(Self { context: context.clone(), settings, drawn: None })
+    }
+}
+
 impl Metric for Fcs {
     fn name(&self) -> &'static str {
-        ENTRY.name
+        Self::NAME
     }
 
     fn columns(&self) -> Vec<Column> {
@@ -188,6 +189,7 @@ mod tests {
     use super::*;
     use crate::environment::testing::Edges;
     use crate::exact::Exact;
+    use crate::metric::MetricEntry;
     use crate::policy::Policy;
     use crate::{Direction, Environment, Layers, Reward, RewardError, StateGraph};
 
@@ -252,8 +254,6 @@ mod tests {
             exact: None,
             layers: None,
             samples: 500,
-            window: 1,
-            top_k: 1,
             test: None,
             backward_trajectories: 1,
             settings: [("fcs".to_owned(), table)].into(),
@@ -273,7 +273,8 @@ mod tests {
 
     fn evaluate(context: &MetricContext) -> Vec<Option<f64>> {
         let eval = EvalContext::new(context, &Uneven, None, Streams::new(9), 3);
-        let mut metric = (ENTRY.build)(context).unwrap_or_else(|error| panic!("{error}"));
+        let mut metric =
+            (MetricEntry::of::<Fcs>().build)(context).unwrap_or_else(|error| panic!("{error}"));
         let values = metric.evaluate(&eval).unwrap();
         assert_eq!(values, metric.evaluate(&eval).unwrap(), "subsets stay");
         assert_eq!(values.len(), metric.columns().len());
@@ -341,7 +342,8 @@ mod tests {
     fn definitions_and_settings() {
         let env = world(false);
         let definition = |context: &MetricContext| {
-            let metric = (ENTRY.build)(context).unwrap_or_else(|error| panic!("{error}"));
+            let metric =
+                (MetricEntry::of::<Fcs>().build)(context).unwrap_or_else(|error| panic!("{error}"));
             metric.columns()[0].definition.clone()
         };
         let (exact, test) = exact(&env);
@@ -357,7 +359,9 @@ mod tests {
             ("subsets = 0", "`subsets` must be at least 1, not 0"),
             ("sizes = 3", "unknown field `sizes`"),
         ] {
-            let Err(error) = (ENTRY.build)(&context(&env, settings)) else { panic!("{settings}") };
+            let Err(error) = (MetricEntry::of::<Fcs>().build)(&context(&env, settings)) else {
+                panic!("{settings}")
+            };
             assert!(error.message.contains(message), "{error}");
         }
     }

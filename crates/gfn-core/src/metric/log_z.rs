@@ -1,18 +1,26 @@
 //! The learned log Z against the true one.
 
-use super::{Better, Column, EvalContext, Metric, MetricContext, MetricEntry, MetricError};
-
-pub(super) const ENTRY: MetricEntry = MetricEntry {
-    name: "log_z",
-    summary: "learned and exact log Z",
-    build: |context: &MetricContext| context.without_settings(LogZ),
+use super::{
+    Better, Column, EvalContext, Metric, MetricContext, MetricError, MetricKind, NoSettings,
 };
 
-struct LogZ;
+use crate::KeyError;
+
+pub(super) struct LogZ;
+
+impl MetricKind for LogZ {
+    const NAME: &'static str = "log_z";
+    const SUMMARY: &'static str = "learned and exact log Z";
+    type Settings = NoSettings;
+
+    fn build(_: &MetricContext, _: NoSettings) -> Result<Self, KeyError> {
+        Ok(Self)
+    }
+}
 
 impl Metric for LogZ {
     fn name(&self) -> &'static str {
-        ENTRY.name
+        Self::NAME
     }
 
     fn columns(&self) -> Vec<Column> {

@@ -11,6 +11,7 @@ mod distribution;
 mod elbo_eubo;
 mod empirical;
 mod fcs;
+mod kind;
 mod log_z;
 mod modes;
 mod samples;
@@ -23,19 +24,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::exact::Exact;
 use crate::policy::{Direction, Policy, UniformPolicy};
 use crate::rng::Purpose;
 use crate::row_index::RowIndex;
 use crate::sampler::{Draw, Exploration, Sampler};
-use crate::{
-    BrokenLaw, Environment, KeyError, Layers, Reward, RewardError, States, Streams, Trajectories,
-};
+use crate::{BrokenLaw, Environment, Layers, Reward, RewardError, States, Streams, Trajectories};
 
 pub use backward_estimate::{LogProbEstimate, estimate_log_probs};
 pub use correlation::{pearson, spearman, spearman_max};
+pub use kind::{MetricEntry, MetricKind, NoSettings};
 pub use test_set::TestSet;
 
 /// Why something could not be measured.
@@ -74,7 +73,7 @@ pub struct Column {
     pub better: Better,
     /// Place among the columns that sum a run up while it trains, if it is one of them. The first
     /// that improves one way and has a value decides which checkpoint is best.
-    #[serde(skip)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub headline: Option<u8>,
 }
 
@@ -108,46 +107,12 @@ pub struct MetricContext {
     pub layers: Option<Arc<Layers>>,
     /// Fresh samples per evaluation.
     pub samples: usize,
-    /// Training samples that empirical distributions remember.
-    pub window: usize,
-    /// How many of the best distinct samples `top_k_reward` averages; with fewer it is empty.
-    pub top_k: usize,
     /// Objects to measure correlations on, if not on all of them.
     pub test: Option<TestSet>,
     /// Backward trajectories per test object.
     pub backward_trajectories: usize,
     /// Settings of single metrics, by their names.
     pub settings: BTreeMap<String, toml::Table>,
-}
-
-impl MetricContext {
-    /// The settings of a metric, from `[eval.settings.<name>]`; what is left out is its default.
-    ///
-    /// # Errors
-    /// When a key is unknown, or a value of the wrong type.
-    pub fn settings_of<S: DeserializeOwned>(&self, name: &str) -> Result<S, KeyError> {
-        let table = self.settings.get(name).cloned().unwrap_or_default();
-        table.try_into().map_err(|error: toml::de::Error| {
-            let message = format!("of the metric `{name}`: {}", error.message());
-            KeyError::new("settings", message)
-        })
-    }
-
-    /// A metric that has no settings, unless the spec gives it some.
-    ///
-    /// # Errors
-    /// When it does.
-    pub fn without_settings(
-        &self,
-        metric: impl Metric + 'static,
-    ) -> Result<Box<dyn Metric>, KeyError> {
-        if self.settings.contains_key(metric.name()) {
-            let message = format!("the metric `{}` has no settings", metric.name());
-            return Err(KeyError::new("settings", message)
-                .help("what all metrics share stands in [eval] itself: `gfn schema`"));
-        }
-        Ok(Box::new(metric))
-    }
 }
 
 /// P_T and the target over all objects, in one order.
@@ -433,27 +398,16 @@ pub trait Metric: Send {
     }
 }
 
-/// The descriptor of a metric.
-#[derive(Clone, Copy)]
-pub struct MetricEntry {
-    /// The name in `eval.metrics`.
-    pub name: &'static str,
-    /// One line for `gfn list`.
-    pub summary: &'static str,
-    /// Builds it for a run, or says what is wrong with its settings.
-    pub build: fn(&MetricContext) -> Result<Box<dyn Metric>, KeyError>,
-}
-
 /// Every metric.
 pub const METRICS: &[MetricEntry] = &[
-    distribution::ENTRY,
-    empirical::ENTRY,
-    log_z::ENTRY,
-    elbo_eubo::ENTRY,
-    modes::ENTRY,
-    samples::ENTRY,
-    correlation::ENTRY,
-    accuracy::ENTRY,
-    target::ENTRY,
-    fcs::ENTRY,
+    MetricEntry::of::<distribution::Distribution>(),
+    MetricEntry::of::<empirical::Empirical>(),
+    MetricEntry::of::<log_z::LogZ>(),
+    MetricEntry::of::<elbo_eubo::ElboEubo>(),
+    MetricEntry::of::<modes::ModesFound>(),
+    MetricEntry::of::<samples::Samples>(),
+    MetricEntry::of::<correlation::Correlation>(),
+    MetricEntry::of::<accuracy::Accuracy>(),
+    MetricEntry::of::<target::TargetMoments>(),
+    MetricEntry::of::<fcs::Fcs>(),
 ];

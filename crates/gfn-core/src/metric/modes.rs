@@ -1,29 +1,32 @@
 //! Distinct modes found in training, in the reward's own definition.
 
 use super::{
-    Better, Column, EvalContext, Metric, MetricContext, MetricEntry, MetricError, Observed,
+    Better, Column, EvalContext, Metric, MetricContext, MetricError, MetricKind, NoSettings,
+    Observed,
 };
+use crate::KeyError;
 use crate::reward::{ModeCount, ModeCounter, mode_counter};
 
-pub(super) const ENTRY: MetricEntry = MetricEntry {
-    name: "modes",
-    summary: "distinct modes found so far by training samples",
-    build: |context: &MetricContext| {
-        let counter = mode_counter(&context.reward);
-        context.without_settings(ModesFound { counter, counting: true })
-    },
-};
-
-struct ModesFound {
+pub(super) struct ModesFound {
     /// None if the reward defines no modes.
     counter: Option<Box<dyn ModeCounter>>,
     /// Not if the checkpoint is of a run that did not look for them.
     counting: bool,
 }
 
+impl MetricKind for ModesFound {
+    const NAME: &'static str = "modes";
+    const SUMMARY: &'static str = "distinct modes found so far by training samples";
+    type Settings = NoSettings;
+
+    fn build(context: &MetricContext, _: NoSettings) -> Result<Self, KeyError> {
+        Ok(Self { counter: mode_counter(&context.reward), counting: true })
+    }
+}
+
 impl Metric for ModesFound {
     fn name(&self) -> &'static str {
-        ENTRY.name
+        Self::NAME
     }
 
     fn columns(&self) -> Vec<Column> {
@@ -85,6 +88,7 @@ mod tests {
 
     use super::*;
     use crate::environment::testing::Edges;
+    use crate::metric::MetricEntry;
     use crate::policy::UniformPolicy;
     use crate::{Reward, RewardError, States, Streams};
 
@@ -143,8 +147,6 @@ mod tests {
             exact: None,
             layers: None,
             samples: 1,
-            window: 1,
-            top_k: 1,
             test: None,
             backward_trajectories: 1,
             settings: BTreeMap::new(),
@@ -168,7 +170,7 @@ mod tests {
     #[test]
     fn counters_with_a_memory() {
         let context = context();
-        let build = || (ENTRY.build)(&context).unwrap();
+        let build = || (MetricEntry::of::<ModesFound>().build)(&context).unwrap();
         let mut metric = build();
         let columns = metric.columns();
         let names: Vec<&str> = columns.iter().map(|column| &*column.name).collect();

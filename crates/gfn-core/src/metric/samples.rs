@@ -2,19 +2,29 @@
 //! policy.
 
 use rustc_hash::FxHashSet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::{Better, Column, EvalContext, Metric, MetricContext, MetricEntry, MetricError};
-use crate::{Environment, States};
+use super::{Better, Column, EvalContext, Metric, MetricContext, MetricError, MetricKind};
+use crate::{Environment, KeyError, States};
 
-pub(super) const ENTRY: MetricEntry = MetricEntry {
-    name: "samples",
-    summary: "mean reward, mean log reward, top-k reward and diversity of fresh samples, and for \
-              learned rewards the share of unlike objects",
-    build: |context: &MetricContext| context.without_settings(Samples { context: context.clone() }),
-};
-
-struct Samples {
+pub(super) struct Samples {
     context: MetricContext,
+    top_k: usize,
+}
+
+/// Which samples are the best.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Best {
+    /// How many of the best distinct samples `top_k_reward` averages; with fewer it is empty.
+    top_k: usize,
+}
+
+impl Default for Best {
+    fn default() -> Self {
+        Self { top_k: 100 }
+    }
 }
 
 impl Samples {
@@ -24,13 +34,27 @@ impl Samples {
     }
 }
 
+impl MetricKind for Samples {
+    const NAME: &'static str = "samples";
+    const SUMMARY: &'static str = "mean reward, mean log reward, top-k reward and diversity of fresh samples, and for \
+              learned rewards the share of unlike objects";
+    type Settings = Best;
+
+    fn build(context: &MetricContext, best: Best) -> Result<Self, KeyError> {
+        if best.top_k == 0 {
+            return Err(KeyError::new("top_k", "`top_k` must be at least 1"));
+        }
+        Ok(Self { context: context.clone(), top_k: best.top_k })
+    }
+}
+
 impl Metric for Samples {
     fn name(&self) -> &'static str {
-        ENTRY.name
+        Self::NAME
     }
 
     fn columns(&self) -> Vec<Column> {
-        let (n, k) = (self.context.samples, self.context.top_k);
+        let (n, k) = (self.context.samples, self.top_k);
         let (unit, distance) = self.context.env.distance_of();
         let samples = format!("{n} fresh samples (of Markov chains: their last {n} objects)");
         let mut columns = vec![
@@ -100,7 +124,7 @@ impl Metric for Samples {
             (0..samples.len()).filter(|&i| seen.insert(samples.terminal(i))).collect();
         // Equal rewards stay in the order of the samples.
         best.sort_by(|&a, &b| samples.log_reward[b].total_cmp(&samples.log_reward[a]));
-        let (n_distinct, k) = (best.len(), self.context.top_k.max(1));
+        let (n_distinct, k) = (best.len(), self.top_k);
         best.truncate(k);
         let top = best.iter().map(|&i| samples.log_reward[i].exp()).sum::<f64>() / k as f64;
         let best: Vec<&[i32]> = best.into_iter().map(|i| samples.terminal(i)).collect();

@@ -2,12 +2,13 @@
 
 use rand::RngExt;
 use rustc_hash::FxHashSet;
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::rng::{Purpose, Streams};
 
 /// How many subsets, and how large: settings of a metric.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Subsets {
     /// Number of subsets, at least 1.

@@ -1,21 +1,29 @@
 //! What the target itself looks like: the values that a perfect sampler would show.
 
-use super::{Better, Column, EvalContext, Metric, MetricContext, MetricEntry, MetricError};
+use super::{
+    Better, Column, EvalContext, Metric, MetricContext, MetricError, MetricKind, NoSettings,
+};
+use crate::KeyError;
 use crate::TargetEstimate;
 
-pub(super) const ENTRY: MetricEntry = MetricEntry {
-    name: "target",
-    summary: "log Z and mean log reward of the target, exact or estimated with standard errors",
-    build: |context: &MetricContext| context.without_settings(TargetMoments { known: None }),
-};
-
-struct TargetMoments {
+pub(super) struct TargetMoments {
     known: Option<TargetEstimate>,
+}
+
+impl MetricKind for TargetMoments {
+    const NAME: &'static str = "target";
+    const SUMMARY: &'static str =
+        "log Z and mean log reward of the target, exact or estimated with standard errors";
+    type Settings = NoSettings;
+
+    fn build(_: &MetricContext, _: NoSettings) -> Result<Self, KeyError> {
+        Ok(Self { known: None })
+    }
 }
 
 impl Metric for TargetMoments {
     fn name(&self) -> &'static str {
-        ENTRY.name
+        Self::NAME
     }
 
     fn columns(&self) -> Vec<Column> {

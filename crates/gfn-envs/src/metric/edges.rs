@@ -3,23 +3,16 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 
-use gfn_core::Environment;
 use gfn_core::metric::{
-    Better, Column, EvalContext, Metric, MetricContext, MetricEntry, MetricError,
+    Better, Column, EvalContext, Metric, MetricContext, MetricError, MetricKind, NoSettings,
 };
+use gfn_core::{Environment, KeyError};
 
 use super::sampled_graphs::SampledGraphs;
 use crate::dag::Dag;
 use crate::reward::bayes_net::{Known, NetworkReward};
 
-pub(super) const ENTRY: MetricEntry = MetricEntry {
-    name: "edges",
-    summary: "edges, paths and Markov blankets of sampled graphs against the exact posterior; \
-              distances from the true graph",
-    build: |context: &MetricContext| context.without_settings(Edges { context: context.clone() }),
-};
-
-struct Edges {
+pub(super) struct Edges {
     context: MetricContext,
 }
 
@@ -178,9 +171,20 @@ pub(super) fn names() -> Vec<&'static str> {
     definitions(0, &dag).into_iter().map(|definition| definition.0).collect()
 }
 
+impl MetricKind for Edges {
+    const NAME: &'static str = "edges";
+    const SUMMARY: &'static str = "edges, paths and Markov blankets of sampled graphs against the exact posterior; \
+              distances from the true graph";
+    type Settings = NoSettings;
+
+    fn build(context: &MetricContext, _: NoSettings) -> Result<Self, KeyError> {
+        Ok(Self { context: context.clone() })
+    }
+}
+
 impl Metric for Edges {
     fn name(&self) -> &'static str {
-        ENTRY.name
+        Self::NAME
     }
 
     fn columns(&self) -> Vec<Column> {

@@ -7,4 +7,4 @@ mod sampled_graphs;
 use gfn_core::metric::MetricEntry;
 
 /// Every metric of this crate.
-pub const METRICS: &[MetricEntry] = &[edges::ENTRY];
+pub const METRICS: &[MetricEntry] = &[MetricEntry::of::<edges::Edges>()];
