@@ -25,7 +25,7 @@ bench *ARGS:
     cargo bench -p gfn-cli --bench training -- {{ARGS}}
 
 # A figure of a paper: run its sweep, then all.csv, figure.svg and table.md in the sweep's folder. Reduced:
-# `just reproduce tlm_hypergrid -s name=tlm_hypergrid_small -s env.side=8 -s train.trajectories=48_000`.
+# `just reproduce tlm_hypergrid -s name=tlm_hypergrid_small -s env.side=8 -s train.trajectories=160_000`.
 reproduce SWEEP *ARGS:
     #!/usr/bin/env bash
     set -euo pipefail

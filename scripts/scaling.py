@@ -54,6 +54,8 @@ def measure(setting, cores, threads, seconds):
     while True:
         with tempfile.TemporaryDirectory() as folder:
             settings = {
+                "objective.kind": "db",
+                "backward.kind": "naive",
                 "env.side": setting["side"],
                 "model.hidden": setting["hidden"],
                 "train.batch": batch,
@@ -65,7 +67,7 @@ def measure(setting, cores, threads, seconds):
                 "checkpoint.every": 10**9,
             }
             command = [ROOT / "target" / "release" / "gfn", "train", "-q", "--out", folder]
-            command += [ROOT / "configs" / "hypergrid_db_naive.toml"]
+            command += [ROOT / "configs" / "hypergrid_tb_tlm.toml"]
             for key, value in settings.items():
                 command += ["-s", f"{key}={value}"]
             path = pathlib.Path(run(command, cores, threads).strip())

@@ -43,7 +43,7 @@ PACKAGES = {
 
 
 class Task(NamedTuple):
-    """Both sides of a comparison; {} stands for the objective."""
+    """Both sides of a comparison; {} stands for the objective in arguments of peers."""
 
     spec: str  # of gfn: a file of configs/, or the text itself
     settings: dict  # of gfn, on top of the spec
@@ -57,8 +57,8 @@ class Task(NamedTuple):
 
 def grid(dim, side, batch, gfn, gfnx, torchgfn):
     return Task(
-        spec="hypergrid_{}_naive.toml",
-        settings={"env.dim": dim, "env.side": side},
+        spec="hypergrid_tb_tlm.toml",
+        settings={"backward.kind": "naive", "env.dim": dim, "env.side": side},
         peer=["hypergrid.py", "{}", "--dim", dim, "--side", side],
         objectives=["tb", "db", "subtb"],
         sides=[("gfnx", "lean"), ("gfnx", "published"), ("torchgfn", "")],
@@ -67,9 +67,9 @@ def grid(dim, side, batch, gfn, gfnx, torchgfn):
     )
 
 
-def sequences(name, settings, gfn, gfnx, rewards=None):
+def sequences(name, spec, settings, gfn, gfnx, rewards=None):
     return Task(
-        spec=name + "_{}_uniform.toml",
+        spec=spec,
         settings={"train.epsilon": 0.0, "train.weight_decay": 0.0, **settings},
         peer=["sequences.py", name],
         objectives=["tb"],
@@ -122,6 +122,7 @@ TASKS = {
     "grid8": grid(8, 10, 16, 4000, 300, 60),
     "qm9str": sequences(
         "qm9str",
+        "qm9str_tb_uniform.toml",
         MLP | {"backward.kind": "naive"},
         8000,
         2000,
@@ -129,12 +130,13 @@ TASKS = {
     ),
     "tfbind8": sequences(
         "tfbind8",
+        "tfbind8_tb_uniform.toml",
         MLP | {"env.build": "append"},
         8000,
         2000,
         lambda path: write_strings(path, 8, "ACGT", ""),
     ),
-    "bitseq": sequences("bitseq", {}, 200, 60),
+    "bitseq": sequences("bitseq", "bitseq_tb_tlm.toml", {"backward.kind": "uniform"}, 200, 60),
     "dag": dag(5, 2000, 20),
 }
 
@@ -227,7 +229,8 @@ def ours(objective, task, cores):
             spec = pathlib.Path(folder) / "spec.toml"
             spec.write_text(task.spec)
         else:
-            spec = ROOT / "configs" / task.spec.format(objective)
+            spec = ROOT / "configs" / task.spec
+            settings["objective.kind"] = objective
         command = [ROOT / "target" / "release" / "gfn", "train", "-q", "--out", folder, spec]
         for key, value in settings.items():
             command += ["-s", f"{key}={value}"]

@@ -185,6 +185,33 @@ fn plans_are_products_and_grow_at_the_end() {
     assert_eq!(rows.last().unwrap()["trajectories"], "1280");
 }
 
+/// Labels name folders, and come too late for trials that have run.
+#[test]
+fn labels_do_not_make_other_trials() {
+    let sweep = "[sweep]\nway = [{ backward.kind = 'uniform' }, { backward.kind = 'tlm' }]\n";
+    let work = Workspace::new(sweep);
+    work.says("sweep plan demo.toml", 0);
+    work.says("sweep run results/demo --index 1 -q", 0);
+    let labelled = sweep
+        .replace("{ backward.kind = 'uniform'", "{ label = 'fixed', backward.kind = 'uniform'")
+        .replace("{ backward.kind = 'tlm'", "{ label = 'learned', backward.kind = 'tlm'");
+    work.write(&format!("{BASE}{labelled}"));
+    work.says("sweep plan demo.toml", 0);
+    let names: Vec<String> = work.trials().iter().map(|trial| trial["trial"].clone()).collect();
+    assert_eq!(names, ["way=fixed/s0", "backward.kind=tlm/s0"]);
+    work.says("sweep run results/demo -q", 0);
+    work.assert_counts(&[("done", 2)]);
+    // The same labels on other values would be other trials.
+    let swapped = labelled.replace("'uniform'", "'naive'");
+    work.write(&format!("{BASE}{swapped}"));
+    let stderr = work.says("sweep plan demo.toml", 2);
+    assert!(stderr.contains("the trial 0 (way=fixed/s0) would no longer"), "{stderr}");
+    let twice = labelled.replace("'learned'", "'fixed'");
+    work.write(&format!("{BASE}{twice}"));
+    let stderr = work.says("sweep plan demo.toml --out elsewhere", 2);
+    assert!(stderr.contains("two trials of the name `way=fixed/s0`"), "{stderr}");
+}
+
 #[test]
 fn overrides_of_all_trials_are_part_of_the_plan() {
     let work = Workspace::new(GRID);
@@ -216,6 +243,10 @@ fn bad_sweeps_are_refused_where_they_stand() {
         ),
         ("[sweep]\nboth = [{ backwards.kind = 'tlm' }]\n", vec!["backwards", "demo.toml:21:9"]),
         ("[sweep]\n'backward.kind' = ['tlmm']\n", vec!["did you mean `tlm`?", "demo.toml:21:20"]),
+        (
+            "[sweep]\nmethod = [{ objective.kind = 'tb' }]\n",
+            vec!["sweep.method is \"grid\", \"list\" or \"random\"", "an axis needs another name"],
+        ),
         ("[sweep]\ntrain.lr = []\n", vec!["the axis `train.lr` has no values", "demo.toml:21:12"]),
         (
             "[sweep]\ntrain.lr = [0.1, 1e-1]\n",

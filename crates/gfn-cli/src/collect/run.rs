@@ -7,6 +7,7 @@ use csv::StringRecord;
 
 use crate::error::Failure;
 use crate::run::metrics::identity_columns;
+use crate::spec::flatten;
 
 /// A run, from its directory or from rows of a table.
 #[derive(Clone, Debug)]
@@ -34,8 +35,11 @@ impl Run {
             read_text(&spec_path)?.parse().map_err(|error: toml::de::Error| {
                 damaged(&spec_path, &format!("it is not TOML: {}", error.message()))
             })?;
-        let mut keys = Vec::new();
-        flatten("", &spec, &mut keys);
+        // `sweep` says how this run came about, not what it is.
+        let own = flatten(&spec).into_iter().filter(|(key, _)| !key.starts_with("sweep."));
+        let text =
+            |value: &toml::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let keys = own.map(|(key, value)| (key, text(value))).collect();
         let table = path.join("metrics.csv");
         let text = read_text(&table)?;
         let complete = text.rfind('\n').map_or("", |end| &text[..=end]);
@@ -89,19 +93,6 @@ pub fn number(cell: &str) -> Option<f64> {
 pub fn column_of_key(key: &str) -> Option<&'static str> {
     let kind_of = key.strip_suffix(".kind");
     identity_columns().find(|&column| column == kind_of.unwrap_or(key))
-}
-
-fn flatten(prefix: &str, table: &toml::Table, out: &mut Vec<(String, String)>) {
-    for (key, value) in table {
-        let key = format!("{prefix}{key}");
-        match value {
-            // Says how this run came about, not what it is.
-            toml::Value::Table(_) if key == "sweep" => {}
-            toml::Value::Table(inner) => flatten(&format!("{key}."), inner, out),
-            toml::Value::String(text) => out.push((key, text.clone())),
-            value => out.push((key, value.to_string())),
-        }
-    }
 }
 
 /// A file as text.

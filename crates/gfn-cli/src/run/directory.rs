@@ -1,10 +1,12 @@
 //! The folder of one run: created, locked, compared with the spec, moved aside.
 
+use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::error::Failure;
+use crate::spec::flatten;
 
 /// An open run directory; nobody else can train in it meanwhile.
 pub struct RunDirectory {
@@ -135,7 +137,10 @@ pub fn move_aside(path: &Path) -> Result<Option<PathBuf>, Failure> {
 
 /// The dotted keys in which two resolved specs differ, with both values.
 pub fn differences(old: &toml::Table, new: &toml::Table) -> Vec<(String, String, String)> {
-    let (old, new) = (flatten(old), flatten(new));
+    let texts = |table| -> BTreeMap<String, String> {
+        flatten(table).into_iter().map(|(key, value)| (key, value.to_string())).collect()
+    };
+    let (old, new) = (texts(old), texts(new));
     let mut keys: Vec<&String> = old.keys().chain(new.keys()).collect();
     keys.sort();
     keys.dedup();
@@ -144,23 +149,6 @@ pub fn differences(old: &toml::Table, new: &toml::Table) -> Vec<(String, String,
         .filter(|key| old.get(*key) != new.get(*key))
         .map(|key| (key.clone(), show(old.get(key)), show(new.get(key))))
         .collect()
-}
-
-fn flatten(table: &toml::Table) -> std::collections::BTreeMap<String, String> {
-    let mut out = std::collections::BTreeMap::new();
-    for (key, value) in table {
-        match value {
-            toml::Value::Table(inner) => {
-                for (inner_key, value) in flatten(inner) {
-                    out.insert(format!("{key}.{inner_key}"), value);
-                }
-            }
-            value => {
-                out.insert(key.clone(), value.to_string());
-            }
-        }
-    }
-    out
 }
 
 /// The spec of the run in `path`.

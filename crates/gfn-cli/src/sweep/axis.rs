@@ -8,7 +8,7 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::trial::{Overrides, flatten};
+use super::trial::Overrides;
 use crate::error::{Failure, closest};
 use crate::spec::Source;
 
@@ -23,11 +23,22 @@ pub struct Axis {
     pub values: Values,
 }
 
+/// One value.
+#[derive(Clone, Debug)]
+pub struct Point {
+    /// What it sets: one key or several.
+    pub sets: Overrides,
+    /// What it is called, if the spec says so.
+    pub label: Option<String>,
+    /// Where it stands in the spec.
+    pub span: Range<usize>,
+}
+
 /// The values of an axis.
 #[derive(Clone, Debug)]
 pub enum Values {
-    /// Each sets one key or several.
-    Listed(Vec<(Overrides, Range<usize>)>),
+    /// As they are written.
+    Listed(Vec<Point>),
     /// Whole numbers, both ends included.
     Range(i64, i64),
     /// Uniform between two numbers.
@@ -38,6 +49,8 @@ pub enum Values {
 
 /// Keys of `[sweep]` that are no axes.
 const RESERVED: [&str; 5] = ["method", "samples", "sweep_seed", "halving", "trial"];
+/// What a table of values is called in names of folders, beside the keys that it sets.
+const LABEL: &str = "label";
 /// Words of an axis that is a range.
 const RANGES: [&str; 3] = ["range", "uniform", "log_uniform"];
 
@@ -53,8 +66,8 @@ impl Axis {
         }
     }
 
-    /// The value at a place, with its own place in the spec.
-    pub fn value(&self, i: usize) -> (Overrides, Range<usize>) {
+    /// The value at a place.
+    pub fn value(&self, i: usize) -> Point {
         match &self.values {
             Values::Listed(values) => values[i].clone(),
             Values::Range(first, _) => self.own((first + i as i64).into()),
@@ -63,7 +76,7 @@ impl Axis {
     }
 
     /// A value at random.
-    pub fn draw(&self, rng: &mut ChaCha8Rng) -> (Overrides, Range<usize>) {
+    pub fn draw(&self, rng: &mut ChaCha8Rng) -> Point {
         match self.values {
             Values::Listed(_) | Values::Range(..) => self.value(rng.random_range(0..self.len())),
             Values::Uniform(low, high) => {
@@ -76,8 +89,9 @@ impl Axis {
         }
     }
 
-    fn own(&self, value: toml::Value) -> (Overrides, Range<usize>) {
-        (Overrides::single(&self.name, value), self.span.clone())
+    fn own(&self, value: toml::Value) -> Point {
+        let sets = Overrides::single(&self.name, value);
+        Point { sets, label: None, span: self.span.clone() }
     }
 }
 
@@ -91,7 +105,7 @@ fn to_value(source: &Source, value: Spanned<DeValue<'_>>) -> Result<toml::Value,
         .map_err(|error| source.toml_failure(&error, "sweep", &[]))
 }
 
-/// A table of keys and values.
+/// A table of keys and values, which may have a label.
 ///
 /// # Errors
 /// When it is none, or sets what cannot vary.
@@ -99,23 +113,32 @@ pub fn take_point(
     source: &Source,
     value: Spanned<DeValue<'_>>,
     what: &str,
-) -> Result<(Overrides, Range<usize>), Failure> {
+) -> Result<Point, Failure> {
     let span = value.span();
-    let toml::Value::Table(table) = to_value(source, value)? else {
+    let toml::Value::Table(mut table) = to_value(source, value)? else {
         return Err(Failure::usage(format!("a value of `{what}` that is no table"))
             .at(source.place(span))
             .help("for example: { \"objective.kind\" = \"tb\", \"train.lr\" = 1e-3 }"));
     };
-    let overrides = flatten(&table);
-    for key in overrides.keys() {
+    let label = match table.remove(LABEL) {
+        Some(toml::Value::String(label)) if Overrides::names(&label) => Some(label),
+        None => None,
+        Some(other) => {
+            return Err(Failure::usage(format!("the label {other} cannot be used as a folder"))
+                .at(source.place(span))
+                .help("a label is a string of letters, digits and any of - _ . +"));
+        }
+    };
+    let sets = Overrides::from(&table);
+    for key in sets.keys() {
         check_key(source, key, &span)?;
     }
-    if overrides.is_empty() {
+    if sets.is_empty() {
         return Err(
             Failure::usage(format!("a value of `{what}` sets nothing")).at(source.place(span))
         );
     }
-    Ok((overrides, span))
+    Ok(Point { sets, label, span })
 }
 
 /// What a sweep decides itself cannot be varied by an axis.
@@ -162,7 +185,8 @@ pub fn take_axes(
                     check_key(source, &name, &span)?;
                     let single = |value: Spanned<DeValue<'_>>| {
                         let span = value.span();
-                        Ok((Overrides::single(&name, to_value(source, value)?), span))
+                        let sets = Overrides::single(&name, to_value(source, value)?);
+                        Ok(Point { sets, label: None, span })
                     };
                     values.into_iter().map(single).collect::<Result<Vec<_>, Failure>>()?
                 };

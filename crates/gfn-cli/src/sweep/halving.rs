@@ -187,7 +187,11 @@ mod tests {
 
     #[test]
     fn directions_come_from_the_schema() {
-        let column = |name: &str, better: &str| Column { name: name.into(), better: better.into() };
+        let column = |name: &str, better: &str| Column {
+            name: name.into(),
+            better: better.into(),
+            headline: None,
+        };
         let sign = |better| halving(3, 1).sign(&[column("tv_exact", better)]);
         assert_eq!((sign("lower").unwrap(), sign("higher").unwrap()), (1.0, -1.0));
         let message = sign("neither").unwrap_err();

@@ -217,7 +217,7 @@ impl<'a> Given<'a> {
                 }
                 trials.push(Trial {
                     index: trials.len(),
-                    folder: configuration.overrides.folder(&name),
+                    folder: configuration.named.folder(&name),
                     seed: configuration.seed.or(*seed).unwrap_or(spec.seed),
                     trajectories: spec.train.trajectories,
                     batch: spec.train.batch as u64,
@@ -228,10 +228,10 @@ impl<'a> Given<'a> {
         let mut names = HashSet::new();
         if let Some(twice) = trials.iter().find(|trial| !names.insert(trial.name())) {
             return Err(Failure::usage(format!(
-                "the sweep has the trial `{}` twice",
+                "the sweep has two trials of the name `{}`",
                 twice.name()
             ))
-            .help("list every trial once"));
+            .help("list every trial once, and give different ones different labels"));
         }
         Ok((name, trials, repeated))
     }
@@ -329,15 +329,18 @@ impl<'a> Given<'a> {
         if old.halving.is_some() && budgets(old.halving.as_ref()) != budgets(new_halving.as_ref()) {
             return Err(kept("the rungs of their search would be others"));
         }
-        let names: HashMap<String, usize> =
-            trials.iter().enumerate().map(|(i, trial)| (trial.name(), i)).collect();
+        // What a trial sets says which it is; labels may have been added or changed since.
+        let key = |trial: &Trial| (trial.overrides.to_string(), trial.seed);
+        let known: HashMap<(String, u64), usize> =
+            trials.iter().enumerate().map(|(i, trial)| (key(trial), i)).collect();
         let mut is_old = vec![false; trials.len()];
         let mut next = 0;
         for trial in &old.trials {
             next = next.max(trial.index + 1);
-            match names.get(&trial.name()) {
+            match known.get(&key(trial)) {
                 Some(&i) => {
                     trials[i].index = trial.index;
+                    trials[i].folder.clone_from(&trial.folder);
                     is_old[i] = true;
                 }
                 None if old.run(trial).exists() => {
@@ -349,6 +352,11 @@ impl<'a> Given<'a> {
                 }
                 None => {}
             }
+        }
+        let mut names = HashSet::new();
+        if let Some(twice) = trials.iter().find(|trial| !names.insert(trial.name())) {
+            return Err(kept(&format!("the name {} would be that of another one", twice.name()))
+                .help("give new values labels of their own"));
         }
         self.check_same(old)?;
         for (trial, is_old) in trials.iter_mut().zip(&is_old) {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::axis::{Axis, Values, as_seed, take_axes, take_point};
+use super::axis::{Axis, Point, Values, as_seed, take_axes, take_point};
 use super::trial::Overrides;
 use crate::error::Failure;
 use crate::spec::{Source, take};
@@ -43,6 +43,8 @@ pub struct HalvingSettings {
 pub struct Configuration {
     /// Keys and values.
     pub overrides: Overrides,
+    /// What names its folder: the same, with labels in place of the keys of points that have one.
+    pub named: Overrides,
     /// The axes that set them: their names, their keys, the places of their values.
     pub origins: Vec<Origin>,
     /// The seed, where the entry of a list has its own.
@@ -70,7 +72,7 @@ pub struct SweepSettings {
     /// Successive halving, if asked for.
     pub halving: Option<HalvingSettings>,
     axes: Vec<Axis>,
-    list: Vec<(Overrides, Range<usize>)>,
+    list: Vec<Point>,
     samples: usize,
     sweep_seed: u64,
 }
@@ -95,6 +97,13 @@ impl SweepSettings {
         let DeValue::Table(mut table) = sweep.into_inner() else {
             return Err(Failure::usage("`sweep` must be a table").at(source.place(span)));
         };
+        if let Some(value) = table.get("method")
+            && !value.get_ref().is_str()
+        {
+            return Err(Failure::usage("sweep.method is \"grid\", \"list\" or \"random\"")
+                .at(source.place(value.span()))
+                .help("an axis needs another name"));
+        }
         let method: Option<Method> = take(source, &mut table, "method", "sweep.method")?;
         let samples = table.get("samples").map(Spanned::span);
         let n_samples: Option<usize> = take(source, &mut table, "samples", "sweep.samples")?;
@@ -212,14 +221,18 @@ impl SweepSettings {
                 .list
                 .iter()
                 .enumerate()
-                .map(|(i, (overrides, span))| {
-                    let mut overrides = overrides.clone();
+                .map(|(i, Point { sets, label, span })| {
+                    let mut overrides = sets.clone();
                     let seed = overrides.take("seed");
                     let seed = seed.map(|value| as_seed(source, &value, span)).transpose()?;
+                    let named = match label {
+                        Some(label) => Overrides::single("", label.clone().into()),
+                        None => overrides.clone(),
+                    };
                     let keys = overrides.keys().map(str::to_owned).collect();
                     let axis = format!("trial {}", i + 1);
                     let origins = vec![Origin { axis, keys, span: span.clone() }];
-                    Ok(Configuration { overrides, origins, seed })
+                    Ok(Configuration { overrides, named, origins, seed })
                 })
                 .collect(),
             Method::Grid => {
@@ -252,12 +265,23 @@ impl SweepSettings {
 
 fn combine<'a>(
     source: &Source,
-    parts: impl Iterator<Item = (&'a Axis, (Overrides, Range<usize>))>,
+    parts: impl Iterator<Item = (&'a Axis, Point)>,
 ) -> Result<Configuration, Failure> {
-    let mut all = Configuration { overrides: Overrides::default(), origins: vec![], seed: None };
-    for (axis, (overrides, span)) in parts {
-        let keys: Vec<String> = overrides.keys().map(str::to_owned).collect();
-        for (key, value) in overrides.into_iter() {
+    let mut all = Configuration {
+        overrides: Overrides::default(),
+        named: Overrides::default(),
+        origins: vec![],
+        seed: None,
+    };
+    for (axis, Point { sets, label, span }) in parts {
+        let keys: Vec<String> = sets.keys().map(str::to_owned).collect();
+        if let Some(label) = &label {
+            all.named.insert(&axis.name, label.clone().into());
+        }
+        for (key, value) in sets {
+            if label.is_none() {
+                all.named.insert(&key, value.clone());
+            }
             if all.overrides.insert(&key, value).is_some() {
                 let other = all.origins.iter().find(|origin| origin.keys.contains(&key));
                 let other = other.map(|origin| origin.axis.as_str()).unwrap_or_default();
@@ -273,10 +297,7 @@ fn combine<'a>(
     Ok(all)
 }
 
-fn take_list(
-    source: &Source,
-    list: Spanned<DeValue<'_>>,
-) -> Result<Vec<(Overrides, Range<usize>)>, Failure> {
+fn take_list(source: &Source, list: Spanned<DeValue<'_>>) -> Result<Vec<Point>, Failure> {
     let span = list.span();
     let DeValue::Array(entries) = list.into_inner() else {
         return Err(Failure::usage("`sweep.trial` must be a list of tables")
@@ -299,8 +320,8 @@ fn seeds(source: &Source, axis: &Axis) -> Result<Vec<u64>, Failure> {
     }
     let mut all = Vec::with_capacity(axis.len());
     for i in 0..axis.len() {
-        let (mut overrides, span) = axis.value(i);
-        let value = overrides.take("seed").unwrap_or(toml::Value::Boolean(false));
+        let Point { mut sets, span, .. } = axis.value(i);
+        let value = sets.take("seed").unwrap_or(toml::Value::Boolean(false));
         let seed = as_seed(source, &value, &span)?;
         if all.contains(&seed) {
             return Err(
@@ -328,6 +349,30 @@ mod tests {
         let (source, settings) = settings(text).unwrap();
         let all = settings.configurations(&source).unwrap();
         all.iter().map(|configuration| configuration.overrides.to_string()).collect()
+    }
+
+    #[test]
+    fn labels_name_folders() {
+        let folders = |text: &str| -> Vec<String> {
+            let (source, settings) = settings(text).unwrap();
+            let all = settings.configurations(&source).unwrap();
+            all.iter().map(|configuration| configuration.named.folder("base")).collect()
+        };
+        let grid = "[sweep]\ntrain.lr = [1e-3]\nway = [{ label = 'tlm', backward.kind = 'tlm', \
+                    backward.lr = 1e-4 }, { backward.kind = 'naive' }]\n";
+        assert_eq!(folders(grid), ["train.lr=0.001,way=tlm", "backward.kind=naive,train.lr=0.001"]);
+        assert_eq!(
+            all(grid)[0],
+            "{ backward.kind = \"tlm\", backward.lr = 0.0001, train.lr = 0.001 }"
+        );
+        let list = "[[sweep.trial]]\nlabel = 'a'\ntrain.lr = 1e-3\n[[sweep.trial]]\nenv.side = 3\n";
+        assert_eq!(folders(list), ["a", "env.side=3"]);
+        for bad in ["'a/b'", "''", "'.a'", "1"] {
+            let text = format!("[[sweep.trial]]\nlabel = {bad}\ntrain.lr = 1e-3\n");
+            assert!(settings(&text).unwrap_err().message().contains("label"), "{bad}");
+        }
+        let alone = "[[sweep.trial]]\nlabel = 'a'\n";
+        assert!(settings(alone).unwrap_err().message().contains("sets nothing"));
     }
 
     #[test]

@@ -68,6 +68,8 @@ pub struct Column {
     pub name: String,
     /// `lower`, `higher` or `neither`.
     pub better: String,
+    /// Its place among the columns that sum a run up, if it is one of them.
+    pub headline: Option<u8>,
 }
 
 /// The columns of a run's metrics.csv; none if it has not started.
@@ -82,12 +84,11 @@ pub fn headline(run: &Path, preferred: Option<&str>) -> Option<(String, f64)> {
     if let Some(name) = preferred {
         return Some((name.to_owned(), last_cell(&table, name)?));
     }
-    let columns = columns(run)?;
-    let names: Vec<&str> = columns
-        .iter()
-        .filter(|column| column.better != "neither")
-        .map(|column| column.name.as_str())
-        .collect();
+    let mut columns = columns(run)?;
+    columns.retain(|column| column.better != "neither");
+    // Runs of earlier versions do not say what sums them up: the order of their columns is left.
+    columns.sort_by_key(|column| column.headline.unwrap_or(u8::MAX));
+    let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
     let values = last_cells(&table, &names);
     let mut named = names.into_iter().zip(values);
     named.find_map(|(name, value)| Some((name.to_owned(), value?)))

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::error::Failure;
 use crate::run::directory::write_atomically;
 use crate::run::table::line;
+use crate::spec::flatten;
 
 /// Keys and values on top of a spec, in the order of the keys.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -50,12 +51,19 @@ impl Overrides {
         self.0.iter().map(|(key, value)| format!("{key}={value}")).collect()
     }
 
+    /// Whether a word can stand in the name of a folder as it is.
+    pub fn names(word: &str) -> bool {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.+".contains(c);
+        !word.is_empty() && !word.starts_with('.') && word.chars().all(plain)
+    }
+
     /// The name of the folder of its runs: what it sets, readable; `fallback` if it sets nothing.
     pub fn folder(&self, fallback: &str) -> String {
         if self.is_empty() {
             return fallback.to_owned();
         }
         let part = |(key, value): (&String, &toml::Value)| match value {
+            toml::Value::String(text) if key.is_empty() => text.clone(),
             toml::Value::String(text) => format!("{key}={text}"),
             value => format!("{key}={value}"),
         };
@@ -93,22 +101,10 @@ impl fmt::Display for Overrides {
     }
 }
 
-/// Dotted keys of all values in a table.
-pub fn flatten(table: &toml::Table) -> Overrides {
-    let mut all = Overrides::default();
-    for (key, value) in table {
-        match value {
-            toml::Value::Table(inner) => {
-                for (rest, value) in flatten(inner) {
-                    all.insert(&format!("{key}.{rest}"), value);
-                }
-            }
-            value => {
-                all.insert(key, value.clone());
-            }
-        }
+impl From<&toml::Table> for Overrides {
+    fn from(table: &toml::Table) -> Self {
+        Self(flatten(table).into_iter().map(|(key, value)| (key, value.clone())).collect())
     }
-    all
 }
 
 /// One run of a sweep. What it sets and its seed say which it is; its index never changes.
@@ -183,7 +179,7 @@ pub fn read_table(path: &Path) -> Result<Vec<Trial>, Failure> {
             let seed = number(2)?;
             let folder = record[1].strip_suffix(&format!("/s{seed}"))?;
             let table: toml::Table = toml::from_str(&format!("all = {}", &record[5])).ok()?;
-            let overrides = flatten(table.get("all")?.as_table()?);
+            let overrides = Overrides::from(table.get("all")?.as_table()?);
             let index = usize::try_from(number(0)?).ok()?;
             // A name that leads out of the sweep is nobody's trial.
             let plain = !folder.is_empty() && !folder.contains('/') && !folder.starts_with('.');
@@ -215,7 +211,7 @@ mod tests {
     use super::*;
 
     fn overrides(text: &str) -> Overrides {
-        flatten(&toml::from_str(text).unwrap())
+        Overrides::from(&toml::from_str(text).unwrap())
     }
 
     #[test]
