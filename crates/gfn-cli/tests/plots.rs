@@ -449,7 +449,7 @@ fn what_cannot_be_drawn_is_said() {
         (&["plot", "runs", "--facet", "name,seed,env"], "--facet takes one key, or two"),
         (&["plot", "runs", "--where", "objective=pg"], "values: db, tb"),
         (&["plot", "runs", "--where", "objective"], "is not KEY=VALUE"),
-        (&["plot", "runs", "-o", "fig.png"], "figures are written as SVG"),
+        (&["plot", "runs", "-o", "fig.pdf"], "figures are written as SVG"),
         (&["plot", "runs", "-o", "no/such/folder/fig.svg"], "cannot write"),
         (&["collect", "runs", "-o", "no/such/folder/all.csv"], "cannot write"),
         (&["plot", "runs", "--kind", "heatmap"], "has no samples.csv"),
@@ -461,7 +461,26 @@ fn what_cannot_be_drawn_is_said() {
         let said = work.refused(args);
         assert!(said.contains(message), "{args:?}: {said}");
     }
-    assert!(!work.path("fig.png").exists());
+    assert!(!work.path("fig.pdf").exists());
+}
+
+/// What needs a feature works with it, and says so without.
+#[test]
+fn figures_as_png_and_tables_as_parquet() {
+    let work = two_methods();
+    for (feature, args, first) in [
+        (cfg!(feature = "png"), ["plot", "runs", "-o", "fig.png"], &b"\x89PNG"[..]),
+        (cfg!(feature = "parquet"), ["collect", "runs", "-o", "all.parquet"], b"PAR1"),
+    ] {
+        if feature {
+            let output = work.gfn(&args);
+            assert!(output.status.success(), "{}", stderr(&output));
+            assert!(std::fs::read(work.path(args[3])).unwrap().starts_with(first));
+        } else {
+            assert!(work.refused(&args).contains("--features"), "{args:?}");
+            assert!(!work.path(args[3]).exists());
+        }
+    }
 }
 
 #[test]

@@ -3,6 +3,8 @@
 
 mod find;
 mod group;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod run;
 mod samples;
 mod source;
@@ -10,6 +12,8 @@ pub mod summary;
 mod tidy;
 
 pub use group::{check_key, group, telling_keys};
+#[cfg(feature = "parquet")]
+pub use parquet::parquet;
 pub use run::Run;
 pub use samples::Samples;
 pub use source::{load, select};

@@ -1,5 +1,7 @@
 //! `gfn collect`: one tidy table of many runs.
 
+use std::path::Path;
+
 use super::deliver;
 use crate::args::Collect;
 use crate::collect::{Tidy, load, tidy};
@@ -12,5 +14,22 @@ pub fn run(args: &Collect) -> Result<(), Failure> {
     }
     let runs = load(&args.dirs, args.skip_damaged)?;
     let options = Tidy { last: args.last, all_keys: args.all_keys };
-    deliver(&tidy(&runs, options), args.out.as_deref())
+    let table = tidy(&runs, options);
+    match args.out.as_deref() {
+        Some(path) if path.extension().is_some_and(|extension| extension == "parquet") => {
+            parquet(&table, path)
+        }
+        out => deliver(&table, out),
+    }
+}
+
+#[cfg(feature = "parquet")]
+fn parquet(table: &str, path: &Path) -> Result<(), Failure> {
+    super::deliver_file(&crate::collect::parquet(table)?, path)
+}
+
+#[cfg(not(feature = "parquet"))]
+fn parquet(_: &str, path: &Path) -> Result<(), Failure> {
+    Err(Failure::usage(format!("`{}`: this build does not write Parquet", path.display()))
+        .help("name it .csv, or build gfn with --features parquet"))
 }

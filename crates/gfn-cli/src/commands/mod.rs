@@ -79,13 +79,20 @@ fn print(text: &str) -> Result<(), Failure> {
 
 /// Writes a file that was asked for with `-o` and prints its path, or prints the text without.
 fn deliver(text: &str, out: Option<&Path>) -> Result<(), Failure> {
-    let Some(path) = out else { return print(text) };
+    match out {
+        Some(path) => deliver_file(text.as_bytes(), path),
+        None => print(text),
+    }
+}
+
+/// Writes a file and prints its path.
+fn deliver_file(bytes: &[u8], path: &Path) -> Result<(), Failure> {
     // A pipe or a device has no place beside it to write to first.
     let written = match path.metadata() {
         Ok(found) if !found.is_file() && !found.is_dir() => {
-            std::fs::write(path, text).map_err(|error| Failure::write(path, &error))
+            std::fs::write(path, bytes).map_err(|error| Failure::write(path, &error))
         }
-        _ => write_atomically(path, text.as_bytes()),
+        _ => write_atomically(path, bytes),
     };
     // Nothing is there to resume: unlike a run, the command just failed.
     written.map_err(|failure| {

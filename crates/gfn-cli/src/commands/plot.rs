@@ -13,10 +13,18 @@ use crate::plot::{Request, draw, preview, svg};
 const WIDTH: usize = 80;
 
 pub fn run(registry: &Registry, args: &Plot) -> Result<(), Failure> {
-    if let Some(path) = &args.out
-        && path.extension().is_some_and(|extension| extension != "svg")
+    let extension = args.out.as_ref().and_then(|path| path.extension()?.to_str());
+    let png = extension == Some("png");
+    if let (Some(path), Some(extension)) = (&args.out, extension)
+        && extension != "svg"
+        && !(png && cfg!(feature = "png"))
     {
-        return Err(Failure::usage(format!("`{}`: figures are written as SVG", path.display()))
+        let mut failure =
+            Failure::usage(format!("`{}`: figures are written as SVG", path.display()));
+        if png {
+            failure = failure.help("build gfn with --features png to have it written");
+        }
+        return Err(failure
             .help("name it .svg; `rsvg-convert -z 2 -o fig.png fig.svg` or Inkscape converts it"));
     }
     let runs = load(&args.selection.paths, args.selection.skip_damaged)?;
@@ -44,6 +52,10 @@ pub fn run(registry: &Registry, args: &Plot) -> Result<(), Failure> {
         if args.out.is_none() {
             return Ok(());
         }
+    }
+    #[cfg(feature = "png")]
+    if let Some(path) = args.out.as_ref().filter(|_| png) {
+        return super::deliver_file(&crate::plot::png(&svg(&figure))?, path);
     }
     deliver(&svg(&figure), args.out.as_deref())
 }

@@ -13,6 +13,8 @@ mod curves;
 mod facets;
 mod figure;
 mod heatmap;
+#[cfg(feature = "png")]
+mod png;
 mod scatter;
 mod style;
 mod svg;
@@ -22,6 +24,8 @@ use clap::ValueEnum;
 
 pub use aggregate::Band;
 pub use figure::Figure;
+#[cfg(feature = "png")]
+pub use png::png;
 pub use svg::svg;
 pub use terminal::preview;
 
