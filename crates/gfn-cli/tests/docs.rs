@@ -1,4 +1,7 @@
-//! Generated files in docs/ are what the program says; `BLESS=1` writes them anew.
+//! Generated files in docs/ are what the program says; `BLESS=1` writes them anew. What guides say is true.
+
+#[path = "docs/guides.rs"]
+mod guides;
 
 use std::path::Path;
 use std::process::Command;
