@@ -39,7 +39,7 @@ pub enum Values {
 /// Keys of `[sweep]` that are no axes.
 const RESERVED: [&str; 5] = ["method", "samples", "sweep_seed", "halving", "trial"];
 /// Words of an axis that is a range.
-const RANGES: [&str; 3] = ["range", "uniform", "log_uniform"];
+pub(super) const RANGES: [&str; 3] = ["range", "uniform", "log_uniform"];
 
 impl Axis {
     /// How many values it has; drawn numbers count as one.
