@@ -36,6 +36,14 @@ reproduce SWEEP *ARGS:
     $gfn plot "$dir" --by backward --facet objective -o "$dir/figure.svg"
     $gfn table "$dir" --by objective,backward --format markdown -o "$dir/table.md"
 
+# Licences, sources and known vulnerabilities of dependencies (`cargo install cargo-deny`; fetches RustSec's list).
+audit:
+    cargo deny check
+
+# All ways to install gfn, tried; leaves the wheel in target/wheels.
+wheel:
+    scripts/try_install.sh target/wheels
+
 # Accept changed messages, walks and generated documents.
 bless:
     BLESS=1 cargo test --release -p gfn-envs --test playthroughs
