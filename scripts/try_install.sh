@@ -16,6 +16,7 @@ cargo_git=${CARGO_HOME:-$HOME/.cargo}/git
 trap 'rm -rf "$tmp" "$cargo_git"/{db,checkouts}/"$(basename "$clone")"-*' EXIT
 wheels=$(realpath -m "${1:-$tmp/wheels}")
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}
+unset PYTHONPATH
 
 # tried GFN: that program, in an empty folder, on a spec of one table; and the network that is part of it.
 tried() {
