@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """The licences of all crates that are compiled into `gfn`, with their texts, for whoever passes on binaries.
 
-    python3 scripts/third_party.py > THIRD-PARTY-LICENSES.txt
+    python3 scripts/third_party.py [--target TRIPLE] > THIRD-PARTY-LICENSES.txt
 
-Crates are those of the default features on this machine, by `cargo tree`; texts are the files that crates
+Crates are those of the default features on this machine, by `cargo tree`, which gets all arguments; texts are the files that crates
 are published with, equal ones once. Crates published without any are listed with their repository.
 """
 
@@ -21,7 +21,8 @@ def cargo(*args):
 
 
 def main():
-    tree = cargo("tree", "--package", "gfn-cli", "--edges", "normal", "--prefix", "none", "--locked")
+    options = ["--package", "gfn-cli", "--edges", "normal", "--prefix", "none", "--locked"]
+    tree = cargo("tree", *options, *sys.argv[1:])
     lines = (line.split() for line in tree.splitlines() if "(proc-macro)" not in line)
     linked = {(line[0], line[1].removeprefix("v")) for line in lines if line}
     packages = json.loads(cargo("metadata", "--format-version", "1", "--locked"))["packages"]

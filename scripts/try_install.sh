@@ -60,5 +60,7 @@ tried "$tmp/from_git/bin/gfn"
 # Each commit would leave another gfn in the build folder.
 find "$CARGO_TARGET_DIR"/release/{deps,build,.fingerprint} -maxdepth 1 -name '*gfn*' \
     -newer "$tmp/before_git" -exec rm -r {} +
+# Installing from git took target/release/gfn away.
+cargo build --quiet --release --locked
 
 ls -l "$wheel"
