@@ -340,7 +340,9 @@ impl<'a> Given<'a> {
             match known.get(&key(trial)) {
                 Some(&i) => {
                     trials[i].index = trial.index;
-                    trials[i].folder.clone_from(&trial.folder);
+                    if old.run(trial).exists() {
+                        trials[i].folder.clone_from(&trial.folder);
+                    }
                     is_old[i] = true;
                 }
                 None if old.run(trial).exists() => {
