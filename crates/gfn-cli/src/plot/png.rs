@@ -14,7 +14,7 @@ const SCALE: f32 = 2.0;
 pub fn png(svg: &str) -> Result<Vec<u8>, Failure> {
     let mut options = usvg::Options::default();
     options.fontdb_mut().load_system_fonts();
-    if options.fontdb().is_empty() {
+    if options.fontdb.is_empty() {
         return Err(Failure::usage(
             "no fonts are installed, which figures as PNG are lettered with",
         )
