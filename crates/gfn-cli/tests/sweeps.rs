@@ -212,6 +212,25 @@ fn labels_do_not_make_other_trials() {
     assert!(stderr.contains("two trials of the name `way=fixed/s0`"), "{stderr}");
 }
 
+/// A finished run of another spec in the folder of a trial is nobody's result.
+#[test]
+fn runs_of_other_specs_are_not_taken_for_trials() {
+    let work = Workspace::new("[sweep]\nseed = [3, 4]\n");
+    work.says("sweep plan demo.toml", 0);
+    work.says("train demo.toml --name demo --seed 3 --out results/demo -q -s env.side=4", 0);
+    let stderr = work.says("sweep run results/demo -q", 2);
+    assert!(stderr.contains("is not the trial 0 of this sweep"), "{stderr}");
+    assert!(stderr.contains("env.side: 5 in the sweep, 4 in the run"), "{stderr}");
+    assert!(!work.sweep().join("demo/s4").exists());
+    std::fs::rename(work.sweep().join("demo/s3"), work.path("aside")).unwrap();
+    work.says("sweep run results/demo -q", 0);
+    work.assert_counts(&[("done", 2)]);
+    std::fs::remove_dir_all(work.sweep().join("demo/s4")).unwrap();
+    std::fs::rename(work.sweep().join("demo/s3"), work.sweep().join("demo/s4")).unwrap();
+    let stderr = work.says("sweep run results/demo -q", 2);
+    assert!(stderr.contains("seed: 4 in the sweep, 3 in the run"), "{stderr}");
+}
+
 #[test]
 fn overrides_of_all_trials_are_part_of_the_plan() {
     let work = Workspace::new(GRID);

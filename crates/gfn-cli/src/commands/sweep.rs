@@ -58,6 +58,7 @@ fn run_trials(registry: &Registry, args: &SweepRun) -> Result<(), Failure> {
             plan.sweep
         }
     };
+    sweep::check_finished(registry, &sweep)?;
     let selection = selection(args)?;
     let n = match selection {
         Selection::All => sweep.trials.len(),

@@ -20,6 +20,7 @@
 mod axis;
 mod claim;
 mod directory;
+mod foreign;
 mod halving;
 mod plan;
 mod progress;
@@ -33,6 +34,7 @@ mod submit;
 mod trial;
 
 pub use directory::SweepDirectory;
+pub use foreign::check_finished;
 pub use plan::{place, plan};
 pub use runner::{Options, Selection, run, share_cores};
 pub use schema::{axis_schema, table_schema};

@@ -54,7 +54,7 @@ impl Plan {
 }
 
 /// A spec with `[sweep]`, as given.
-struct Given<'a> {
+pub(super) struct Given<'a> {
     registry: &'a Registry,
     origin: String,
     text: String,
@@ -127,7 +127,7 @@ fn write(path: &Path, spec: &str, trials: &[Trial]) -> Result<(), Failure> {
 }
 
 impl<'a> Given<'a> {
-    fn new(
+    pub(super) fn new(
         registry: &'a Registry,
         origin: &str,
         text: String,
@@ -143,7 +143,7 @@ impl<'a> Given<'a> {
     }
 
     /// The spec with what some trial sets.
-    fn load(&self, overrides: &Overrides) -> Result<Spec, Failure> {
+    pub(super) fn load(&self, overrides: &Overrides) -> Result<Spec, Failure> {
         let mut all = self.set.to_vec();
         all.extend(overrides.arguments());
         Spec::parse(self.registry, &self.origin, self.text.clone(), self.stem, &all)
