@@ -46,6 +46,8 @@ pub struct Batch {
     fixed_log_pb: Option<Vec<f64>>,
     /// log R of every state as if it were finished there, if some loss asks for it.
     log_reward_along: Vec<f64>,
+    /// What each trajectory counts if they are whole, else each transition; none where all count alike.
+    pub weights: Option<Vec<f64>>,
     next: OnceCell<Next>,
     parents: OnceCell<Parents>,
 }
@@ -179,6 +181,7 @@ impl Batch {
             rows: vec![rows],
             fixed_log_pb: None,
             log_reward_along: trajectories.log_reward_along,
+            weights: None,
             next: OnceCell::new(),
             parents: OnceCell::new(),
         };
@@ -230,6 +233,7 @@ impl Batch {
                 .into_iter()
                 .flat_map(|end| transitions.log_reward_along.iter().map(move |ends| ends[end]))
                 .collect(),
+            weights: None,
             next: OnceCell::from(Next { actions: Arc::new(next), of: next_of }),
             parents: OnceCell::new(),
         };

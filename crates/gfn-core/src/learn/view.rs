@@ -1,6 +1,7 @@
 //! What a loss reads: a batch under the current parameters, or under a copy of them.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::batch::{Batch, End};
@@ -155,6 +156,8 @@ pub(super) struct Record<'t> {
     pub(super) along: Cell<bool>,
     /// Whether numbers of P_F are among it that are no probabilities.
     pub(super) raw: Cell<bool>,
+    /// What each item of the batch lost, before weights.
+    pub(super) losses: RefCell<Vec<f64>>,
 }
 
 enum Leaf {
@@ -372,12 +375,52 @@ impl<'a, 't> BatchView<'a, 't> {
         read.gather(&self.batch.next().of[..])
     }
 
-    /// The mean over transitions to states that are not terminal; 0 if there are none.
+    /// The mean of losses of transitions, or of whole trajectories, each counting what it weighs in this
+    /// batch. Prioritised replay learns from here what its items have lost.
+    pub fn mean(&self, losses: Var<'t>) -> Var<'t> {
+        match self.weights_of(losses) {
+            Some(weights) => (losses * self.tape.constant(weights)).mean(),
+            None => losses.mean(),
+        }
+    }
+
+    /// The same over transitions to states that are not terminal; 0 if there are none.
     pub fn mean_inner(&self, of_transitions: Var<'t>) -> Var<'t> {
-        let inner: Vec<bool> = self.batch.terminal.iter().map(|&terminal| !terminal).collect();
-        let n = inner.iter().filter(|&&inner| inner).count().max(1) as f64;
-        let weights = inner.iter().map(|&inner| if inner { 1.0 / n } else { 0.0 });
-        (of_transitions * self.tape.constant(weights.collect())).sum()
+        let weights = self.weights_of(of_transitions);
+        let n = self.batch.terminal.iter().filter(|&&terminal| !terminal).count().max(1) as f64;
+        let weight = |(t, &terminal): (usize, &bool)| match (terminal, &weights) {
+            (true, _) => 0.0,
+            (false, None) => 1.0 / n,
+            (false, Some(weights)) => weights[t] / n,
+        };
+        let weights = self.batch.terminal.iter().enumerate().map(weight).collect();
+        (of_transitions * self.tape.constant(weights)).sum()
+    }
+
+    /// What each item of the batch has lost, before weights, from a loss that is no [`mean`](Self::mean).
+    pub fn note_losses(&self, losses: Vec<f64>) {
+        *self.record.losses.borrow_mut() = losses;
+    }
+
+    /// Notes losses, and returns what each of them weighs if not all weigh the same.
+    fn weights_of(&self, losses: Var<'t>) -> Option<Vec<f64>> {
+        let (numbers, batch) = (losses.value(), self.batch);
+        // Losses of the transitions of whole trajectories count as these do.
+        let offsets = batch.offsets.as_deref().filter(|offsets| offsets.len() != numbers.len() + 1);
+        let Some(offsets) = offsets else {
+            *self.record.losses.borrow_mut() = numbers.to_vec();
+            return batch.weights.clone();
+        };
+        let segments = || offsets.windows(2).map(|ends| ends[0] as usize..ends[1] as usize);
+        let mean = |segment: Range<usize>| {
+            let n = segment.len().max(1) as f64;
+            numbers[segment].iter().sum::<f64>() / n
+        };
+        *self.record.losses.borrow_mut() = segments().map(mean).collect();
+        let weights = batch.weights.as_ref()?.iter();
+        let spread =
+            |(&weight, segment): (&f64, Range<usize>)| std::iter::repeat_n(weight, segment.len());
+        Some(weights.zip(segments()).flat_map(spread).collect())
     }
 
     /// log R of every trajectory, raised to `min`. `[b]`.

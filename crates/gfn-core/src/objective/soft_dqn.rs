@@ -8,6 +8,7 @@ use super::{LogZ, OBJECTIVE, Objective, ObjectiveAxis, Penalty, check_residual};
 use crate::KeyError;
 use crate::learn::expr::Var;
 use crate::learn::head::Head;
+use crate::learn::priority::Priority;
 use crate::learn::update::{Follows, Update, ValueCopy};
 use crate::learn::view::{BatchView, Loss};
 use crate::registry::Kind;
@@ -41,6 +42,8 @@ pub struct SoftDqn {
     pub replay_capacity: usize,
     /// Transitions drawn from it for an update.
     pub replay_batch: usize,
+    /// Which transitions are drawn: "uniform", or by their last loss.
+    pub replay_priority: Priority,
     /// Updates per iteration.
     pub updates: usize,
     /// Iterations that only fill the buffer before.
@@ -59,6 +62,7 @@ impl Default for SoftDqn {
             target_every: 0,
             replay_capacity: 100_000,
             replay_batch: 256,
+            replay_priority: Priority::Uniform,
             updates: 1,
             start: 16,
         }
@@ -86,7 +90,12 @@ impl Kind<ObjectiveAxis> for SoftDqn {
                 return Err(KeyError::new(key, format!("must be finite and {sign} 0")));
             }
         }
-        super::check_replay(self.replay_batch, self.replay_capacity, self.updates)?;
+        super::check_replay(
+            self.replay_batch,
+            self.replay_capacity,
+            self.updates,
+            self.replay_priority,
+        )?;
         Ok(Box::new(self.clone()))
     }
 }
@@ -110,13 +119,15 @@ impl Loss for SoftDqn {
         }
         let penalty = self.penalty.of(tau * batch.taken(Head::FORWARD) - goal);
         let weight = |&terminal: &bool| if terminal { self.leaf_coefficient } else { 1.0 };
-        (penalty * batch.constant(batch.batch.terminal.iter().map(weight).collect())).mean()
+        let weights = batch.batch.terminal.iter().map(weight).collect();
+        batch.mean(penalty * batch.constant(weights))
     }
 }
 
 impl Objective for SoftDqn {
     fn updates(&self) -> Vec<Update> {
-        let data = super::transitions(self.replay_batch, self.replay_capacity);
+        let data =
+            super::transitions(self.replay_batch, self.replay_capacity, self.replay_priority);
         let follows = match self.target_every {
             0 => Follows::Slowly(self.target_tau),
             n => Follows::Every(n),
