@@ -36,6 +36,20 @@ reproduce SWEEP *ARGS:
     $gfn plot "$dir" --by backward --facet objective -o "$dir/figure.svg"
     $gfn table "$dir" --by objective,backward --format markdown -o "$dir/table.md"
 
+# Licences, sources and known vulnerabilities of dependencies (`cargo install cargo-deny`; fetches RustSec's list).
+audit:
+    cargo deny check
+
+# All ways to install gfn, tried; leaves the wheel in target/wheels.
+wheel:
+    scripts/try_install.sh target/wheels
+
+# A wheel for any Linux on x86-64, linked statically. Once: `rustup target add x86_64-unknown-linux-musl`,
+# `apt install musl-tools`, `pip install maturin`.
+wheel-static:
+    python3 scripts/third_party.py --target x86_64-unknown-linux-musl > THIRD-PARTY-LICENSES.txt
+    maturin build --release --locked --target x86_64-unknown-linux-musl --compatibility manylinux2014 musllinux_1_1
+
 # Accept changed messages, walks and generated documents.
 bless:
     BLESS=1 cargo test --release -p gfn-envs --test playthroughs

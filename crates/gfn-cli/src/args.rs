@@ -46,7 +46,7 @@ pub enum Command {
     /// Describe a kind with its keys, for example `gfn describe backward.tlm`; without a name all of them,
     /// as Markdown.
     Describe {
-        /// AXIS.KIND, or one of the tables train, eval, checkpoint, log, proxy.
+        /// AXIS.KIND, or one of the tables train, eval, checkpoint, log, sweep, proxy.
         what: Option<String>,
     },
     /// Print the JSON schema of specs, for editors.

@@ -12,6 +12,8 @@
 //! registry.environments.push(Entry::of::<gfn_envs::hypergrid::HypergridSpec>());
 //! gfn_cli::run(&registry);
 //! ```
+//!
+//! `examples/own_environment.rs` and `examples/own_objective.rs` are complete; docs/ explains them.
 
 #![warn(clippy::float_cmp, clippy::iter_over_hash_type)]
 

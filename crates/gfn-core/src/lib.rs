@@ -33,4 +33,4 @@ pub use world::reward::{
 pub use world::space::{Block, NO_TOKEN, Space};
 pub use world::states::States;
 pub use world::trajectories::{RowPlan, Trajectories};
-pub use world::{environment, proposal, reward, row_index, space, states, trajectories};
+pub use world::{environment, laws, proposal, reward, row_index, space, states, trajectories};

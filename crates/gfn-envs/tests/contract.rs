@@ -1,14 +1,11 @@
 //! The laws that every registered environment obeys, checked on random walks and, where the
 //! environment is small, on its whole state graph.
 
-use std::collections::{HashMap, HashSet};
-
 use gfn_core::policy::{Direction, UniformPolicy};
 use gfn_core::registry::{Entry, EnvAxis, EnvContext};
 use gfn_core::rng::{Purpose, Streams};
 use gfn_core::sampler::{Draw, Exploration, Sampler};
-use gfn_core::space::{At, Scope};
-use gfn_core::{Environment, Layers, NO_TOKEN, Space, StateGraph, States};
+use gfn_core::{Environment, Layers, Space, StateGraph, States, laws};
 use gfn_envs::ENVIRONMENTS;
 use toml::Spanned;
 use toml::de::DeTable;
@@ -59,9 +56,6 @@ const SPECS: &[(&str, &str, bool)] = &[
     ("molecule", "max_atoms = 16\nactions = 'full'\nvalence = 'paper'", false),
 ];
 
-/// Actions per walk that are taken and undone.
-const TRIED: usize = 30_000;
-
 fn build(entry: &Entry<EnvAxis>, spec: &str) -> Box<dyn Environment> {
     let table = DeTable::parse(spec).expect("TOML");
     let settings = (entry.parse)(Spanned::new(0..0, table.into_inner())).expect("settings");
@@ -80,45 +74,16 @@ fn for_each(small: bool, check: impl Fn(&str, &dyn Environment)) {
     }
 }
 
-fn legal(env: &dyn Environment, row: &[i32], direction: Direction) -> Vec<usize> {
-    let mut mask = vec![true; env.space().n_actions_in(direction)];
-    env.legal_in(direction, row, &mut mask);
-    (0..mask.len()).filter(|&action| mask[action]).collect()
-}
-
-fn observe(env: &dyn Environment, row: &[i32]) -> Vec<i32> {
-    let mut cells = vec![7; env.space().n_cells()];
-    env.observe(row, &mut cells);
-    cells
-}
-
 #[test]
 fn walks_obey_the_laws() {
     for_each(false, |name, env| {
-        let space = env.space();
-        let mut start = vec![9; space.width];
+        laws::on_walks(env).unwrap_or_else(|broken| panic!("{name}: {broken}"));
+        // Backward walks from what was sampled end in s0, along the same edges.
+        let mut start = vec![9; env.space().width];
         env.reset(&mut start);
-        assert!(legal(env, &start, Direction::Backward).is_empty(), "{name}: s0 has no parent");
-        assert!(!legal(env, &start, Direction::Forward).is_empty(), "{name}: s0 has children");
         let draw = Draw { streams: Streams::new(1), purpose: Purpose::Test, step: 0 };
         let mut sampler = Sampler::default();
         let walks = sampler.forward(env, &UniformPolicy, Exploration::NONE, draw, 40);
-        for i in 0..walks.len() {
-            let rows: Vec<&[i32]> = walks.rows(i).map(|r| walks.states.row(r)).collect();
-            assert!(rows.len() <= space.max_len + 1, "{name}: max_len is a bound");
-            let distinct: HashSet<_> = rows.iter().collect();
-            assert_eq!(distinct.len(), rows.len(), "{name}: a state is never visited twice");
-            assert_eq!(rows[0], start);
-            let (last, inner) = rows.split_last().unwrap();
-            let ends = |row: &[i32]| legal(env, row, Direction::Forward).is_empty();
-            assert!(ends(last) && !inner.iter().any(|row| ends(row)));
-            // Every state of short walks with few actions.
-            let stride = (rows.len() * space.n_actions).div_ceil(TRIED);
-            for row in rows.iter().skip(i % stride).step_by(stride) {
-                laws_at(name, env, row);
-            }
-        }
-        // Backward walks from what was reached end in s0, along the same edges.
         let back = sampler.backward(env, &UniformPolicy, draw, &walks.terminals());
         for i in 0..back.len() {
             assert_eq!(back.states.row(back.rows(i).start), start, "{name}");
@@ -134,141 +99,12 @@ fn walks_obey_the_laws() {
     });
 }
 
-/// Actions are legal only where their blocks say: at slots that are empty or filled, between slots
-/// that are two.
-fn places_hold(name: &str, space: &Space, cells: &[i32], direction: Direction, legal: &[usize]) {
-    let mut first = 0;
-    for block in space.blocks(direction) {
-        let n = space.places(block.scope) * block.size;
-        for action in legal.iter().filter(|&&action| (first..first + n).contains(&action)) {
-            let place = (action - first) / block.size;
-            match block.scope {
-                Scope::Whole | Scope::Slot(At::Any) | Scope::Unordered => {}
-                Scope::Slot(at) => {
-                    let features = space.features.len();
-                    let of_slot = &cells[place * features..][..features];
-                    let empty = of_slot.iter().all(|&value| value == NO_TOKEN);
-                    assert_eq!(empty, at == At::Empty, "{name}: {} at slot {place}", block.name);
-                }
-                Scope::Ordered => {
-                    assert_ne!(place / space.slots, place % space.slots, "{name}: {}", block.name);
-                }
-            }
-        }
-        first += n;
-    }
-    assert_eq!(first, space.n_actions_in(direction), "{name}: blocks are all actions");
-}
-
-/// Both directions undo each other for every legal action of one state.
-fn laws_at(name: &str, env: &dyn Environment, row: &[i32]) {
-    let space = env.space();
-    for action in legal(env, row, Direction::Forward) {
-        let mut child = row.to_vec();
-        let back = env.step(&mut child, action);
-        assert_ne!(child, row, "{name}: a step changes the state");
-        assert!(legal(env, &child, Direction::Backward).contains(&back), "{name}");
-        let redoes = env.unstep(&mut child, back);
-        assert_eq!(child, row, "{name}: unstep undoes step {action}");
-        assert!(redoes == action || !env.edges_are_actions(), "{name}: by the same edge");
-    }
-    for back in legal(env, row, Direction::Backward) {
-        let mut parent = row.to_vec();
-        let action = env.unstep(&mut parent, back);
-        assert!(legal(env, &parent, Direction::Forward).contains(&action), "{name}");
-        let undoes = env.step(&mut parent, action);
-        assert_eq!(parent, row, "{name}: step undoes unstep {back}");
-        assert!(undoes == back || !env.edges_are_actions(), "{name}: by the same edge");
-    }
-    if let Some(ranges) = env.cell_ranges() {
-        assert_eq!(ranges.len(), row.len(), "{name}: one range per cell");
-        let inside = row.iter().zip(&ranges).all(|(cell, range)| range.contains(cell));
-        assert!(inside, "{name}: {row:?} is within {ranges:?}");
-    }
-    let cells = observe(env, row);
-    let valid = |(cell, &value): (usize, &i32)| {
-        value == NO_TOKEN || (0..space.values_of(cell) as i32).contains(&value)
-    };
-    assert!(cells.iter().enumerate().all(valid), "{name}: cells hold values of theirs: {cells:?}");
-    assert_eq!(cells, observe(env, row), "{name}: observations are deterministic");
-    for direction in [Direction::Forward, Direction::Backward] {
-        places_hold(name, space, &cells, direction, &legal(env, row, direction));
-    }
-}
-
 #[test]
 fn small_graphs_obey_the_laws() {
     for_each(true, |name, env| {
         let graph = StateGraph::explore(env, 100_000).expect("small");
-        // Observations tell apart what policies must tell apart.
-        let mut seen: HashMap<(Direction, Vec<i32>), Vec<usize>> = HashMap::new();
-        for row in graph.states().rows() {
-            laws_at(name, env, row);
-            for direction in [Direction::Forward, Direction::Backward] {
-                let actions = legal(env, row, direction);
-                if actions.len() > 1 {
-                    let key = (direction, observe(env, row));
-                    let first = seen.entry(key).or_insert_with(|| actions.clone());
-                    assert_eq!(*first, actions, "{name}: the mask can be read off the observation");
-                }
-            }
-        }
-        // Every backward action of every state is the inverse of exactly one edge.
-        let n_back: usize =
-            graph.states().rows().map(|row| legal(env, row, Direction::Backward).len()).sum();
-        assert!(n_back == graph.n_edges() || !env.edges_are_actions(), "{name}: in bijection");
-        symmetries_hold(name, env, &graph);
-
-        let texts: HashSet<String> = graph.objects().rows().map(|row| env.render(row)).collect();
-        assert_eq!(texts.len(), graph.terminals().len(), "{name}: render separates objects");
-        if let Some(n) = env.n_objects() {
-            assert_eq!(n, graph.terminals().len() as u64, "{name}");
-        }
-        for row in graph.objects().rows() {
-            if let Some(parsed) = env.parse(&env.render(row)) {
-                assert_eq!(parsed, row, "{name}: parse undoes render");
-            }
-        }
-        let counted = graph.log_paths();
-        for (i, row) in graph.states().rows().enumerate() {
-            if let Some(closed_form) = env.log_paths(row) {
-                assert!((closed_form - counted[i]).abs() < 1e-9, "{name}: path counts");
-            }
-        }
-        let log_pf = graph.log_probs(env, &UniformPolicy, Direction::Forward, 64);
-        let total: f64 = graph.terminal_probs(&log_pf).iter().sum();
-        assert!((total - 1.0).abs() < 1e-12, "{name}: P_T sums to {total}");
+        laws::on_graph(env, &graph).unwrap_or_else(|broken| panic!("{name}: {broken}"));
     });
-}
-
-/// Between two states, forward and backward actions are in a ratio whose product along a way from s0 is
-/// the same for all ways to a state, and what rewards of objects are divided by unless corrected.
-fn symmetries_hold(name: &str, env: &dyn Environment, graph: &StateGraph) {
-    let mut log_ratios = vec![None; graph.states().len()];
-    log_ratios[0] = Some(0.0);
-    for i in 0..log_ratios.len() {
-        let mut children = HashMap::new();
-        for edge in graph.edges(i) {
-            *children.entry(edge.child as usize).or_insert(0) += 1;
-        }
-        for (child, n_forward) in children {
-            let row = graph.states().row(child);
-            let leads_here = |&back: &usize| {
-                let mut parent = row.to_vec();
-                env.unstep(&mut parent, back);
-                parent == graph.states().row(i)
-            };
-            let back = legal(env, row, Direction::Backward);
-            let n_back = back.into_iter().filter(leads_here).count();
-            let ratio = log_ratios[i].unwrap() + (f64::from(n_forward) / n_back as f64).ln();
-            let first = *log_ratios[child].get_or_insert(ratio);
-            assert!((ratio - first).abs() < 1e-9, "{name}: {row:?} by all ways");
-        }
-    }
-    for &i in graph.terminals() {
-        let (log_ratio, row) = (log_ratios[i as usize].unwrap(), graph.states().row(i as usize));
-        assert!((env.log_symmetry(row) + log_ratio).abs() < 1e-9, "{name}: {row:?}");
-    }
 }
 
 /// An environment that says nothing of its cells, so that its rows are hashed.

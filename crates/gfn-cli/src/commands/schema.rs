@@ -9,7 +9,8 @@ use super::print;
 use crate::Registry;
 use crate::error::Failure;
 use crate::proxy::ProxySettings;
-use crate::spec::{CheckpointSettings, EvalSettings, LogSettings};
+use crate::spec::{CheckpointSettings, EvalSettings, LogSettings, PROXY_TOP};
+use crate::sweep;
 
 pub fn run(registry: &Registry) -> Result<(), Failure> {
     let schema = spec_schema(registry);
@@ -24,7 +25,7 @@ pub(super) fn generator() -> SchemaGenerator {
 }
 
 /// Schemas of the tables without kinds, by their names; the last one belongs to `gfn proxy train`.
-pub(super) fn settings_tables() -> [(&'static str, Value); 5] {
+pub(super) fn settings_tables() -> [(&'static str, Value); 6] {
     fn of<T: JsonSchema>() -> Value {
         T::json_schema(&mut generator()).to_value()
     }
@@ -33,6 +34,7 @@ pub(super) fn settings_tables() -> [(&'static str, Value); 5] {
         ("eval", of::<EvalSettings>()),
         ("checkpoint", of::<CheckpointSettings>()),
         ("log", of::<LogSettings>()),
+        ("sweep", sweep::table_schema(&mut generator())),
         ("proxy", of::<ProxySettings>()),
     ]
 }
@@ -78,10 +80,8 @@ fn spec_schema(registry: &Registry) -> Value {
     for (name, kinds) in registry.axes() {
         properties.insert(name.into(), axis(&kinds));
     }
-    let [tables @ .., _] = settings_tables();
-    properties.extend(tables.map(|(name, schema)| (name.to_owned(), schema)));
+    properties.extend(settings_tables().map(|(name, schema)| (name.to_owned(), schema)));
     properties["eval"]["properties"]["settings"] = metric_settings(registry);
-    properties.insert("sweep".into(), json!({ "type": "object" }));
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "gfn spec",
@@ -89,5 +89,8 @@ fn spec_schema(registry: &Registry) -> Value {
         "properties": properties,
         "required": ["env"],
         "additionalProperties": false,
+        "if": { "required": ["proxy"] },
+        "then": { "propertyNames": { "enum": PROXY_TOP } },
+        "$defs": { "axis": sweep::axis_schema() },
     })
 }

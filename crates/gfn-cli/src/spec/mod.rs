@@ -24,6 +24,7 @@ use crate::Registry;
 use crate::error::{Failure, closest};
 
 pub use chosen::{Chosen, Part};
+pub use proxy::PROXY_TOP;
 pub use source::Source;
 
 /// The `[eval]` table.

@@ -8,7 +8,7 @@ use crate::error::Failure;
 use crate::proxy::{ProxySettings, ProxySpec};
 
 /// The tables and keys at the top.
-const TOP: [&str; 5] = ["name", "seed", "env", "model", "proxy"];
+pub const PROXY_TOP: [&str; 5] = ["name", "seed", "env", "model", "proxy"];
 
 impl ProxySpec {
     /// Reads a spec file and applies overrides (`key=value`) in their order.
@@ -33,7 +33,7 @@ impl ProxySpec {
     ) -> Result<Self, Failure> {
         let source = Source::new(origin, text, overrides)?;
         let mut table = source.table()?;
-        check_top(&source, &table, &TOP, "a spec of `gfn proxy train`")?;
+        check_top(&source, &table, &PROXY_TOP, "a spec of `gfn proxy train`")?;
         let (name, seed) = name_and_seed(&source, &mut table, default_name)?;
         check_name(&source, &name)?;
         let env = Chosen::take(&source, &mut table, &registry.environments, None)?;

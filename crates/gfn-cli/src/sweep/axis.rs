@@ -52,7 +52,7 @@ const RESERVED: [&str; 5] = ["method", "samples", "sweep_seed", "halving", "tria
 /// What a table of values is called in names of folders, beside the keys that it sets.
 const LABEL: &str = "label";
 /// Words of an axis that is a range.
-const RANGES: [&str; 3] = ["range", "uniform", "log_uniform"];
+pub(super) const RANGES: [&str; 3] = ["range", "uniform", "log_uniform"];
 
 impl Axis {
     /// How many values it has; drawn numbers count as one.

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -14,7 +15,7 @@ use crate::error::Failure;
 use crate::spec::{Source, take};
 
 /// How axes become trials.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
     /// Every combination of the values of all axes.
@@ -26,12 +27,14 @@ pub enum Method {
 }
 
 /// The `[sweep.halving]` table: successive halving (Jamieson & Talwalkar 2016, arXiv:1502.07943).
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HalvingSettings {
     /// The best 1/eta of the configurations of a rung are trained on, eta times as long in all.
+    #[schemars(range(min = 2))]
     pub eta: u64,
     /// Training trajectories of every trial on the first rung.
+    #[schemars(range(min = 1))]
     pub first_trajectories: u64,
     /// The column of metrics.csv that ranks configurations, by its mean over their seeds;
     /// metrics.schema.json says which way it improves.

@@ -22,7 +22,8 @@ pub struct BrokenLaw {
 /// An environment is stateless: it looks at one row and answers; batches, threads and padding
 /// belong to the engine. Every method may be called from several threads.
 ///
-/// Laws (tested for every registered environment by `gfn-envs/tests/contract.rs`):
+/// Laws, which [`laws::check`](super::laws::check) checks, of every registered environment in
+/// `gfn-envs/tests/contract.rs`:
 /// * [`reset`](Self::reset) has no legal backward action and some legal forward action;
 /// * `step` and `unstep` undo each other: `unstep(step(s, a)) = s` with the actions that they
 ///   return, for *every* legal action of either direction; what they return then is the action

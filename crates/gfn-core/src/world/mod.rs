@@ -1,6 +1,7 @@
 //! What a GFlowNet lives in: environments, their states, rewards, and trajectories between them.
 
 pub mod environment;
+pub mod laws;
 pub mod proposal;
 pub mod reward;
 pub mod row_index;
