@@ -302,6 +302,32 @@ impl<'a, 't> BatchView<'a, 't> {
         self.read_at(End::To, head, readout, true).gather(&next.of[..])
     }
 
+    /// log P_F of every legal action at an end of transitions, one after the other:
+    /// [`Batch::choices`] says which. Costs the square of the number of actions.
+    pub fn log_pf_of_all(&self, end: End) -> Var<'t> {
+        let readout = Readout::LogProb(self.batch.choices(end).actions.clone());
+        self.read_at(end, Head::FORWARD, readout, true)
+    }
+
+    /// The number that a head of P_F's kind gives to each of these actions.
+    pub fn all(&self, end: End, head: Head) -> Var<'t> {
+        self.note_raw(head);
+        self.read_at(end, head, Readout::Taken(self.batch.choices(end).actions.clone()), true)
+    }
+
+    /// The sum over the actions of each transition, `[m]`; 0 where there are none.
+    pub fn sum_by_choice(&self, end: End, of_actions: Var<'t>) -> Var<'t> {
+        of_actions.sum_segments(&self.batch.choices(end).offsets[..])
+    }
+
+    /// The entries of transitions, `[m]`, repeated for each of their actions.
+    pub fn for_all(&self, end: End, of_transitions: Var<'t>) -> Var<'t> {
+        let offsets = &self.batch.choices(end).offsets;
+        let of = |(t, ends): (usize, &[u32])| (ends[0]..ends[1]).map(move |_| Some(t as u32));
+        let places: Vec<Option<u32>> = offsets.windows(2).enumerate().flat_map(of).collect();
+        of_transitions.gather(places)
+    }
+
     /// A scalar of s for every transition, `[m]`.
     pub fn from(&self, head: Head) -> Var<'t> {
         let rows: Vec<_> = self.batch.from_rows().iter().map(|&row| Some(row)).collect();

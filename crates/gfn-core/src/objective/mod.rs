@@ -10,6 +10,7 @@ mod modified_db;
 mod penalty;
 mod policy_gradient;
 mod replay;
+mod sac;
 mod soft_dqn;
 mod sub_trajectory_balance;
 mod trajectory_balance;
@@ -30,6 +31,7 @@ pub use modified_db::ModifiedDb;
 pub use penalty::Penalty;
 pub use policy_gradient::PolicyGradient;
 pub use replay::{Replay, Replayed};
+pub use sac::Sac;
 pub use soft_dqn::SoftDqn;
 pub use sub_trajectory_balance::{SubTrajectoryBalance, Weighting};
 pub use trajectory_balance::TrajectoryBalance;
@@ -94,6 +96,7 @@ pub const OBJECTIVES: &[Entry<ObjectiveAxis>] = &[
     Entry::of::<FlowMatching>(),
     Entry::of::<VarGrad>(),
     Entry::of::<SoftDqn>(),
+    Entry::of::<Sac>(),
     Entry::of::<PolicyGradient>(),
     Entry::of::<ModifiedDb>(),
     Entry::of::<ForwardLooking>(),
@@ -127,6 +130,15 @@ fn transitions(batch: usize, capacity: usize, priority: Priority) -> Data {
         0 => Data::Current,
         _ => Data::Replay { of: Kept::Transitions, capacity, batch, priority, with_current: false },
     }
+}
+
+/// Checks the step of a target copy.
+fn check_target_tau(tau: f64) -> Result<(), KeyError> {
+    if tau > 0.0 && tau <= 1.0 {
+        return Ok(());
+    }
+    let message = format!("must lie in (0, 1], not {tau}");
+    Err(KeyError::new("target_tau", message).help("the papers use 0.25 or 0.1"))
 }
 
 /// Checks the sizes of a replay buffer and of what is drawn from it, and how often.
