@@ -203,6 +203,24 @@ fn balance_objectives_off_policy() {
     }
 }
 
+/// Trajectories that local search has found do not move the fixed point.
+#[test]
+fn local_search_does_not_move_the_fixed_point() {
+    for (objective, accept) in
+        [("tb", "better"), ("db", "metropolis"), ("subtb", "better"), ("soft_dqn", "metropolis")]
+    {
+        for backward in ["uniform", "naive", "tlm"] {
+            let what = format!("{objective} with {backward}, local search");
+            let objective = format!("kind = '{objective}'");
+            let search =
+                format!("local_search = {{ rounds = 3, back = 0.5, accept = '{accept}' }}");
+            let text = spec(&grid(2, 7, "standard"), &objective, backward, 0.3)
+                .replace("[eval]", &format!("{search}\n[eval]"));
+            reaches_the_target(&what, &text);
+        }
+    }
+}
+
 /// Every penalty has the same fixed point.
 #[test]
 fn penalties_reach_the_target() {

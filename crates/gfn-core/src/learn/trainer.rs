@@ -340,13 +340,15 @@ impl Trainer {
         let for_losses = rollout.trajectories.log_reward.clone();
         let on_current = |planned: &Planned| planned.update.data == Data::Current;
         let mixed = self.parts.plan.mixes().then(|| rollout.trajectories.clone());
-        let current = self
-            .parts
-            .plan
-            .updates
-            .iter()
-            .any(on_current)
-            .then(|| Batch::of_rollout(self.parts.env(), &self.parts.pb(), rollout));
+        let current = self.parts.plan.updates.iter().any(on_current).then(|| {
+            match self.settings.local_search {
+                None => Batch::of_rollout(self.parts.env(), &self.parts.pb(), rollout),
+                // What the search has found is not among what the rollout knows.
+                Some(_) => {
+                    Batch::of_trajectories(self.parts.env(), &self.parts.pb(), rollout.trajectories)
+                }
+            }
+        });
 
         let mut done = vec![None; self.parts.plan.updates.len()];
         for (which, done) in done.iter_mut().enumerate() {
@@ -401,7 +403,9 @@ impl Trainer {
         exploration: Exploration,
     ) -> Result<(Rollout, Vec<f64>), TrainError> {
         let draw = Draw { streams: self.streams, purpose: Purpose::Rollout, step };
-        let n = self.settings.batch_at(step);
+        let all = self.settings.batch_at(step);
+        let search = self.settings.local_search.clone();
+        let n = search.as_ref().map_or(all, |search| search.sampled_of(all));
         let plan = &self.parts.plan;
         let (n_parts, recording) = self.engine.begin_rollout(n, &plan.of_first());
         let policy = EnginePolicy::new(&*self.engine, &*self.parts.backward);
@@ -412,7 +416,29 @@ impl Trainer {
             self.sampler.rollout(env, &mut policies, exploration, draw, n, network_pb);
         rollout.recording = Some(recording);
         let trajectories = &mut rollout.trajectories;
-        let (log_reward, asked) = self.add_rewards(trajectories)?;
+        let (mut log_reward, mut asked) = self.add_rewards(trajectories)?;
+        if let Some(search) = search {
+            let mut sampler = std::mem::take(&mut self.sampler);
+            let rewards = |found: &mut Trajectories| {
+                let (own, n) = self.add_rewards(found)?;
+                log_reward.extend(own);
+                asked += n;
+                Ok(())
+            };
+            let policy = EnginePolicy::new(&*self.engine, &*self.parts.backward);
+            let draw = (self.streams, step);
+            search.search(
+                &mut sampler,
+                env,
+                &policy,
+                exploration,
+                draw,
+                all,
+                trajectories,
+                rewards,
+            )?;
+            self.sampler = sampler;
+        }
         self.counters.reward_calls += asked;
         self.counters.trajectories += trajectories.len() as u64;
         self.counters.env_steps += trajectories.n_transitions() as u64;
