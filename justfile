@@ -20,6 +20,11 @@ test *ARGS:
 test-devices:
     cargo test --release -p gfn-cli --features ndarray,wgpu --test devices
 
+# Sweeps on a real Slurm, started for the purpose: `apt install slurmctld slurmd slurm-client munge` first.
+slurm-test:
+    cargo build --release
+    scripts/slurm_test.sh target/release/gfn
+
 # Time the parts of training; arguments filter.
 bench *ARGS:
     cargo bench -p gfn-cli --bench training -- {{ARGS}}

@@ -373,6 +373,12 @@ fn signals_save_and_the_same_command_goes_on() {
             std::thread::sleep(Duration::from_millis(1));
         }
         if runner.try_wait().unwrap().is_none() {
+            // As Slurm does it: every process of a task is told, and its shell passes it on.
+            for trainer in trainers(&work) {
+                // One that has just ended needs no signal.
+                let _ = kill_process(trainer, signal);
+            }
+            kill_process(Pid::from_child(&runner), signal).unwrap();
             kill_process(Pid::from_child(&runner), signal).unwrap();
         }
         let code = runner.wait().unwrap().code();
@@ -382,6 +388,18 @@ fn signals_save_and_the_same_command_goes_on() {
     }
     work.says("sweep demo.toml -q", 0);
     assert_all_done(&work, &work.path("reference/demo"), &LONG_STEPS);
+    // Nobody was ended before it had saved.
+    for trial in work.trials() {
+        let sessions = sessions(&work.sweep().join(&trial["trial"]));
+        assert!(sessions.iter().all(|s| s["exit"] == 0 || s["exit"] == 75), "{sessions:?}");
+    }
+}
+
+/// The sessions of a run.
+fn sessions(run: &Path) -> Vec<serde_json::Value> {
+    let manifest = std::fs::read(run.join("manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    manifest["sessions"].as_array().unwrap().clone()
 }
 
 /// The trainers that work in a sweep, by their run directories' locks.
@@ -442,10 +460,7 @@ fn killed_at_random_every_trial_is_done_once() {
         assert_all_done(&work, &reference.sweep(), &LONG_STEPS);
         // No two sessions of a trial ended its run.
         for trial in work.trials() {
-            let manifest = work.sweep().join(&trial["trial"]).join("manifest.json");
-            let manifest: serde_json::Value =
-                serde_json::from_slice(&std::fs::read(manifest).unwrap()).unwrap();
-            let sessions = manifest["sessions"].as_array().unwrap();
+            let sessions = sessions(&work.sweep().join(&trial["trial"]));
             let ended = sessions.iter().filter(|session| session["exit"] == 0).count();
             assert!(ended <= 1, "{sessions:?}");
         }
@@ -559,6 +574,9 @@ fn halving_finds_what_the_full_grid_finds() {
 fn clusters_get_what_is_missing() {
     let work = Workspace::new(GRID);
     work.says("sweep plan demo.toml", 0);
+    // Slurm starts no task that cannot write where its output goes.
+    work.says("sweep submit results/demo --engine slurm --print", 0);
+    assert!(work.sweep().join("logs").is_dir());
     work.says("sweep run results/demo --index 1 -q", 0);
     let place = std::fs::canonicalize(work.dir.path()).unwrap();
     let printed = |args: &str| {
@@ -571,7 +589,7 @@ fn clusters_get_what_is_missing() {
         "slurm",
         printed(
             "sweep submit results/demo --engine slurm --print --parallel 2 --cpus 4 --mem 8G \
-             --time 04:00:00 --partition short -- --account=lab --nice=10"
+             --time 04:00:00 --partition short -- --account=lab --signal=B:USR1@300"
         )
     );
     let kubernetes = "sweep submit results/demo --engine kubernetes --print --parallel 2 --cpus 4 \

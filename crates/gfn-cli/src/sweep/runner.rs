@@ -11,7 +11,7 @@ use super::progress::{Progress, short};
 use super::schedule::{Observed, Schedule, Task};
 use super::state;
 use crate::error::{BUG, Failure, INTERRUPTED, TRIALS_FAILED, say};
-use crate::signals::Stop;
+use crate::signals::{STOP, Stop};
 
 /// Between looks at children; what a trial waits at most for its successor.
 const POLL: Duration = Duration::from_millis(5);
@@ -310,15 +310,17 @@ impl Runner<'_> {
         let seconds = running.start.elapsed().as_secs_f64();
         let reached = state::finished(&run).is_some_and(|end| end.trajectories >= running.target);
         let interrupted = status.code() == Some(INTERRUPTED.into());
-        // A second signal, or one that came before the child listened.
-        let killed_by_us = stopping && status.signal().is_some();
+        // A signal that came before the child listened, from us or from who signals all processes; or
+        // a second one.
+        let killed_to_stop =
+            status.signal().is_some_and(|signal| stopping || STOP.contains(&signal));
         let what = if status.success() && reached {
             self.again[i] = false;
             let metric = self.sweep.halving.as_ref().map(|halving| halving.metric());
             let headline = state::headline(&run, metric);
             let headline = headline.map(|(name, value)| format!("  {name} {}", short(value)));
             format!("done  {}{}  {seconds:.1} s", trial.name(), headline.unwrap_or_default())
-        } else if interrupted || killed_by_us {
+        } else if interrupted || killed_to_stop {
             self.interrupted[i] = true;
             format!("interrupted  {}", trial.name())
         } else {

@@ -135,19 +135,22 @@ impl Status {
         if let Some(best) = &self.best {
             let _ = writeln!(out, "best: {best}");
         }
-        let width = self.trials.iter().map(|trial| trial.trial.len()).max().unwrap_or(0);
-        for trial in &self.trials {
+        let headline = |trial: &TrialStatus| match (&trial.metric, trial.value) {
+            (Some(metric), Some(value)) => format!("{metric} {}", short(value)),
+            _ => String::new(),
+        };
+        let headlines: Vec<String> = self.trials.iter().map(headline).collect();
+        let width = headlines.iter().map(|headline| headline.chars().count()).max().unwrap_or(0);
+        // Names last: they may be longer than a terminal is wide.
+        for (trial, headline) in self.trials.iter().zip(headlines) {
             let percent = 100.0 * trial.trajectories as f64 / trial.of.max(1) as f64;
-            let value =
-                trial.metric.iter().zip(trial.value).map(|(m, v)| format!("{m} {}", short(v)));
-            let line = format!(
-                "{:>5}  {:width$}  {:11}  {percent:>3.0} %  {}",
+            let _ = writeln!(
+                out,
+                "{:>5}  {:11}  {percent:>3.0} %  {headline:width$}  {}",
                 trial.index,
-                trial.trial,
                 trial.state.word(),
-                value.collect::<String>()
+                trial.trial,
             );
-            let _ = writeln!(out, "{}", line.trim_end());
         }
         out
     }

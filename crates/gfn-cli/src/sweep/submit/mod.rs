@@ -85,6 +85,9 @@ pub fn submit(
                 .map_err(|error| Failure::usage(format!("no current directory: {error}")))?;
             let program = std::env::current_exe().unwrap_or_else(|_| "gfn".into());
             let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
+            // A task whose output cannot be opened does not start.
+            let logs = path.join("logs");
+            std::fs::create_dir_all(&logs).map_err(|error| Failure::write(&logs, &error))?;
             let text = slurm::script(&sweep.name(), &path, &program, &here, &indices, resources);
             ("submit.sbatch", text, vec!["sbatch"])
         }
