@@ -7,6 +7,7 @@ use gfn_core::KeyError;
 use gfn_core::learn::Snapshot;
 use gfn_core::learn::expr::Var;
 use gfn_core::learn::head::Head;
+use gfn_core::learn::priority::Priority;
 use gfn_core::learn::update::{Data, Kept, Update};
 use gfn_core::learn::view::{BatchView, Loss};
 use gfn_core::objective::{LogZ, OBJECTIVE, Objective, ObjectiveAxis, TrajectoryBalance};
@@ -52,7 +53,13 @@ impl Loss for BalanceOn {
 
 impl Objective for BalanceOn {
     fn updates(&self) -> Vec<Update> {
-        let replay = |of| Data::Replay { of, capacity: 500, batch: 24 };
+        let replay = |of| Data::Replay {
+            of,
+            capacity: 500,
+            batch: 24,
+            priority: Priority::Uniform,
+            with_current: false,
+        };
         let data = match self.data {
             Source::Current => Data::Current,
             Source::Past => Data::Past { batches: 10 },

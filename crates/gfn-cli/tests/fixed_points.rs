@@ -153,12 +153,70 @@ fn soft_q_learning_in_all_its_forms() {
         "alpha = 0.15",
         "replay_capacity = 2000\ntarget_every = 5",
         "penalty = 'squared'\nleaf_coefficient = 5",
+        "dueling = true",
+        "dueling = true\nalpha = 0.15",
+        "double = true\nalpha = 0.15",
+        "double = true\ndueling = true",
+        "alpha = 0.15\nreplay_priority = { loss = { alpha = 0.5, beta = 0.0 } }",
+        "replay_priority = { loss = { alpha = 0.9, beta = 0.1, beta_steps = 1000 } }\nupdates = 2",
     ] {
         for backward in ["uniform", "naive", "tlm"] {
             let what = format!("soft_dqn {settings} with {backward}");
             let objective = format!("kind = 'soft_dqn'\n{settings}");
             let world = grid(2, 7, "standard");
             reaches_the_target(&what, &spec(&world, &objective, backward, 0.3));
+        }
+    }
+}
+
+/// The actor follows two critics, whatever trains P_B.
+#[test]
+fn actors_follow_their_critics() {
+    for settings in ["", "replay_capacity = 0", "replay_priority = { loss = {} }"] {
+        for backward in ["uniform", "naive", "tlm"] {
+            let what = format!("sac {settings} with {backward}");
+            let objective = format!("kind = 'sac'\n{settings}");
+            let world = grid(2, 7, "standard");
+            reaches_the_target(&what, &spec(&world, &objective, backward, 0.3));
+        }
+    }
+}
+
+/// Replayed trajectories, as they were or backwards from their objects, do not move the fixed point, however
+/// they are drawn.
+#[test]
+fn balance_objectives_off_policy() {
+    for (objective, replay) in [
+        ("tb", "of = 'objects'"),
+        ("tb", "priority = { reward = {} }"),
+        ("db", "priority = { loss = { alpha = 0.7 } }"),
+        ("subtb", "of = 'objects', priority = { loss = { alpha = 0.7, beta = 0.5 } }"),
+    ] {
+        for backward in ["uniform", "naive", "tlm"] {
+            let what = format!("{objective} {replay} with {backward}");
+            let objective = format!(
+                "kind = '{objective}'\nreplay = {{ {replay}, capacity = 2000, batch = 32 }}"
+            );
+            let world = grid(2, 7, "standard");
+            reaches_the_target(&what, &spec(&world, &objective, backward, 0.3));
+        }
+    }
+}
+
+/// Trajectories that local search has found do not move the fixed point.
+#[test]
+fn local_search_does_not_move_the_fixed_point() {
+    for (objective, accept) in
+        [("tb", "better"), ("db", "metropolis"), ("subtb", "better"), ("soft_dqn", "metropolis")]
+    {
+        for backward in ["uniform", "naive", "tlm"] {
+            let what = format!("{objective} with {backward}, local search");
+            let objective = format!("kind = '{objective}'");
+            let search =
+                format!("local_search = {{ rounds = 3, back = 0.5, accept = '{accept}' }}");
+            let text = spec(&grid(2, 7, "standard"), &objective, backward, 0.3)
+                .replace("[eval]", &format!("{search}\n[eval]"));
+            reaches_the_target(&what, &text);
         }
     }
 }

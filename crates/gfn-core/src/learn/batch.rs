@@ -46,8 +46,11 @@ pub struct Batch {
     fixed_log_pb: Option<Vec<f64>>,
     /// log R of every state as if it were finished there, if some loss asks for it.
     log_reward_along: Vec<f64>,
+    /// What each trajectory counts if they are whole, else each transition; none where all count alike.
+    pub weights: Option<Vec<f64>>,
     next: OnceCell<Next>,
     parents: OnceCell<Parents>,
+    choices: [OnceCell<Choices>; 2],
 }
 
 /// The forward actions that are legal at the children.
@@ -57,6 +60,15 @@ pub struct Next {
     pub actions: Arc<ActionsTaken>,
     /// Which of these belongs to each transition; none where the child is terminal.
     pub of: Vec<Option<u32>>,
+}
+
+/// Every forward action that is legal at an end of transitions.
+#[derive(Clone, Debug)]
+pub struct Choices {
+    /// One entry per action.
+    pub actions: Arc<ActionsTaken>,
+    /// Actions before each transition's, `m + 1` entries; a terminal state has none.
+    pub offsets: Vec<u32>,
 }
 
 /// All parents of the child of every transition.
@@ -179,8 +191,10 @@ impl Batch {
             rows: vec![rows],
             fixed_log_pb: None,
             log_reward_along: trajectories.log_reward_along,
+            weights: None,
             next: OnceCell::new(),
             parents: OnceCell::new(),
+            choices: Default::default(),
         };
         batch.read_backward(env, pb, &trajectories.back_actions);
         batch
@@ -230,8 +244,10 @@ impl Batch {
                 .into_iter()
                 .flat_map(|end| transitions.log_reward_along.iter().map(move |ends| ends[end]))
                 .collect(),
+            weights: None,
             next: OnceCell::from(Next { actions: Arc::new(next), of: next_of }),
             parents: OnceCell::new(),
+            choices: Default::default(),
         };
         batch.read_backward(env, pb, &transitions.back_actions);
         batch
@@ -317,6 +333,33 @@ impl Batch {
     /// A set of rows that networks evaluate.
     pub fn rows(&self, set: usize) -> &Rows {
         &self.rows[set]
+    }
+
+    /// Every forward action that is legal at an end of transitions.
+    pub fn choices(&self, end: End) -> &Choices {
+        let place = match end {
+            End::From => 0,
+            End::To => 1,
+        };
+        self.choices[place].get_or_init(|| {
+            let n_actions = self.forward.n_actions;
+            let mut all = ActionsTaken::with_capacity(n_actions, 0);
+            let mut offsets = vec![0];
+            for t in 0..self.len() {
+                let choice = match end {
+                    End::From => Some((&*self.forward, t)),
+                    End::To => self.next().of[t].map(|i| (&*self.next().actions, i as usize)),
+                };
+                if let Some((of, i)) = choice {
+                    let legal = of.legal_at(i);
+                    for action in (0..n_actions).filter(|&action| legal[action]) {
+                        all.push(of.rows[i], legal, action as u32);
+                    }
+                }
+                offsets.push(all.len() as u32);
+            }
+            Choices { actions: Arc::new(all), offsets }
+        })
     }
 
     /// log P_B of every transition, `[m]`, for a strategy with a fixed P_B.

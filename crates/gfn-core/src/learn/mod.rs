@@ -8,6 +8,7 @@ pub mod expr;
 pub mod head;
 mod plan;
 mod policy;
+pub mod priority;
 mod replay;
 pub mod schedule;
 mod settings;

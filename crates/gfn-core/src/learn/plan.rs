@@ -155,6 +155,14 @@ impl Plan {
         self.pb != PbSource::Fixed
     }
 
+    /// Whether some loss is on trajectories of this iteration and replayed ones together.
+    pub fn mixes(&self) -> bool {
+        let mixed = |planned: &Planned| {
+            matches!(planned.update.data, Data::Replay { with_current: true, .. })
+        };
+        self.updates.iter().any(mixed)
+    }
+
     /// From how many iterations past trajectories are drawn.
     pub fn history(&self) -> usize {
         let batches = |planned: &Planned| match planned.update.data {

@@ -1,10 +1,10 @@
-//! Replay buffers: the last transitions, trajectories or objects of training, drawn uniformly.
+//! Replay buffers: the last transitions, trajectories or objects of training.
 
-use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::batch::Transitions;
+use super::priority::{Places, Priorities, Priority};
 use super::update::Kept;
 use crate::{States, Trajectories};
 
@@ -23,20 +23,17 @@ impl<T> Default for Ring<T> {
 }
 
 impl<T> Ring<T> {
-    fn push(&mut self, item: T, capacity: usize) {
+    /// Returns the place of the item.
+    fn push(&mut self, item: T, capacity: usize) -> usize {
         if self.items.len() < capacity {
             self.items.push(item);
+            self.items.len() - 1
         } else {
-            self.items[self.next] = item;
-            self.next = (self.next + 1) % capacity;
+            let place = self.next;
+            self.items[place] = item;
+            self.next = (place + 1) % capacity;
+            place
         }
-    }
-
-    /// `n` items, drawn uniformly with replacement.
-    fn draw(&self, n: usize, rng: &mut ChaCha8Rng) -> impl Iterator<Item = &T> {
-        let drawn: Vec<usize> =
-            (0..n).map(|_| rng.random_range(0..self.items.len() as u32) as usize).collect();
-        drawn.into_iter().map(|i| &self.items[i])
     }
 }
 
@@ -69,6 +66,9 @@ enum Items {
 pub struct Buffer {
     items: Items,
     capacity: usize,
+    /// In checkpoints on their own, behind all buffers.
+    #[serde(skip)]
+    priorities: Option<Priorities>,
 }
 
 /// What has been drawn from a buffer.
@@ -84,13 +84,13 @@ pub enum Drawn {
 
 impl Buffer {
     /// An empty buffer for `capacity` items.
-    pub fn new(of: Kept, capacity: usize) -> Self {
+    pub fn new(of: Kept, capacity: usize, priority: Priority) -> Self {
         let items = match of {
             Kept::Transitions => Items::Transitions(Ring::default()),
             Kept::Trajectories => Items::Trajectories(Ring::default()),
             Kept::Objects => Items::Objects(Ring::default()),
         };
-        Self { items, capacity }
+        Self { items, capacity, priorities: Some(Priorities::new(priority)) }
     }
 
     /// Number of items.
@@ -109,9 +109,11 @@ impl Buffer {
 
     /// Adds trajectories with their rewards; the oldest items give way.
     pub fn extend(&mut self, trajectories: &Trajectories) {
+        let Self { items, capacity, priorities } = self;
+        let mut added = |place| priorities.iter_mut().for_each(|known| known.added(place));
         for i in 0..trajectories.len() {
             let rows = trajectories.rows(i);
-            match &mut self.items {
+            match items {
                 Items::Transitions(ring) => {
                     for (start, t) in rows.clone().zip(trajectories.transitions(i)) {
                         let is_last = start + 2 == rows.end;
@@ -125,32 +127,43 @@ impl Buffer {
                                 .get(start..start + 2)
                                 .map(|along| [along[0], along[1]]),
                         };
-                        ring.push(transition, self.capacity);
+                        added(ring.push(transition, *capacity));
                     }
                 }
                 Items::Trajectories(ring) => {
                     let mut one = Trajectories::new(trajectories.states.width());
                     one.push_of(trajectories, i);
-                    ring.push(one, self.capacity);
+                    added(ring.push(one, *capacity));
                 }
                 Items::Objects(ring) => {
                     let row = trajectories.terminal(i).to_vec();
                     let object = Object { row, log_reward: trajectories.log_reward[i] };
-                    ring.push(object, self.capacity);
+                    added(ring.push(object, *capacity));
                 }
             }
         }
     }
 
-    /// `n` items, drawn uniformly with replacement.
+    /// Draws places of `n` items, with replacement.
     ///
     /// # Panics
     /// When the buffer is empty.
-    pub fn draw(&self, width: usize, n: usize, rng: &mut ChaCha8Rng) -> Drawn {
+    pub fn draw(&self, n: usize, step: u64, rng: &mut ChaCha8Rng) -> Places {
+        let log_reward = |place: usize| match &self.items {
+            Items::Transitions(ring) => ring.items[place].log_reward.unwrap_or(f64::NEG_INFINITY),
+            Items::Trajectories(ring) => ring.items[place].log_reward[0],
+            Items::Objects(ring) => ring.items[place].log_reward,
+        };
+        let priorities = self.priorities.as_ref().expect("given when it was made or restored");
+        priorities.draw(n, self.len(), step, log_reward, rng)
+    }
+
+    /// The items at places.
+    pub fn at(&self, width: usize, places: &[usize]) -> Drawn {
         match &self.items {
             Items::Transitions(ring) => {
                 let mut drawn = Transitions::new(width);
-                for item in ring.draw(n, rng) {
+                for item in places.iter().map(|&place| &ring.items[place]) {
                     let (from, to) = item.rows.split_at(width);
                     drawn.push(from, to, item.action, item.back_action, item.log_reward);
                     drawn.log_reward_along.extend(item.along);
@@ -159,18 +172,44 @@ impl Buffer {
             }
             Items::Trajectories(ring) => {
                 let mut drawn = Trajectories::new(width);
-                ring.draw(n, rng).for_each(|item| drawn.push_of(item, 0));
+                places.iter().for_each(|&place| drawn.push_of(&ring.items[place], 0));
                 Drawn::Trajectories(drawn)
             }
             Items::Objects(ring) => {
-                let (mut rows, mut log_reward) = (States::new(width), Vec::with_capacity(n));
-                for item in ring.draw(n, rng) {
+                let (mut rows, mut log_reward) =
+                    (States::new(width), Vec::with_capacity(places.len()));
+                for item in places.iter().map(|&place| &ring.items[place]) {
                     rows.push(&item.row);
                     log_reward.push(item.log_reward);
                 }
                 Drawn::Objects(rows, log_reward)
             }
         }
+    }
+
+    /// The losses of the items at some places, just computed.
+    pub fn learned(&mut self, places: &[usize], losses: &[f64]) {
+        self.priorities.iter_mut().for_each(|known| known.learned(places, losses));
+    }
+
+    /// Priorities of all items, where they have any, for a checkpoint.
+    pub fn save_priorities(&self) -> Option<Vec<f64>> {
+        let by_loss = |known: &&Priorities| matches!(known.by, Priority::Loss(_));
+        Some(self.priorities.as_ref().filter(by_loss)?.save(self.len()))
+    }
+
+    /// Takes over how items are drawn from the buffer that this one, read from a checkpoint, replaces.
+    ///
+    /// # Errors
+    /// When priorities are missing, or of another buffer.
+    pub fn restore_priorities(&mut self, replaced: &Self, saved: &[f64]) -> Result<(), String> {
+        let by = replaced.priorities.as_ref().map_or(Priority::Uniform, |known| known.by);
+        let mut priorities = Priorities::new(by);
+        if let Priority::Loss(_) = by {
+            priorities.load(self.len(), saved)?;
+        }
+        self.priorities = Some(priorities);
+        Ok(())
     }
 }
 
@@ -195,12 +234,16 @@ mod tests {
         Streams::new(1).get(Purpose::Test, 0)
     }
 
+    fn draw(buffer: &Buffer, n: usize) -> Drawn {
+        buffer.at(1, &buffer.draw(n, 0, &mut rng()).of)
+    }
+
     #[test]
     fn transitions_are_kept_whole_and_the_oldest_give_way() {
-        let mut buffer = Buffer::new(Kept::Transitions, 4);
+        let mut buffer = Buffer::new(Kept::Transitions, 4, Priority::Uniform);
         buffer.extend(&counting(&[2, 3]));
         assert_eq!(buffer.len(), 4);
-        let Drawn::Transitions(drawn) = buffer.draw(1, 400, &mut rng()) else { panic!("of them") };
+        let Drawn::Transitions(drawn) = draw(&buffer, 400) else { panic!("of them") };
         let mut seen = std::collections::BTreeMap::new();
         for t in 0..400 {
             let (from, to) = (drawn.from.row(t)[0], drawn.to.row(t)[0]);
@@ -223,9 +266,9 @@ mod tests {
 
     #[test]
     fn trajectories_and_objects_are_drawn_with_their_rewards() {
-        let mut buffer = Buffer::new(Kept::Trajectories, 2);
+        let mut buffer = Buffer::new(Kept::Trajectories, 2, Priority::Uniform);
         buffer.extend(&counting(&[1, 2, 3]));
-        let Drawn::Trajectories(drawn) = buffer.draw(1, 50, &mut rng()) else { panic!("of them") };
+        let Drawn::Trajectories(drawn) = draw(&buffer, 50) else { panic!("of them") };
         assert_eq!(drawn.len(), 50);
         for i in 0..50 {
             let n = drawn.transitions(i).len();
@@ -233,11 +276,9 @@ mod tests {
             assert_eq!(drawn.log_reward[i], 1.0 - n as f64);
             assert_eq!(drawn.terminal(i)[0], 100 * (n as i32 - 1) + n as i32);
         }
-        let mut buffer = Buffer::new(Kept::Objects, 2);
+        let mut buffer = Buffer::new(Kept::Objects, 2, Priority::Uniform);
         buffer.extend(&counting(&[1, 2, 3]));
-        let Drawn::Objects(rows, log_reward) = buffer.draw(1, 50, &mut rng()) else {
-            panic!("of them")
-        };
+        let Drawn::Objects(rows, log_reward) = draw(&buffer, 50) else { panic!("of them") };
         for (row, log_reward) in rows.rows().zip(log_reward) {
             assert!(row == [102] && log_reward == -1.0 || row == [203] && log_reward == -2.0);
         }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::KeyError;
 use crate::learn::schedule::{Schedule, Shape};
+use crate::local_search::LocalSearch;
 
 /// What computes the network's passes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -95,6 +96,9 @@ pub struct TrainSettings {
     pub epsilon_until: f64,
     /// Logits are divided by this when training trajectories are drawn.
     pub temperature: f64,
+    /// Part of each batch is found by local search from the objects of the rest; none by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local_search: Option<LocalSearch>,
     /// A row of train.csv is written every so many iterations.
     pub log_every: u64,
 }
@@ -123,6 +127,7 @@ impl Default for TrainSettings {
             epsilon_decay: 1.0,
             epsilon_until: 1.0,
             temperature: 1.0,
+            local_search: None,
             log_every: 100,
         }
     }
@@ -191,6 +196,9 @@ impl TrainSettings {
         }
         if self.batch > MAX_BATCH {
             return Err(KeyError::new("batch", format!("must not exceed {MAX_BATCH}")));
+        }
+        if let Some(search) = &self.local_search {
+            search.check(self.batch)?;
         }
         Ok(())
     }

@@ -106,6 +106,11 @@ impl Trainer {
         };
         let mut state = postcard::to_stdvec(&state).expect("the state serialises");
         state.extend(self.save_walk());
+        let priorities: Vec<Vec<f64>> =
+            self.buffers.iter().flatten().filter_map(Buffer::save_priorities).collect();
+        if !priorities.is_empty() {
+            state.extend(postcard::to_stdvec(&priorities).expect("numbers serialise"));
+        }
         Snapshot {
             counters: self.counters,
             model: model.collect(),
@@ -126,9 +131,10 @@ impl Trainer {
             self.engine.load_optimizer(name, of_prefix(name, &snapshot.optimizers));
         }
         let unreadable = |error| SnapshotError(format!("the state cannot be read: {error}"));
-        let (state, chains): (State, _) =
+        let (mut state, rest): (State, _) =
             postcard::take_from_bytes(&snapshot.state).map_err(unreadable)?;
-        self.load_walk(chains).map_err(SnapshotError)?;
+        self.load_walk(rest).map_err(SnapshotError)?;
+        let buffers = self.restored_buffers(std::mem::take(&mut state.buffers), rest)?;
         for metric in &mut self.parts.metrics {
             let name = metric.name();
             metric.load(state.metrics.get(name).map(Vec::as_slice)).map_err(|error| {
@@ -137,8 +143,42 @@ impl Trainer {
         }
         self.counters = state.counters;
         self.history = state.history;
-        self.buffers = state.buffers;
+        self.buffers = buffers;
         Ok(())
+    }
+
+    /// Buffers of a snapshot, with the priorities that stand behind it.
+    fn restored_buffers(
+        &self,
+        mut buffers: Vec<Option<Buffer>>,
+        rest: &[u8],
+    ) -> Result<Vec<Option<Buffer>>, SnapshotError> {
+        let damaged =
+            |error: String| SnapshotError(format!("replay buffers cannot be read: {error}"));
+        let mut saved =
+            match self.buffers.iter().flatten().any(|own| own.save_priorities().is_some()) {
+                true => postcard::from_bytes::<Vec<Vec<f64>>>(rest)
+                    .map_err(|error| damaged(error.to_string()))?,
+                false => Vec::new(),
+            }
+            .into_iter();
+        if buffers.len() != self.buffers.len() {
+            return Err(damaged(format!("{} instead of {}", buffers.len(), self.buffers.len())));
+        }
+        for (own, restored) in self.buffers.iter().zip(&mut buffers) {
+            match (own, restored) {
+                (None, None) => {}
+                (Some(own), Some(restored)) => {
+                    let known = match own.save_priorities() {
+                        Some(_) => saved.next().unwrap_or_default(),
+                        None => Vec::new(),
+                    };
+                    restored.restore_priorities(own, &known).map_err(damaged)?;
+                }
+                _ => return Err(damaged("they are of another objective".to_owned())),
+            }
+        }
+        Ok(buffers)
     }
 
     /// Takes the parameters (and the copies) of a snapshot, and nothing else: enough to

@@ -12,6 +12,7 @@ use super::expr::Tape;
 use super::head::Head;
 use super::plan::{Plan, Planned, pb_of};
 use super::policy::EnginePolicy;
+use super::priority::Places;
 use super::replay::{Buffer, Drawn};
 use super::settings::TrainSettings;
 use super::update::{Data, Follows};
@@ -108,6 +109,34 @@ impl Components {
     }
 }
 
+/// What an iteration has sampled, for updates on other data.
+#[derive(Clone, Copy)]
+struct Sampled<'a> {
+    objects: &'a States,
+    /// log R of these, as losses take it.
+    log_reward: &'a [f64],
+    /// The trajectories, where they are mixed with replayed ones.
+    mixed: Option<&'a Trajectories>,
+}
+
+/// The data of an update.
+#[derive(Default)]
+struct DrawnBatch {
+    /// None if it is on the current trajectories.
+    batch: Option<Batch>,
+    /// Where in the buffer the last of its items come from.
+    places: Vec<usize>,
+}
+
+/// What an update has come to.
+struct Made {
+    loss: f64,
+    /// Of the gradient.
+    norm: f64,
+    /// Of each item, where the loss is a mean over them.
+    losses: Vec<f64>,
+}
+
 /// Trains a GFlowNet: every iteration samples trajectories with P_F, computes their rewards, and
 /// makes the updates of the [`Plan`]. Each touches the parameters alone that its loss reads. Where the
 /// objective is a baseline of chains, an iteration advances these instead.
@@ -140,7 +169,9 @@ impl Trainer {
             engine.copy(copy.name);
         }
         let buffer = |planned: &Planned| match planned.update.data {
-            Data::Replay { of, capacity, .. } => Some(Buffer::new(of, capacity)),
+            Data::Replay { of, capacity, priority, .. } => {
+                Some(Buffer::new(of, capacity, priority))
+            }
             _ => None,
         };
         Self {
@@ -308,13 +339,16 @@ impl Trainer {
         let objects = rollout.trajectories.terminals();
         let for_losses = rollout.trajectories.log_reward.clone();
         let on_current = |planned: &Planned| planned.update.data == Data::Current;
-        let current = self
-            .parts
-            .plan
-            .updates
-            .iter()
-            .any(on_current)
-            .then(|| Batch::of_rollout(self.parts.env(), &self.parts.pb(), rollout));
+        let mixed = self.parts.plan.mixes().then(|| rollout.trajectories.clone());
+        let current = self.parts.plan.updates.iter().any(on_current).then(|| {
+            match self.settings.local_search {
+                None => Batch::of_rollout(self.parts.env(), &self.parts.pb(), rollout),
+                // What the search has found is not among what the rollout knows.
+                Some(_) => {
+                    Batch::of_trajectories(self.parts.env(), &self.parts.pb(), rollout.trajectories)
+                }
+            }
+        });
 
         let mut done = vec![None; self.parts.plan.updates.len()];
         for (which, done) in done.iter_mut().enumerate() {
@@ -323,9 +357,18 @@ impl Trainer {
                 continue;
             }
             for repeat in 0..update.repeat {
-                let drawn = self.draw(which, repeat, (&objects, &for_losses))?;
-                let batch = drawn.as_ref().or(current.as_ref()).expect("all others are drawn");
-                *done = Some(self.update(which, repeat, batch)?);
+                let sampled =
+                    Sampled { objects: &objects, log_reward: &for_losses, mixed: mixed.as_ref() };
+                let drawn = self.draw(which, repeat, sampled)?;
+                let batch =
+                    drawn.batch.as_ref().or(current.as_ref()).expect("all others are drawn");
+                let Made { loss, norm, losses } = self.update(which, repeat, batch)?;
+                if let Some(buffer) = &mut self.buffers[which] {
+                    // Those of this iteration come first.
+                    let n = drawn.places.len();
+                    buffer.learned(&drawn.places, &losses[losses.len().saturating_sub(n)..]);
+                }
+                *done = Some((loss, norm));
             }
             self.follow(which);
         }
@@ -360,7 +403,9 @@ impl Trainer {
         exploration: Exploration,
     ) -> Result<(Rollout, Vec<f64>), TrainError> {
         let draw = Draw { streams: self.streams, purpose: Purpose::Rollout, step };
-        let n = self.settings.batch_at(step);
+        let all = self.settings.batch_at(step);
+        let search = self.settings.local_search.clone();
+        let n = search.as_ref().map_or(all, |search| search.sampled_of(all));
         let plan = &self.parts.plan;
         let (n_parts, recording) = self.engine.begin_rollout(n, &plan.of_first());
         let policy = EnginePolicy::new(&*self.engine, &*self.parts.backward);
@@ -371,7 +416,29 @@ impl Trainer {
             self.sampler.rollout(env, &mut policies, exploration, draw, n, network_pb);
         rollout.recording = Some(recording);
         let trajectories = &mut rollout.trajectories;
-        let (log_reward, asked) = self.add_rewards(trajectories)?;
+        let (mut log_reward, mut asked) = self.add_rewards(trajectories)?;
+        if let Some(search) = search {
+            let mut sampler = std::mem::take(&mut self.sampler);
+            let rewards = |found: &mut Trajectories| {
+                let (own, n) = self.add_rewards(found)?;
+                log_reward.extend(own);
+                asked += n;
+                Ok(())
+            };
+            let policy = EnginePolicy::new(&*self.engine, &*self.parts.backward);
+            let draw = (self.streams, step);
+            search.search(
+                &mut sampler,
+                env,
+                &policy,
+                exploration,
+                draw,
+                all,
+                trajectories,
+                rewards,
+            )?;
+            self.sampler = sampler;
+        }
         self.counters.reward_calls += asked;
         self.counters.trajectories += trajectories.len() as u64;
         self.counters.env_steps += trajectories.n_transitions() as u64;
@@ -399,13 +466,13 @@ impl Trainer {
         self.counters.step * repeats(updates) as u64 + (repeats(&updates[..which]) + repeat) as u64
     }
 
-    /// The data of an update; none if it is on the current trajectories.
+    /// The data of an update.
     fn draw(
         &mut self,
         which: usize,
         repeat: usize,
-        (objects, log_reward): (&States, &[f64]),
-    ) -> Result<Option<Batch>, TrainError> {
+        sampled: Sampled<'_>,
+    ) -> Result<DrawnBatch, TrainError> {
         let address = self.address(which, repeat);
         let (env, pb) = (&*self.parts.context.env, self.parts.pb());
         let policy = EnginePolicy::new(&*self.engine, &*self.parts.backward);
@@ -417,47 +484,61 @@ impl Trainer {
             trajectories.log_reward = log_reward;
             trajectories
         };
+        let mut drawn = Places::default();
         let mut trajectories = match self.parts.plan.updates[which].update.data {
-            Data::Current => return Ok(None),
+            Data::Current => return Ok(DrawnBatch::default()),
             Data::Past { batches } => {
                 let mut rng = self.streams.get(Purpose::History, address);
                 let last = self.history.len().min(batches);
                 let drawn = rng.random_range(0..last as u32) as usize;
                 self.history[self.history.len() - last + drawn].clone()
             }
-            Data::Backward => back_from(objects, log_reward.to_vec()),
-            Data::Replay { batch, .. } => {
+            Data::Backward => back_from(sampled.objects, sampled.log_reward.to_vec()),
+            Data::Replay { batch, with_current, .. } => {
                 let mut rng = self.streams.get(Purpose::Replay, address);
                 let buffer = self.buffers[which].as_ref().expect("made with the plan");
-                match buffer.draw(env.space().width, batch, &mut rng) {
-                    Drawn::Transitions(drawn) => {
-                        return Ok(Some(Batch::of_transitions(env, &pb, &drawn)));
+                drawn = buffer.draw(batch, self.counters.step, &mut rng);
+                let replayed = match buffer.at(env.space().width, &drawn.of) {
+                    Drawn::Transitions(transitions) => {
+                        let mut batch = Batch::of_transitions(env, &pb, &transitions);
+                        batch.weights = drawn.weights;
+                        return Ok(DrawnBatch { batch: Some(batch), places: drawn.of });
                     }
                     Drawn::Trajectories(trajectories) => trajectories,
                     Drawn::Objects(objects, log_reward) => back_from(&objects, log_reward),
+                };
+                match sampled.mixed.filter(|_| with_current) {
+                    Some(current) => {
+                        let mut all = current.clone();
+                        (0..replayed.len()).for_each(|i| all.push_of(&replayed, i));
+                        if let Some(weights) = &mut drawn.weights {
+                            weights.splice(0..0, std::iter::repeat_n(1.0, current.len()));
+                        }
+                        all
+                    }
+                    None => replayed,
                 }
             }
         };
         drop(pb);
-        if self.parts.plan.along() && trajectories.log_reward_along.is_empty() {
+        if self.parts.plan.along()
+            && trajectories.log_reward_along.len() != trajectories.states.len()
+        {
             self.counters.reward_calls += self.add_rewards(&mut trajectories)?.1;
         }
-        Ok(Some(Batch::of_trajectories(self.parts.env(), &self.parts.pb(), trajectories)))
+        let mut batch = Batch::of_trajectories(self.parts.env(), &self.parts.pb(), trajectories);
+        batch.weights = drawn.weights;
+        Ok(DrawnBatch { batch: Some(batch), places: drawn.of })
     }
 
-    /// Makes an update. Returns the loss, and the norm of its gradient.
-    fn update(
-        &mut self,
-        which: usize,
-        repeat: usize,
-        batch: &Batch,
-    ) -> Result<(f64, f64), TrainError> {
+    /// Makes an update.
+    fn update(&mut self, which: usize, repeat: usize, batch: &Batch) -> Result<Made, TrainError> {
         let step = self.counters.step;
         let dropout = self
             .engine
             .drops()
             .then(|| self.streams.get(Purpose::Dropout, self.address(which, repeat)).random());
-        let (loss, norm) = self.differentiate(which, batch, dropout);
+        let Made { loss, norm, losses } = self.differentiate(which, batch, dropout);
         let planned = &self.parts.plan.updates[which];
         let name = planned.update.name;
         let gradient = format!("the norm of the gradient of the {name} loss");
@@ -475,11 +556,11 @@ impl Trainer {
         };
         self.engine.step(name, &rates, scale);
         self.counters.grad_steps += 1;
-        Ok((loss, norm))
+        Ok(Made { loss, norm, losses })
     }
 
-    /// The loss of an update on a batch and the norm of its gradient, which stays with the engine.
-    fn differentiate(&mut self, which: usize, batch: &Batch, dropout: Option<u64>) -> (f64, f64) {
+    /// The loss of an update on a batch and its gradient, which stays with the engine.
+    fn differentiate(&mut self, which: usize, batch: &Batch, dropout: Option<u64>) -> Made {
         let Planned { update, reads, groups, .. } = &self.parts.plan.updates[which];
         let (tape, record) = (Tape::new(), Record::default());
         let source = RefCell::new(Computed {
@@ -491,8 +572,10 @@ impl Trainer {
         });
         let pb = self.parts.plan.pb;
         let loss = update.loss.loss(&BatchView::new(batch, &tape, &source, &record, pb));
+        let losses = record.losses.take();
         let (upstream, parameters) = record.upstream(&tape, loss);
-        (loss.number(), self.engine.gradients(upstream, &parameters, groups))
+        let norm = self.engine.gradients(upstream, &parameters, groups);
+        Made { loss: loss.number(), norm, losses }
     }
 
     /// The learning rate of a group of parameters in an update.
@@ -530,7 +613,8 @@ impl Trainer {
     pub fn gradients(&mut self, update: &str, batch: &Batch) -> (f64, f64) {
         let named = |planned: &Planned| planned.update.name == update;
         let which = self.parts.plan.updates.iter().position(named).expect("an update of the plan");
-        self.differentiate(which, batch, None)
+        let Made { loss, norm, .. } = self.differentiate(which, batch, None);
+        (loss, norm)
     }
 
     /// A batch of the given trajectories with their rewards, as losses see it; those of objects are

@@ -1,6 +1,7 @@
 //! An algorithm as data: the list of updates that an iteration makes.
 
 use super::head::Head;
+use super::priority::Priority;
 use super::view::Loss;
 use crate::learn::schedule::Schedule;
 
@@ -16,7 +17,7 @@ pub enum Data {
     },
     /// New backward trajectories by P_B from the objects of this iteration.
     Backward,
-    /// What earlier iterations and this one have left, drawn uniformly with replacement.
+    /// What earlier iterations and this one have left, drawn with replacement.
     Replay {
         /// What is kept.
         of: Kept,
@@ -24,6 +25,10 @@ pub enum Data {
         capacity: usize,
         /// How many are drawn.
         batch: usize,
+        /// Which of them.
+        priority: Priority,
+        /// Whether the trajectories of this iteration come before them; not with transitions.
+        with_current: bool,
     },
 }
 

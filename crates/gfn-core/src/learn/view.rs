@@ -1,6 +1,7 @@
 //! What a loss reads: a batch under the current parameters, or under a copy of them.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::batch::{Batch, End};
@@ -155,6 +156,8 @@ pub(super) struct Record<'t> {
     pub(super) along: Cell<bool>,
     /// Whether numbers of P_F are among it that are no probabilities.
     pub(super) raw: Cell<bool>,
+    /// What each item of the batch lost, before weights.
+    pub(super) losses: RefCell<Vec<f64>>,
 }
 
 enum Leaf {
@@ -299,6 +302,32 @@ impl<'a, 't> BatchView<'a, 't> {
         self.read_at(End::To, head, readout, true).gather(&next.of[..])
     }
 
+    /// log P_F of every legal action at an end of transitions, one after the other:
+    /// [`Batch::choices`] says which. Costs the square of the number of actions.
+    pub fn log_pf_of_all(&self, end: End) -> Var<'t> {
+        let readout = Readout::LogProb(self.batch.choices(end).actions.clone());
+        self.read_at(end, Head::FORWARD, readout, true)
+    }
+
+    /// The number that a head of P_F's kind gives to each of these actions.
+    pub fn all(&self, end: End, head: Head) -> Var<'t> {
+        self.note_raw(head);
+        self.read_at(end, head, Readout::Taken(self.batch.choices(end).actions.clone()), true)
+    }
+
+    /// The sum over the actions of each transition, `[m]`; 0 where there are none.
+    pub fn sum_by_choice(&self, end: End, of_actions: Var<'t>) -> Var<'t> {
+        of_actions.sum_segments(&self.batch.choices(end).offsets[..])
+    }
+
+    /// The entries of transitions, `[m]`, repeated for each of their actions.
+    pub fn for_all(&self, end: End, of_transitions: Var<'t>) -> Var<'t> {
+        let offsets = &self.batch.choices(end).offsets;
+        let of = |(t, ends): (usize, &[u32])| (ends[0]..ends[1]).map(move |_| Some(t as u32));
+        let places: Vec<Option<u32>> = offsets.windows(2).enumerate().flat_map(of).collect();
+        of_transitions.gather(places)
+    }
+
     /// A scalar of s for every transition, `[m]`.
     pub fn from(&self, head: Head) -> Var<'t> {
         let rows: Vec<_> = self.batch.from_rows().iter().map(|&row| Some(row)).collect();
@@ -372,12 +401,52 @@ impl<'a, 't> BatchView<'a, 't> {
         read.gather(&self.batch.next().of[..])
     }
 
-    /// The mean over transitions to states that are not terminal; 0 if there are none.
+    /// The mean of losses of transitions, or of whole trajectories, each counting what it weighs in this
+    /// batch. Prioritised replay learns from here what its items have lost.
+    pub fn mean(&self, losses: Var<'t>) -> Var<'t> {
+        match self.weights_of(losses) {
+            Some(weights) => (losses * self.tape.constant(weights)).mean(),
+            None => losses.mean(),
+        }
+    }
+
+    /// The same over transitions to states that are not terminal; 0 if there are none.
     pub fn mean_inner(&self, of_transitions: Var<'t>) -> Var<'t> {
-        let inner: Vec<bool> = self.batch.terminal.iter().map(|&terminal| !terminal).collect();
-        let n = inner.iter().filter(|&&inner| inner).count().max(1) as f64;
-        let weights = inner.iter().map(|&inner| if inner { 1.0 / n } else { 0.0 });
-        (of_transitions * self.tape.constant(weights.collect())).sum()
+        let weights = self.weights_of(of_transitions);
+        let n = self.batch.terminal.iter().filter(|&&terminal| !terminal).count().max(1) as f64;
+        let weight = |(t, &terminal): (usize, &bool)| match (terminal, &weights) {
+            (true, _) => 0.0,
+            (false, None) => 1.0 / n,
+            (false, Some(weights)) => weights[t] / n,
+        };
+        let weights = self.batch.terminal.iter().enumerate().map(weight).collect();
+        (of_transitions * self.tape.constant(weights)).sum()
+    }
+
+    /// What each item of the batch has lost, before weights, from a loss that is no [`mean`](Self::mean).
+    pub fn note_losses(&self, losses: Vec<f64>) {
+        *self.record.losses.borrow_mut() = losses;
+    }
+
+    /// Notes losses, and returns what each of them weighs if not all weigh the same.
+    fn weights_of(&self, losses: Var<'t>) -> Option<Vec<f64>> {
+        let (numbers, batch) = (losses.value(), self.batch);
+        // Losses of the transitions of whole trajectories count as these do.
+        let offsets = batch.offsets.as_deref().filter(|offsets| offsets.len() != numbers.len() + 1);
+        let Some(offsets) = offsets else {
+            *self.record.losses.borrow_mut() = numbers.to_vec();
+            return batch.weights.clone();
+        };
+        let segments = || offsets.windows(2).map(|ends| ends[0] as usize..ends[1] as usize);
+        let mean = |segment: Range<usize>| {
+            let n = segment.len().max(1) as f64;
+            numbers[segment].iter().sum::<f64>() / n
+        };
+        *self.record.losses.borrow_mut() = segments().map(mean).collect();
+        let weights = batch.weights.as_ref()?.iter();
+        let spread =
+            |(&weight, segment): (&f64, Range<usize>)| std::iter::repeat_n(weight, segment.len());
+        Some(weights.zip(segments()).flat_map(spread).collect())
     }
 
     /// log R of every trajectory, raised to `min`. `[b]`.

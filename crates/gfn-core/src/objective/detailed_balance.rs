@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{LogZ, OBJECTIVE, Objective, ObjectiveAxis, Penalty, check_residual};
+use super::{LogZ, OBJECTIVE, Objective, ObjectiveAxis, Penalty, Replay, check_residual};
 use crate::KeyError;
 use crate::learn::expr::Var;
 use crate::learn::head::Head;
@@ -21,6 +21,9 @@ pub struct DetailedBalance {
     /// Lower clip of log R in the loss; none by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_reward_min: Option<f64>,
+    /// Replayed trajectories beside those of the iteration; none by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replay: Option<Replay>,
 }
 
 impl Kind<ObjectiveAxis> for DetailedBalance {
@@ -31,6 +34,7 @@ impl Kind<ObjectiveAxis> for DetailedBalance {
 
     fn build(&self, (): ()) -> Result<Box<dyn Objective>, KeyError> {
         check_residual(self.penalty, self.log_reward_min)?;
+        Replay::check(self.replay.as_ref())?;
         Ok(Box::new(self.clone()))
     }
 }
@@ -40,13 +44,13 @@ impl Loss for DetailedBalance {
         let log_reward = batch.log_reward_at_ends(self.log_reward_min);
         let forward = batch.from(Head::FLOW) + batch.log_pf();
         let backward = batch.unless_at_end(batch.to(Head::FLOW), log_reward) + batch.log_pb();
-        self.penalty.of(forward - backward).mean()
+        batch.mean(self.penalty.of(forward - backward))
     }
 }
 
 impl Objective for DetailedBalance {
     fn updates(&self) -> Vec<Update> {
-        vec![Update::new(OBJECTIVE, self.clone())]
+        vec![Update::new(OBJECTIVE, self.clone()).on(Replay::data(self.replay.as_ref()))]
     }
 
     fn log_z(&self) -> LogZ {

@@ -9,6 +9,8 @@ mod modified_db;
 
 mod penalty;
 mod policy_gradient;
+mod replay;
+mod sac;
 mod soft_dqn;
 mod sub_trajectory_balance;
 mod trajectory_balance;
@@ -17,6 +19,7 @@ mod vargrad;
 use crate::KeyError;
 use crate::learn::ChainSettings;
 use crate::learn::head::Head;
+use crate::learn::priority::Priority;
 use crate::learn::update::{Data, Kept, Update};
 use crate::registry::{Axis, Entry};
 
@@ -27,6 +30,8 @@ pub use metropolis_hastings::MetropolisHastings;
 pub use modified_db::ModifiedDb;
 pub use penalty::Penalty;
 pub use policy_gradient::PolicyGradient;
+pub use replay::{Replay, Replayed};
+pub use sac::Sac;
 pub use soft_dqn::SoftDqn;
 pub use sub_trajectory_balance::{SubTrajectoryBalance, Weighting};
 pub use trajectory_balance::TrajectoryBalance;
@@ -91,6 +96,7 @@ pub const OBJECTIVES: &[Entry<ObjectiveAxis>] = &[
     Entry::of::<FlowMatching>(),
     Entry::of::<VarGrad>(),
     Entry::of::<SoftDqn>(),
+    Entry::of::<Sac>(),
     Entry::of::<PolicyGradient>(),
     Entry::of::<ModifiedDb>(),
     Entry::of::<ForwardLooking>(),
@@ -119,15 +125,29 @@ fn check_residual(penalty: Penalty, log_reward_min: Option<f64>) -> Result<(), K
 }
 
 /// Replayed transitions, or those of the current trajectories where nothing is kept.
-fn transitions(batch: usize, capacity: usize) -> Data {
+fn transitions(batch: usize, capacity: usize, priority: Priority) -> Data {
     match capacity {
         0 => Data::Current,
-        _ => Data::Replay { of: Kept::Transitions, capacity, batch },
+        _ => Data::Replay { of: Kept::Transitions, capacity, batch, priority, with_current: false },
     }
 }
 
+/// Checks the step of a target copy.
+fn check_target_tau(tau: f64) -> Result<(), KeyError> {
+    if tau > 0.0 && tau <= 1.0 {
+        return Ok(());
+    }
+    let message = format!("must lie in (0, 1], not {tau}");
+    Err(KeyError::new("target_tau", message).help("the papers use 0.25 or 0.1"))
+}
+
 /// Checks the sizes of a replay buffer and of what is drawn from it, and how often.
-fn check_replay(batch: usize, capacity: usize, updates: usize) -> Result<(), KeyError> {
+fn check_replay(
+    batch: usize,
+    capacity: usize,
+    updates: usize,
+    priority: Priority,
+) -> Result<(), KeyError> {
     const MOST: usize = 1 << 24;
     for (key, value) in [("replay_batch", batch), ("updates", updates)] {
         if value == 0 {
@@ -139,5 +159,14 @@ fn check_replay(batch: usize, capacity: usize, updates: usize) -> Result<(), Key
             return Err(KeyError::new(key, format!("must not exceed {MOST}")));
         }
     }
-    Ok(())
+    if capacity > 0 && capacity < batch {
+        let message = format!("keeps {capacity} of which {batch} are drawn for an update");
+        return Err(KeyError::new("replay_capacity", message)
+            .help("keep more than are drawn, many times more, or draw fewer (the batch)"));
+    }
+    if capacity == 0 && priority != Priority::Uniform {
+        return Err(KeyError::new("replay_priority", "has no effect where nothing is kept")
+            .help("set replay_capacity, or leave replay_priority out"));
+    }
+    priority.check().map_err(|error| KeyError { key: Some("replay_priority".to_owned()), ..error })
 }

@@ -9,6 +9,7 @@ use crate::KeyError;
 use crate::learn::batch::End;
 use crate::learn::expr::Var;
 use crate::learn::head::Head;
+use crate::learn::priority::Priority;
 use crate::learn::update::{Follows, Update, ValueCopy};
 use crate::learn::view::{BatchView, Loss};
 use crate::registry::Kind;
@@ -33,6 +34,8 @@ pub struct ModifiedDb {
     pub replay_capacity: usize,
     /// Transitions drawn from it for an update.
     pub replay_batch: usize,
+    /// Which transitions are drawn: "uniform", or by their last loss.
+    pub replay_priority: Priority,
     /// Updates per iteration.
     pub updates: usize,
     /// Iterations that only fill the buffer before.
@@ -47,6 +50,7 @@ impl Default for ModifiedDb {
             target_every: 0,
             replay_capacity: 0,
             replay_batch: 256,
+            replay_priority: Priority::Uniform,
             updates: 1,
             start: 0,
         }
@@ -63,7 +67,12 @@ impl Kind<ObjectiveAxis> for ModifiedDb {
 
     fn build(&self, (): ()) -> Result<Box<dyn Objective>, KeyError> {
         check_residual(self.penalty, self.log_reward_min)?;
-        super::check_replay(self.replay_batch, self.replay_capacity, self.updates)?;
+        super::check_replay(
+            self.replay_batch,
+            self.replay_capacity,
+            self.updates,
+            self.replay_priority,
+        )?;
         Ok(Box::new(self.clone()))
     }
 }
@@ -84,7 +93,8 @@ impl Loss for ModifiedDb {
 
 impl Objective for ModifiedDb {
     fn updates(&self) -> Vec<Update> {
-        let data = super::transitions(self.replay_batch, self.replay_capacity);
+        let data =
+            super::transitions(self.replay_batch, self.replay_capacity, self.replay_priority);
         let follows = Follows::Every(self.target_every);
         let copy = (self.target_every > 0).then_some(ValueCopy { name: TARGET, follows });
         let start = if self.replay_capacity > 0 { self.start } else { 0 };

@@ -6,14 +6,19 @@ use serde::{Deserialize, Serialize};
 
 use super::{LogZ, OBJECTIVE, Objective, ObjectiveAxis, Penalty, check_residual};
 use crate::KeyError;
+use crate::learn::batch::End;
 use crate::learn::expr::Var;
 use crate::learn::head::Head;
+use crate::learn::priority::Priority;
 use crate::learn::update::{Follows, Update, ValueCopy};
 use crate::learn::view::{BatchView, Loss};
 use crate::registry::Kind;
 
 /// Mean of the penalty of Q(s, a) − (log P_B(s|s') + V̄(s')), with V̄(s') = τ log Σ exp(Q̄(s', ·)/τ)
 /// of a target copy, or log R(s') instead of both where s' is terminal.
+///
+/// With `double`, V̄(s') is the mean of Q̄ − τ log π under the current policy π instead. With `dueling`, a
+/// head V(s) is learned and Q = V + τ log π, so that τ log Σ exp(Q/τ) is V itself.
 ///
 /// With `alpha`, Munchausen's term α max(τ log π̄(a|s), l0) is added to the right, and
 /// τ = 1/(1 − α), so that the fixed point stays the same. Q is τ times the logits of P_F: behaviour,
@@ -26,6 +31,11 @@ pub struct SoftDqn {
     pub alpha: f64,
     /// Lower clip of τ log π̄ in Munchausen's term.
     pub l0: f64,
+    /// Whether V̄(s') weighs the target's Q by the current policy: Double Q-learning. Costs the square of the
+    /// number of actions.
+    pub double: bool,
+    /// Whether V(s) has a head of its own and Q = V + τ log π.
+    pub dueling: bool,
     /// Penalty of the residual.
     pub penalty: Penalty,
     /// Lower clip of log R in the loss; none by default.
@@ -41,6 +51,8 @@ pub struct SoftDqn {
     pub replay_capacity: usize,
     /// Transitions drawn from it for an update.
     pub replay_batch: usize,
+    /// Which transitions are drawn: "uniform", or by their last loss.
+    pub replay_priority: Priority,
     /// Updates per iteration.
     pub updates: usize,
     /// Iterations that only fill the buffer before.
@@ -52,6 +64,8 @@ impl Default for SoftDqn {
         Self {
             alpha: 0.0,
             l0: -100.0,
+            double: false,
+            dueling: false,
             penalty: Penalty::Huber(1.0),
             log_reward_min: None,
             leaf_coefficient: 1.0,
@@ -59,6 +73,7 @@ impl Default for SoftDqn {
             target_every: 0,
             replay_capacity: 100_000,
             replay_batch: 256,
+            replay_priority: Priority::Uniform,
             updates: 1,
             start: 16,
         }
@@ -76,17 +91,19 @@ impl Kind<ObjectiveAxis> for SoftDqn {
             let message = format!("must lie in [0, 1), not {}", self.alpha);
             return Err(KeyError::new("alpha", message).help("the papers use 0.15"));
         }
-        if !(self.target_tau > 0.0 && self.target_tau <= 1.0) {
-            let message = format!("must lie in (0, 1], not {}", self.target_tau);
-            return Err(KeyError::new("target_tau", message).help("the papers use 0.25 or 0.1"));
-        }
+        super::check_target_tau(self.target_tau)?;
         for (key, value) in [("l0", -self.l0), ("leaf_coefficient", self.leaf_coefficient)] {
             if !(value > 0.0 && value.is_finite()) {
                 let sign = if key == "l0" { "below" } else { "above" };
                 return Err(KeyError::new(key, format!("must be finite and {sign} 0")));
             }
         }
-        super::check_replay(self.replay_batch, self.replay_capacity, self.updates)?;
+        super::check_replay(
+            self.replay_batch,
+            self.replay_capacity,
+            self.updates,
+            self.replay_priority,
+        )?;
         Ok(Box::new(self.clone()))
     }
 }
@@ -97,26 +114,54 @@ impl SoftDqn {
     fn tau(&self) -> f64 {
         1.0 / (1.0 - self.alpha)
     }
+
+    /// Q(s, a) of every transition.
+    fn q<'t>(&self, values: &BatchView<'_, 't>) -> Var<'t> {
+        match self.dueling {
+            true => values.from(Head::FLOW) + self.tau() * values.log_pf(),
+            false => self.tau() * values.taken(Head::FORWARD),
+        }
+    }
+
+    /// V̄(s') of every transition, any number where s' is terminal.
+    fn next_value<'t>(&self, batch: &BatchView<'_, 't>, target: &BatchView<'_, 't>) -> Var<'t> {
+        let tau = self.tau();
+        let soft = || match self.dueling {
+            true => target.to(Head::FLOW),
+            false => tau * target.next_log_sum_exp(Head::FORWARD),
+        };
+        if !self.double {
+            return soft();
+        }
+        let log_pi = batch.log_pf_of_all(End::To).detach();
+        let q = match self.dueling {
+            true => target.for_all(End::To, soft()) + tau * target.log_pf_of_all(End::To),
+            false => tau * target.all(End::To, Head::FORWARD),
+        };
+        batch.sum_by_choice(End::To, log_pi.exp() * (q - tau * log_pi))
+    }
 }
 
 impl Loss for SoftDqn {
     fn loss<'t>(&self, batch: &BatchView<'_, 't>) -> Var<'t> {
         let (tau, target) = (self.tau(), batch.copy(TARGET));
-        let next = batch.log_pb() + tau * target.next_log_sum_exp(Head::FORWARD);
+        let next = batch.log_pb() + self.next_value(batch, &target);
         let end = batch.log_reward_at_ends(self.log_reward_min);
         let mut goal = batch.unless_at_end(next, end);
         if self.alpha > 0.0 {
             goal = goal + self.alpha * (tau * target.log_pf()).clamp(self.l0, 0.0);
         }
-        let penalty = self.penalty.of(tau * batch.taken(Head::FORWARD) - goal);
+        let penalty = self.penalty.of(self.q(batch) - goal);
         let weight = |&terminal: &bool| if terminal { self.leaf_coefficient } else { 1.0 };
-        (penalty * batch.constant(batch.batch.terminal.iter().map(weight).collect())).mean()
+        let weights = batch.batch.terminal.iter().map(weight).collect();
+        batch.mean(penalty * batch.constant(weights))
     }
 }
 
 impl Objective for SoftDqn {
     fn updates(&self) -> Vec<Update> {
-        let data = super::transitions(self.replay_batch, self.replay_capacity);
+        let data =
+            super::transitions(self.replay_batch, self.replay_capacity, self.replay_priority);
         let follows = match self.target_every {
             0 => Follows::Slowly(self.target_tau),
             n => Follows::Every(n),
@@ -129,6 +174,9 @@ impl Objective for SoftDqn {
     }
 
     fn log_z(&self) -> LogZ {
-        LogZ::SoftValue(Head::FORWARD, self.tau())
+        match self.dueling {
+            true => LogZ::Initial(Head::FLOW),
+            false => LogZ::SoftValue(Head::FORWARD, self.tau()),
+        }
     }
 }

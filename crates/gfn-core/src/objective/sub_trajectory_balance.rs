@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{LogZ, OBJECTIVE, Objective, ObjectiveAxis, Penalty, check_residual};
+use super::{LogZ, OBJECTIVE, Objective, ObjectiveAxis, Penalty, Replay, check_residual};
 use crate::KeyError;
 use crate::learn::expr::Var;
 use crate::learn::head::Head;
@@ -40,6 +40,9 @@ pub struct SubTrajectoryBalance {
     /// Lower clip of log R in the loss; none by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_reward_min: Option<f64>,
+    /// Replayed trajectories beside those of the iteration; none by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replay: Option<Replay>,
 }
 
 impl Default for SubTrajectoryBalance {
@@ -49,6 +52,7 @@ impl Default for SubTrajectoryBalance {
             weighting: Weighting::GeometricWithin,
             penalty: Penalty::Squared,
             log_reward_min: None,
+            replay: None,
         }
     }
 }
@@ -68,6 +72,7 @@ impl Kind<ObjectiveAxis> for SubTrajectoryBalance {
             .help("the papers use 0.9, 0.99 or 1.9"));
         }
         check_residual(self.penalty, self.log_reward_min)?;
+        Replay::check(self.replay.as_ref())?;
         Ok(Box::new(self.clone()))
     }
 }
@@ -120,6 +125,7 @@ impl Loss for SubTrajectoryBalance {
         let (mut of_ratio, mut of_flow) = (vec![0.0; ratios.len()], vec![0.0; ratios.len()]);
         let (mut loss, mut of_initial) = (0.0, vec![0.0; initials.len()]);
         let (mut v, mut of_v) = (Vec::new(), Vec::new());
+        let mut losses = Vec::with_capacity(lens.len());
         for (i, weights) in self.weights(&lens).iter().enumerate() {
             let range = offsets[i] as usize..offsets[i + 1] as usize;
             // With C_t = Σ_{u<t} (log P_F − log P_B) and v_t = log F(s_t) − C_t, the residual
@@ -133,15 +139,19 @@ impl Loss for SubTrajectoryBalance {
             }
             of_v.clear();
             of_v.resize(v.len(), 0.0);
+            let counts = batch.batch.weights.as_ref().map_or(1.0, |weights| weights[i]);
+            let mut own = 0.0;
             for start in 0..lens[i] {
                 for end in start + 1..v.len() {
                     let (penalty, derivative) = self.penalty.at(v[start] - v[end]);
-                    let weight = weights[end - start - 1];
+                    let weight = weights[end - start - 1] * counts;
                     loss += weight * penalty;
+                    own += weights[end - start - 1] * penalty;
                     of_v[start] += weight * derivative;
                     of_v[end] -= weight * derivative;
                 }
             }
+            losses.push(own * lens.len() as f64);
             of_initial[i] = of_v[0];
             // C_t holds every ratio before t.
             let mut after = 0.0;
@@ -151,13 +161,14 @@ impl Loss for SubTrajectoryBalance {
                 of_flow[range.start + t] = of_v[t + 1];
             }
         }
+        batch.note_losses(losses);
         batch.custom(loss, vec![(ratio, of_ratio), (flow, of_flow), (initial, of_initial)])
     }
 }
 
 impl Objective for SubTrajectoryBalance {
     fn updates(&self) -> Vec<Update> {
-        vec![Update::new(OBJECTIVE, self.clone())]
+        vec![Update::new(OBJECTIVE, self.clone()).on(Replay::data(self.replay.as_ref()))]
     }
 
     fn log_z(&self) -> LogZ {

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{LogZ, OBJECTIVE, Objective, ObjectiveAxis, Penalty, check_residual};
+use super::{LogZ, OBJECTIVE, Objective, ObjectiveAxis, Penalty, Replay, check_residual};
 use crate::KeyError;
 use crate::learn::expr::Var;
 use crate::learn::head::Head;
@@ -20,6 +20,9 @@ pub struct TrajectoryBalance {
     /// Lower clip of log R in the loss; none by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_reward_min: Option<f64>,
+    /// Replayed trajectories beside those of the iteration; none by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replay: Option<Replay>,
 }
 
 impl Kind<ObjectiveAxis> for TrajectoryBalance {
@@ -30,6 +33,7 @@ impl Kind<ObjectiveAxis> for TrajectoryBalance {
 
     fn build(&self, (): ()) -> Result<Box<dyn Objective>, KeyError> {
         check_residual(self.penalty, self.log_reward_min)?;
+        Replay::check(self.replay.as_ref())?;
         Ok(Box::new(self.clone()))
     }
 }
@@ -38,13 +42,13 @@ impl Loss for TrajectoryBalance {
     fn loss<'t>(&self, batch: &BatchView<'_, 't>) -> Var<'t> {
         let ratio = batch.sum_by_trajectory(batch.log_pf() - batch.log_pb());
         let log_reward = batch.log_reward_of_trajectories(self.log_reward_min);
-        self.penalty.of(batch.log_z() + ratio - log_reward).mean()
+        batch.mean(self.penalty.of(batch.log_z() + ratio - log_reward))
     }
 }
 
 impl Objective for TrajectoryBalance {
     fn updates(&self) -> Vec<Update> {
-        vec![Update::new(OBJECTIVE, self.clone())]
+        vec![Update::new(OBJECTIVE, self.clone()).on(Replay::data(self.replay.as_ref()))]
     }
 
     fn log_z(&self) -> LogZ {

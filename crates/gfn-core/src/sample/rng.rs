@@ -39,6 +39,12 @@ pub enum Purpose {
     Split = 15,
     /// The order in which objects of a table are learned from.
     Shuffle = 16,
+    /// The way back of local search.
+    SearchBack = 17,
+    /// Its way forward.
+    SearchForth = 18,
+    /// Whether it goes on from what it has found.
+    SearchAccept = 19,
 }
 
 /// The source of all randomness of a run: a seed, split by purpose, step and index.

@@ -152,9 +152,21 @@ impl Sampler {
         draw: Draw,
         n: usize,
     ) -> Trajectories {
+        self.forward_from(env, policy, exploration, draw, &initial_states(env, n))
+    }
+
+    /// Samples what P_F makes of states on the way: trajectories that start there.
+    pub fn forward_from(
+        &mut self,
+        env: &dyn Environment,
+        policy: &dyn Policy,
+        exploration: Exploration,
+        draw: Draw,
+        starts: &States,
+    ) -> Trajectories {
         let walking = Walking { env, direction: Direction::Forward, exploration, draw };
         self.parts.resize_with(self.parts.len().max(1), Walkers::default);
-        self.parts[0].walk(walking, policy, &initial_states(env, n), 0, false);
+        self.parts[0].walk(walking, policy, starts, 0, false);
         self.collect(walking, 1)
     }
 

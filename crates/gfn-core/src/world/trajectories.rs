@@ -105,6 +105,18 @@ impl Trajectories {
         }
     }
 
+    /// Appends the first `n` transitions of a trajectory and, from where these lead, the same one of others.
+    pub fn push_joined(&mut self, first: &Trajectories, rest: &Trajectories, i: usize, n: usize) {
+        let (a, b) = (first.rows(i), rest.rows(i));
+        let rows = [first.states.cells(a.start..a.start + n), rest.states.cells(b)].concat();
+        let (a, b) = (first.transitions(i), rest.transitions(i));
+        let joined = |of: fn(&Trajectories) -> &Vec<u32>| {
+            [&of(first)[a.start..a.start + n], &of(rest)[b.clone()]].concat()
+        };
+        let (actions, back_actions) = (joined(|t| &t.actions), joined(|t| &t.back_actions));
+        self.push(&rows, &actions, &back_actions);
+    }
+
     /// Appends one trajectory from its rows laid end to end and its actions.
     pub fn push(&mut self, rows: &[i32], actions: &[u32], back_actions: &[u32]) {
         debug_assert_eq!(rows.len(), (actions.len() + 1) * self.states.width());
