@@ -158,7 +158,7 @@ fn soft_q_learning_in_all_its_forms() {
         "double = true\nalpha = 0.15",
         "double = true\ndueling = true",
         "alpha = 0.15\nreplay_priority = { loss = { alpha = 0.5, beta = 0.0 } }",
-        "replay_priority = { loss = { alpha = 0.9, beta = 0.1, beta_steps = 1000 } }\nupdates = 2",
+        "replay_priority = { loss = { alpha = 0.9, beta = 0.1, beta_steps = 1000 } }",
     ] {
         for backward in ["uniform", "naive", "tlm"] {
             let what = format!("soft_dqn {settings} with {backward}");

@@ -20,8 +20,9 @@ pub enum Priority {
     Reward(ByReward),
 }
 
-/// Item i is drawn with P(i) ∝ (loss_i + 1e-8)^alpha, and counts with weight (N P(i))^-beta, which at
-/// beta = 1 makes the expected gradient that of uniform draws. What is new has the largest priority yet.
+/// One of N items is drawn with P(i) = (1 - u) p_i / Σ p + u / N, p_i = (loss_i + 1e-8)^alpha, and counts with
+/// weight (N P(i))^-beta, which at beta = 1 makes the expected gradient that of uniform draws; no weight
+/// exceeds u^-beta. What is new has the largest priority yet.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ByLoss {
@@ -29,13 +30,16 @@ pub struct ByLoss {
     pub alpha: f64,
     /// Power of the weights, from 0 (none) to 1 (all of the bias taken back).
     pub beta: f64,
+    /// u, the share of draws that are uniform: without, rare items of small loss weigh so much that gradients
+    /// are all noise.
+    pub uniform: f64,
     /// Iterations in which beta rises linearly to 1; 0: it stays.
     pub beta_steps: u64,
 }
 
 impl Default for ByLoss {
     fn default() -> Self {
-        Self { alpha: 0.5, beta: 1.0, beta_steps: 0 }
+        Self { alpha: 0.5, beta: 1.0, uniform: 0.1, beta_steps: 0 }
     }
 }
 
@@ -73,7 +77,7 @@ impl Priority {
     pub fn check(&self) -> Result<(), KeyError> {
         let numbers: &[(&str, f64)] = match self {
             Self::Uniform => &[],
-            Self::Loss(by) => &[("alpha", by.alpha), ("beta", by.beta)],
+            Self::Loss(by) => &[("alpha", by.alpha), ("beta", by.beta), ("uniform", by.uniform)],
             Self::Reward(by) => &[("best", by.best), ("share", by.share)],
         };
         match numbers.iter().find(|(_, value)| !(0.0..=1.0).contains(value)) {
@@ -216,10 +220,15 @@ impl Priorities {
             }
             Priority::Loss(by) => {
                 let (total, beta) = (self.tree.total(), by.beta_at(step));
-                let of: Vec<usize> =
-                    (0..n).map(|_| self.tree.find(rng.random::<f64>() * total)).collect();
-                let weight =
-                    |&place: &usize| (len as f64 * self.tree.get(place) / total).powf(-beta);
+                let mut place = || match by.uniform > 0.0 && rng.random::<f64>() < by.uniform {
+                    true => among(len, rng),
+                    false => self.tree.find(rng.random::<f64>() * total),
+                };
+                let of: Vec<usize> = (0..n).map(|_| place()).collect();
+                let weight = |&place: &usize| {
+                    let priority = len as f64 * self.tree.get(place) / total;
+                    ((1.0 - by.uniform) * priority + by.uniform).powf(-beta)
+                };
                 let weights = (beta > 0.0).then(|| of.iter().map(weight).collect());
                 Places { of, weights }
             }
@@ -308,17 +317,17 @@ mod tests {
         assert_eq!(grown.find(grown.total()), last);
     }
 
-    /// Frequencies follow (loss + 1e-8)^alpha; weighted by (N P)^-1 they are uniform in expectation.
+    /// Frequencies follow (loss + 1e-8)^alpha and the uniform share; weighted by (N P)^-1 they are uniform in expectation.
     #[test]
     fn draws_follow_losses_and_weights_take_that_back() {
-        let by = ByLoss { alpha: 0.7, beta: 1.0, beta_steps: 0 };
+        let by = ByLoss { alpha: 0.7, beta: 1.0, uniform: 0.1, beta_steps: 0 };
         let mut priorities = Priorities::new(Priority::Loss(by));
         let losses = [4.0, 0.5, 0.0, 1.0, 9.0];
         (0..5).for_each(|place| priorities.added(place));
         priorities.learned(&[0, 1, 2, 3, 4], &losses);
         let raw = losses.map(|loss: f64| (loss + 1e-8).powf(0.7));
         let total: f64 = raw.iter().sum();
-        let p = raw.map(|raw| raw / total);
+        let p = raw.map(|raw| 0.9 * raw / total + 0.1 / 5.0);
         let drawn = priorities.draw(20_000, 5, 0, |_| 0.0, &mut rng());
         let mut counts = [0; 5];
         let mut weighted = [0.0; 5];
@@ -326,19 +335,18 @@ mod tests {
             counts[place] += 1;
             weighted[place] += weight;
         }
-        // The one without loss has probability 1e-6; 3 degrees of freedom exceed 16.3 at 0.001.
-        assert!(counts[2] <= 2);
-        let (four, q): (Vec<u32>, Vec<f64>) =
-            [0, 1, 3, 4].map(|i| (counts[i], p[i])).into_iter().unzip();
-        assert!(chi2(&four, &q) < 16.3, "{counts:?}");
-        for i in [0, 1, 3, 4] {
+        // 4 degrees of freedom exceed 18.5 with probability 0.001.
+        assert!(chi2(&counts, &p) < 18.5, "{counts:?}");
+        for (count, weighted) in counts.iter().zip(weighted) {
             // A fifth of the draws each, within five standard errors.
-            let error = (f64::from(counts[i])).sqrt() / f64::from(counts[i]);
-            assert!((weighted[i] / 4000.0 - 1.0).abs() < 5.0 * error, "{weighted:?}");
+            let error = f64::from(*count).sqrt() / f64::from(*count);
+            assert!((weighted / 4000.0 - 1.0).abs() < 5.0 * error, "{counts:?} {weighted}");
         }
         // With 0 for beta there are no weights; it rises to 1.
         let rising = ByLoss { beta: 0.2, beta_steps: 10, ..by };
-        assert_eq!([0, 5, 10, 99].map(|step| rising.beta_at(step)), [0.2, 0.6, 1.0, 1.0]);
+        for (step, beta) in [(0, 0.2), (5, 0.6), (10, 1.0), (99, 1.0)] {
+            assert!((rising.beta_at(step) - beta).abs() < 1e-12);
+        }
     }
 
     #[test]
