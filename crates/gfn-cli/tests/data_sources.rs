@@ -7,7 +7,7 @@ use gfn_core::KeyError;
 use gfn_core::learn::Snapshot;
 use gfn_core::learn::expr::Var;
 use gfn_core::learn::head::Head;
-use gfn_core::learn::priority::Priority;
+use gfn_core::learn::priority::{ByLoss, ByReward, Priority};
 use gfn_core::learn::update::{Data, Kept, Update};
 use gfn_core::learn::view::{BatchView, Loss};
 use gfn_core::objective::{LogZ, OBJECTIVE, Objective, ObjectiveAxis, TrajectoryBalance};
@@ -31,10 +31,21 @@ enum Source {
     Backward,
     Trajectories,
     Objects,
+    /// Fresh trajectories beside replayed ones, drawn by their losses.
+    Prioritised,
+    /// Beside new backward trajectories to objects, half of them the best.
+    Best,
 }
 
-const SOURCES: [Source; 5] =
-    [Source::Current, Source::Past, Source::Backward, Source::Trajectories, Source::Objects];
+const SOURCES: [Source; 7] = [
+    Source::Current,
+    Source::Past,
+    Source::Backward,
+    Source::Trajectories,
+    Source::Objects,
+    Source::Prioritised,
+    Source::Best,
+];
 
 impl Kind<ObjectiveAxis> for BalanceOn {
     const NAME: &'static str = "balance_on";
@@ -53,19 +64,22 @@ impl Loss for BalanceOn {
 
 impl Objective for BalanceOn {
     fn updates(&self) -> Vec<Update> {
-        let replay = |of| Data::Replay {
+        let drawn = |of, priority| Data::Replay {
             of,
             capacity: 500,
             batch: 24,
-            priority: Priority::Uniform,
-            with_current: false,
+            priority,
+            with_current: priority != Priority::Uniform,
         };
+        let replay = |of| drawn(of, Priority::Uniform);
         let data = match self.data {
             Source::Current => Data::Current,
             Source::Past => Data::Past { batches: 10 },
             Source::Backward => Data::Backward,
             Source::Trajectories => replay(Kept::Trajectories),
             Source::Objects => replay(Kept::Objects),
+            Source::Prioritised => drawn(Kept::Trajectories, Priority::Loss(ByLoss::default())),
+            Source::Best => drawn(Kept::Objects, Priority::Reward(ByReward::default())),
         };
         vec![Update::new(OBJECTIVE, self.clone()).on(data)]
     }
@@ -133,4 +147,21 @@ fn draws_belong_to_their_iterations() {
             assert_ne!(all[i].0[4..], all[j].0[4..], "{data:?} {other:?}");
         }
     }
+}
+
+/// Priorities stand behind everything else in a snapshot; without them it is refused, and nothing changes.
+#[test]
+fn snapshots_without_priorities_are_refused() {
+    let mut trainer = experiment(Source::Prioritised, "naive", "").trainer;
+    for _ in 0..3 {
+        trainer.step().unwrap();
+    }
+    let whole = trainer.snapshot();
+    let mut cut = whole.clone();
+    cut.state.truncate(cut.state.len() - 9);
+    let mut other = experiment(Source::Prioritised, "naive", "").trainer;
+    let error = other.restore(&cut).unwrap_err().to_string();
+    assert!(error.contains("replay buffers cannot be read"), "{error}");
+    other.restore(&whole).unwrap();
+    assert_eq!(other.snapshot(), whole);
 }

@@ -113,7 +113,7 @@ fn one_layer_each() -> [String; 2] {
     [post.replace("layers = 3", "layers = 1"), pre.replace("layers = 2", "layers = 1")]
 }
 
-const VARIANTS: [&str; 8] = [
+const VARIANTS: [&str; 10] = [
     "kind = 'tb'\npenalty = 'huber'\nlog_reward_min = -3.0",
     "kind = 'tb'\npenalty = { linex = 0.5 }",
     "kind = 'db'\npenalty = { linex = -0.5 }",
@@ -122,11 +122,14 @@ const VARIANTS: [&str; 8] = [
     "kind = 'subtb'\nweighting = 'equal'",
     "kind = 'vargrad'\npenalty = { linex = 1 }",
     "kind = 'soft_dqn'\nalpha = 0.15\nl0 = -0.8\nleaf_coefficient = 5\npenalty = 'squared'",
+    "kind = 'soft_dqn'\nalpha = 0.15\ndueling = true",
+    "kind = 'soft_dqn'\nalpha = 0.15\ndueling = true\nl0 = -0.8\npenalty = 'squared'",
 ];
 
 /// Whether an objective's loss is a surrogate: its value has other derivatives than its gradient.
 fn is_surrogate(objective: &str) -> bool {
-    objective.contains("'pg'")
+    // Actors follow critics that do not follow them.
+    ["'pg'", "'sac'"].iter().any(|kind| objective.contains(kind))
 }
 
 #[test]
@@ -235,7 +238,7 @@ fn engines_train_alike() {
         for model in ["shared = true", "shared = false", TRANSFORMERS[0]] {
             let what = format!("{objective} {backward} {model}");
             // From the first iteration on.
-            let objective = if objective.contains("soft_dqn") {
+            let objective = if ["soft_dqn", "sac"].iter().any(|kind| objective.contains(kind)) {
                 format!("{objective}\nstart = 0\nreplay_batch = 20")
             } else {
                 objective.clone()
