@@ -165,3 +165,32 @@ fn snapshots_without_priorities_are_refused() {
     other.restore(&whole).unwrap();
     assert_eq!(other.snapshot(), whole);
 }
+
+/// What local search finds belongs to the budget of its iteration, and is found again from a snapshot.
+#[test]
+fn searched_batches_are_whole_and_found_again() {
+    for accept in ["better", "metropolis"] {
+        let train =
+            format!("trajectories = 120\nlocal_search = {{ rounds = 3, accept = '{accept}' }}");
+        let run = |resumed: bool| {
+            let mut trainer = experiment(Source::Objects, "naive", &train).trainer;
+            let mut losses = Vec::new();
+            for step in 0..trainer.n_steps() {
+                if resumed && step == 5 {
+                    let snapshot = trainer.snapshot();
+                    trainer = experiment(Source::Objects, "naive", &train).trainer;
+                    trainer.restore(&snapshot).unwrap();
+                }
+                losses.push(trainer.step().unwrap().loss.unwrap());
+            }
+            // Seven batches of 16, and one of 8.
+            let counters = trainer.counters();
+            assert_eq!(
+                [counters.step, counters.trajectories, counters.reward_calls],
+                [8, 120, 120]
+            );
+            (losses, trainer.snapshot())
+        };
+        assert_eq!(run(false), run(true), "{accept}");
+    }
+}

@@ -18,6 +18,7 @@ use super::settings::TrainSettings;
 use super::update::{Data, Follows};
 use super::view::{BatchView, Computed, Record, parameter};
 use crate::backward::BackwardStrategy;
+use crate::local_search::Walking;
 use crate::metric::{EvalContext, Metric, MetricContext, MetricError, Observed};
 use crate::objective::{LogZ, Objective};
 use crate::policy::log_softmax;
@@ -426,17 +427,9 @@ impl Trainer {
                 Ok(())
             };
             let policy = EnginePolicy::new(&*self.engine, &*self.parts.backward);
-            let draw = (self.streams, step);
-            search.search(
-                &mut sampler,
-                env,
-                &policy,
-                exploration,
-                draw,
-                all,
-                trajectories,
-                rewards,
-            )?;
+            let streams = self.streams;
+            let walking = Walking { env, policy: &policy, exploration, streams, step };
+            search.search(&mut sampler, walking, all, trajectories, rewards)?;
             self.sampler = sampler;
         }
         self.counters.reward_calls += asked;

@@ -39,6 +39,21 @@ impl Default for LocalSearch {
     }
 }
 
+/// What a search walks in, and with what.
+#[derive(Clone, Copy)]
+pub struct Walking<'a> {
+    /// The environment.
+    pub env: &'a dyn Environment,
+    /// P_F and P_B.
+    pub policy: &'a dyn Policy,
+    /// How the way forward differs from P_F.
+    pub exploration: Exploration,
+    /// The seeded streams.
+    pub streams: Streams,
+    /// The iteration.
+    pub step: u64,
+}
+
 impl LocalSearch {
     /// Checks the numbers, for batches of `batch` trajectories.
     ///
@@ -68,18 +83,15 @@ impl LocalSearch {
     ///
     /// # Errors
     /// When a reward cannot be computed.
-    #[allow(clippy::too_many_arguments)]
     pub fn search(
         &self,
         sampler: &mut Sampler,
-        env: &dyn Environment,
-        policy: &dyn Policy,
-        exploration: Exploration,
-        (streams, step): (Streams, u64),
+        walking: Walking<'_>,
         n: usize,
         all: &mut Trajectories,
         mut rewards: impl FnMut(&mut Trajectories) -> Result<(), RewardError>,
     ) -> Result<(), RewardError> {
+        let Walking { env, policy, exploration, streams, step } = walking;
         let width = env.space().width;
         let (mut objects, mut log_reward) = (all.terminals(), all.log_reward.clone());
         for round in 0..self.rounds {
@@ -110,9 +122,9 @@ impl LocalSearch {
             let mut rng = streams.get(Purpose::SearchAccept, address);
             let (mut next, mut next_log_reward) =
                 (States::with_capacity(width, wanted), Vec::new());
-            for i in 0..wanted {
+            let rewards = found.log_reward.iter().zip(&log_reward);
+            for (i, (&new, &old)) in rewards.enumerate() {
                 let uniform: f64 = rng.random();
-                let (new, old) = (found.log_reward[i], log_reward[i]);
                 let accepted = match self.accept {
                     Accept::Better => new >= old,
                     Accept::Metropolis => uniform.ln() < new - old,
