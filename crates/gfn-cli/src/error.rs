@@ -91,6 +91,15 @@ impl Failure {
         self
     }
 
+    /// Which of the known names a word may stand for, if one is close.
+    #[must_use]
+    pub fn did_you_mean<'a>(self, word: &str, names: impl IntoIterator<Item = &'a str>) -> Self {
+        match closest(word, names) {
+            Some(meant) => self.help(format!("did you mean `{meant}`?")),
+            None => self,
+        }
+    }
+
     /// The documented exit code.
     pub fn exit_code(&self) -> u8 {
         self.code

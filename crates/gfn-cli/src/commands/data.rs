@@ -10,7 +10,7 @@ use crate::args::Data;
 use crate::data::{
     self, CATALOGUE, DataError, DataErrorKind, DataFile, FetchOptions, Outcome, data_dir,
 };
-use crate::error::{DATA, Failure, INTERRUPTED, closest, say};
+use crate::error::{DATA, Failure, INTERRUPTED, say};
 use crate::run::table::line;
 
 pub fn run(what: &Data) -> Result<(), Failure> {
@@ -56,10 +56,8 @@ fn list(dir: &Path) -> String {
 fn find(name: &str) -> Result<&'static DataFile, Failure> {
     data::find(name).ok_or_else(|| {
         let names = || CATALOGUE.iter().map(|entry| entry.name);
-        let mut failure = Failure::usage(format!("no data file is called `{name}`"));
-        if let Some(meant) = closest(name, names()) {
-            failure = failure.help(format!("did you mean `{meant}`?"));
-        }
+        let failure =
+            Failure::usage(format!("no data file is called `{name}`")).did_you_mean(name, names());
         failure.help(format!("data files: {}", names().collect::<Vec<_>>().join(", ")))
     })
 }

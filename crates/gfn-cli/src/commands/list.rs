@@ -4,7 +4,7 @@ use gfn_core::registry::{Descriptor, Status};
 
 use super::print;
 use crate::Registry;
-use crate::error::{Failure, closest};
+use crate::error::Failure;
 
 /// Name, aliases, summary, source and status of one kind.
 pub(super) struct Row {
@@ -40,10 +40,8 @@ pub fn run(registry: &Registry, axis: Option<&str>) -> Result<(), Failure> {
     if let Some(axis) = axis
         && !names.contains(&axis)
     {
-        let mut failure = Failure::usage(format!("unknown axis `{axis}`"));
-        if let Some(meant) = closest(axis, names.iter().copied()) {
-            failure = failure.help(format!("did you mean `{meant}`?"));
-        }
+        let failure = Failure::usage(format!("unknown axis `{axis}`"))
+            .did_you_mean(axis, names.iter().copied());
         return Err(failure.help(format!("axes: {}", names.join(", "))));
     }
     let mut text = String::new();

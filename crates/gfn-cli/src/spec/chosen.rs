@@ -6,7 +6,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::Source;
-use crate::error::{Failure, closest};
+use crate::error::Failure;
 
 /// An entry with its parsed settings.
 pub struct Chosen<A: Axis> {
@@ -85,11 +85,9 @@ impl<A: Axis> Chosen<A> {
                             let all = entries.iter().flat_map(|entry| {
                                 std::iter::once(entry.name).chain(entry.aliases.iter().copied())
                             });
-                            let mut failure =
-                                Failure::usage(format!("unknown {axis} kind `{word}`")).at(at);
-                            if let Some(meant) = closest(word, all) {
-                                failure = failure.help(format!("did you mean `{meant}`?"));
-                            }
+                            let failure = Failure::usage(format!("unknown {axis} kind `{word}`"))
+                                .at(at)
+                                .did_you_mean(word, all);
                             failure.help(format!("{axis} kinds: {}", names()))
                         })?
                     }

@@ -6,7 +6,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{EvalSettings, Source};
 use crate::Registry;
-use crate::error::{Failure, closest};
+use crate::error::Failure;
 
 /// Keys that all metrics shared once: (in `[eval]`, metric). Specs of older runs have them.
 const OLD_KEYS: [(&str, &str); 2] = [("window", "empirical"), ("top_k", "samples")];
@@ -112,9 +112,6 @@ fn unknown<'a>(
     what: &str,
 ) -> Failure {
     let names: Vec<&str> = names.collect();
-    let mut failure = Failure::usage(message);
-    if let Some(meant) = closest(word, names.iter().copied()) {
-        failure = failure.help(format!("did you mean `{meant}`?"));
-    }
+    let failure = Failure::usage(message).did_you_mean(word, names.iter().copied());
     failure.help(format!("{what}: {}", names.join(", ")))
 }

@@ -21,7 +21,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::Registry;
-use crate::error::{Failure, closest};
+use crate::error::Failure;
 
 pub use chosen::{Chosen, Part};
 pub use proxy::PROXY_TOP;
@@ -188,11 +188,9 @@ impl Spec {
         let device = device.unwrap_or_else(|| "flex".to_owned());
         if !registry.devices.iter().any(|entry| entry.name == device) {
             let names = registry.devices.iter().map(|entry| entry.name);
-            let mut failure = Failure::usage(format!("unknown device `{device}`"))
-                .at(source.place(source.span_of("device", None)));
-            if let Some(meant) = closest(&device, names.clone()) {
-                failure = failure.help(format!("did you mean `{meant}`?"));
-            }
+            let failure = Failure::usage(format!("unknown device `{device}`"))
+                .at(source.place(source.span_of("device", None)))
+                .did_you_mean(&device, names.clone());
             return Err(failure.help(format!("devices: {}", names.collect::<Vec<_>>().join(", "))));
         }
 
@@ -324,10 +322,9 @@ fn check_top(
     let unknown = table.iter().find(|(key, _)| !known.contains(&key.get_ref().as_ref()));
     let Some((key, _)) = unknown else { return Ok(()) };
     let word = key.get_ref();
-    let mut failure = Failure::usage(format!("unknown key `{word}`")).at(source.place(key.span()));
-    if let Some(meant) = closest(word, known.iter().copied()) {
-        failure = failure.help(format!("did you mean `{meant}`?"));
-    }
+    let failure = Failure::usage(format!("unknown key `{word}`"))
+        .at(source.place(key.span()))
+        .did_you_mean(word, known.iter().copied());
     Err(failure.help(format!("{what} has the keys {}", known.join(", "))))
 }
 

@@ -119,9 +119,7 @@ impl Source {
             let whole: Vec<&str> = keys.iter().map(String::as_str).collect();
             let inner = !named.is_empty() && !named.iter().any(|name| whole.contains(name));
             let known = if inner { named } else { &whole };
-            if let Some(meant) = closest(word, known.iter().copied()) {
-                failure = failure.help(format!("did you mean `{meant}`?"));
-            }
+            failure = failure.did_you_mean(word, known.iter().copied());
             let list = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
             failure = failure.help(format!("keys of this table: {list}"));
         } else if message.starts_with("unknown variant")

@@ -9,7 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::trial::Overrides;
-use crate::error::{Failure, closest};
+use crate::error::Failure;
 use crate::spec::Source;
 
 /// One axis.
@@ -205,11 +205,9 @@ pub fn take_axes(
                 take_axes(source, inner, &format!("{name}."), axes)?;
             }
             _ => {
-                let mut failure =
-                    Failure::usage(format!("the axis `{name}` is no list of values")).at(at());
-                if let Some(meant) = closest(&name, RESERVED) {
-                    failure = failure.help(format!("did you mean `{meant}`?"));
-                }
+                let failure = Failure::usage(format!("the axis `{name}` is no list of values"))
+                    .at(at())
+                    .did_you_mean(&name, RESERVED);
                 return Err(failure.help(
                     "an axis is a list, { range = [1, 5] }, { uniform = [0, 1] } or \
                      { log_uniform = [1e-4, 1e-2] }; other keys of [sweep]: method, samples, \

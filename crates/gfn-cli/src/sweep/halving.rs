@@ -86,10 +86,8 @@ impl Halving {
         let Some(column) = found else {
             let known = columns.iter().any(|column| column.name == metric);
             let why = if known { "improves neither way" } else { "is no column of metrics.csv" };
-            let mut failure = Failure::usage(format!("sweep.halving.metric: `{metric}` {why}"));
-            if let Some(meant) = crate::error::closest(metric, names.iter().copied()) {
-                failure = failure.help(format!("did you mean `{meant}`?"));
-            }
+            let failure = Failure::usage(format!("sweep.halving.metric: `{metric}` {why}"))
+                .did_you_mean(metric, names.iter().copied());
             return Err(failure.help(format!("columns that rank: {}", names.join(", "))));
         };
         Ok(if column.better == "higher" { -1.0 } else { 1.0 })
