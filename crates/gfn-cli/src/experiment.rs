@@ -45,7 +45,12 @@ impl Experiment {
         if let Some(chains) = objective.chains() {
             chains.check(&*env, spec.train.n_steps()).map_err(at("objective"))?;
         }
-        check_stops(&*env, &*objective).map_err(at("objective"))?;
+        if objective.stops_anywhere() {
+            check_stops(&*env).map_err(at("objective"))?;
+        }
+        if backward.stops_anywhere() {
+            check_stops(&*env).map_err(at("backward"))?;
+        }
         let plan = Plan::new(&*env, &*objective, &*backward).map_err(|error| {
             let (objective, strategy) = (spec.objective.name(), spec.backward.name());
             let message = format!("{objective} with {strategy}: {}", error.message);

@@ -14,6 +14,7 @@ pub mod schedule;
 mod settings;
 mod snapshot;
 mod trainer;
+pub(crate) mod trust_region;
 pub mod update;
 pub mod view;
 
@@ -24,3 +25,4 @@ pub use replay::{Buffer, Drawn};
 pub use settings::{Algorithm, EngineKind, OptimizerSettings, TrainSettings};
 pub use snapshot::{Snapshot, SnapshotError};
 pub use trainer::{Components, Counters, Report, TrainError, Trainer};
+pub use trust_region::TrustRegion;
