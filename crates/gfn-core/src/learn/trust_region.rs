@@ -125,7 +125,7 @@ impl TrustRegion {
         let params = policy.map(|(i, info)| (i, info.shape[0] * info.shape[1])).collect();
         let mut policy = Policy { of, batch, params };
         let (center, g) = (policy.values(), policy.gradient());
-        if !made.loss.is_finite() || !(norm(&g) > 0.0 && norm(&g).is_finite()) {
+        if !(made.loss.is_finite() && norm(&g) > 0.0 && norm(&g).is_finite()) {
             return made;
         }
         let x = policy.solve(self, &center, &g);
