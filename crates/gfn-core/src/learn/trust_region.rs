@@ -131,7 +131,10 @@ impl TrustRegion {
         let x = policy.solve(self, &center, &g);
         // x g = x (H + damping) x, and half of that is the divergence of a step x.
         let steepness = dot(&x, &g);
-        let length = (2.0 * self.delta / steepness).sqrt();
+        // At its optimum the divergence of trajectories has that of states as its curvature, once per step:
+        // no farther than to the minimum, or steps would never become small.
+        let to_minimum = batch.log_reward.len() as f64 / batch.len() as f64;
+        let length = (2.0 * self.delta / steepness).sqrt().min(to_minimum);
         let mut accepted = false;
         if steepness > 0.0 && length.is_finite() {
             for halvings in 0..=self.backtracks {

@@ -17,8 +17,9 @@ use crate::registry::Kind;
 
 /// P_F takes natural gradient steps: along x with (H + damping) x = g, as far as the mean divergence
 /// KL(P_old(·|s) ‖ P_F(·|s)) over states allows, g being the policy gradient (`objective.kind = "pg"`) and H the
-/// second derivatives of that divergence. A step is halved until the divergence does not exceed `delta` and
-/// the surrogate Σ (P_F / P_old) A has fallen, or not made at all.
+/// second derivatives of that divergence; but no farther than to the minimum of what they foresee, which the
+/// paper's code passes by. A step is halved until the divergence does not exceed `delta` and the surrogate
+/// Σ (P_F / P_old) A has fallen, or not made at all.
 ///
 /// Critic, log Z and P_B are stepped before by the optimiser, and leave parameters that P_F shares with
 /// them alone: give the model `shared = false`.
