@@ -6,11 +6,17 @@
 Makes a virtualenv per peer in target/compare on the first run (gfnx 0.0.1 with JAX for the CPU,
 500 MB; torchgfn 2.4.1 with PyTorch, 200 MB where its CPU wheels can be had, else several GB) and
 builds gfn. All sides train the same network on the same task without evaluation, on the same cores;
-P_B is learned, but uniform in tfbind8 (where there is no other), bitseq and dag. The sequence tasks have
-trajectory balance and gfnx only, with random rewards instead of downloaded ones. The task dag has the
-modified detailed balance of Bayesian networks and gfnx only, with random local scores for gfn where gfnx
-computes BGe; gfnx's own script has a graph network instead of the MLP of the other two. Leave the
-machine alone meanwhile.
+P_B is learned, but uniform in tfbind8 (where there is no other), bitseq, dag and grid_dqn. The sequence
+tasks have trajectory balance and gfnx only, with random rewards instead of downloaded ones. The task dag
+has the modified detailed balance of Bayesian networks and gfnx only, with random local scores for gfn
+where gfnx computes BGe; gfnx's own script has a graph network instead of the MLP of the other two.
+
+The task grid_dqn has soft DQN and Munchausen DQN with the settings of arXiv:2310.12934 and gfnx only: the
+last 100,000 transitions, of which 256 are drawn for the one update of an iteration, uniformly on both
+sides, as gfnx offers no priorities. Its own script for soft DQN has no replay: grid_dqn_current is what
+that does, dueling and on the transitions of the iteration, beside gfn with these settings.
+
+Leave the machine alone meanwhile.
 
 Columns: iterations per second, median (min-max) over rounds, after compilation; gfn's are taken
 from a fresh policy and again once trained, as its cost follows the length of trajectories; seconds
@@ -80,6 +86,18 @@ def sequences(name, spec, settings, gfn, gfnx, rewards=None):
     )
 
 
+def dqn(objectives, style, settings, gfn, gfnx):
+    return Task(
+        spec="hypergrid_munchausen_dqn_uniform.toml",
+        settings={"objective.replay_priority": '"uniform"', **settings},
+        peer=["soft_dqn.py"],
+        objectives=objectives,
+        sides=[("gfnx", style)],
+        batch=16,
+        iterations={"gfn": gfn, "gfnx": gfnx},
+    )
+
+
 MDB = 'kind = "mdb"\ntarget_every = 1000'
 DAG = f"""
 [env]
@@ -115,6 +133,12 @@ def dag(nodes, gfn, gfnx):
     )
 
 
+DQN = {"soft_dqn": 0.0, "munchausen_dqn": 0.15}
+CURRENT = {
+    "objective.replay_capacity": 0,
+    "objective.dueling": "true",
+    "objective.leaf_coefficient": 5.0,
+}
 MLP = {"model.layers": 2, "model.shared": "true"}
 TASKS = {
     "grid": grid(4, 20, 16, 4000, 300, 60),
@@ -138,6 +162,8 @@ TASKS = {
     ),
     "bitseq": sequences("bitseq", "bitseq_tb_tlm.toml", {"backward.kind": "uniform"}, 200, 60),
     "dag": dag(5, 2000, 20),
+    "grid_dqn": dqn(list(DQN), "lean", {}, 4000, 300),
+    "grid_dqn_current": dqn(["soft_dqn"], "published", CURRENT, 4000, 300),
 }
 
 
@@ -160,6 +186,8 @@ def peer(name, style, objective, task, cores):
     script, *arguments = task.peer
     command = [VENVS / name / "bin" / "python", HERE / f"{name}_{script}"]
     command += [str(argument).format(objective) for argument in arguments]
+    if objective in DQN:
+        command += ["--alpha", str(DQN[objective])]
     command += ["--batch", str(task.batch), "--iterations", str(task.iterations[name])]
     if style:
         command += ["--style", style]
@@ -230,7 +258,8 @@ def ours(objective, task, cores):
             spec.write_text(task.spec)
         else:
             spec = ROOT / "configs" / task.spec
-            settings["objective.kind"] = objective
+            alpha = DQN.get(objective)
+            settings |= {"objective.kind": objective} if alpha is None else {"objective.alpha": alpha}
         command = [ROOT / "target" / "release" / "gfn", "train", "-q", "--out", folder, spec]
         for key, value in settings.items():
             command += ["-s", f"{key}={value}"]
@@ -257,7 +286,7 @@ def main():
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--peers", nargs="*", choices=list(PACKAGES), default=list(PACKAGES))
-    objectives = ["tb", "db", "subtb", "mdb"]
+    objectives = ["tb", "db", "subtb", "mdb", *DQN]
     parser.add_argument("--objectives", nargs="+", choices=objectives, default=objectives)
     args = parser.parse_args()
     for name in args.peers:

@@ -160,4 +160,5 @@ def main():
     print(json.dumps({"rate": rate, "first_s": first, "loss": float(carry[3])}))
 
 
-main()
+if __name__ == "__main__":
+    main()

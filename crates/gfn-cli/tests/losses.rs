@@ -1,37 +1,27 @@
 //! The value of every loss against its equation, computed by plain loops from what the network says
 //! of one state at a time, on exploratory trajectories.
 
+mod network;
+
 use gfn_cli::spec::Spec;
 use gfn_cli::{Experiment, Registry};
 use gfn_core::backward::BACKWARD;
 use gfn_core::learn::batch::{Batch, Transitions};
-use gfn_core::learn::engine::{Ask, Readout, Rows, Values};
+use gfn_core::learn::engine::Values;
 use gfn_core::learn::head::Head;
 use gfn_core::learn::view::PbSource;
 use gfn_core::objective::OBJECTIVE;
 use gfn_core::rng::{Purpose, Streams};
 use gfn_core::sampler::{Draw, Exploration, Sampler};
-use gfn_core::{Environment, States, Trajectories};
+use gfn_core::{Environment, Trajectories};
+use network::{GRID, log_norm, log_prob, log_sum_exp, logits, mask, one, scalar, strings};
 
-const GRID: &str = "[env]\nkind = 'hypergrid'\ndim = 2\nside = 4\n";
 const MODELS: [&str; 3] = [
     "kind = 'mlp'\nhidden = 16\nzero_init_backward = false",
     "kind = 'mlp'\nhidden = 16\nzero_init_backward = false\nshared = false",
     "kind = 'transformer'\nwidth = 12\nheads = 2\nlayers = 2\nfeed_forward = 8\n\
      zero_init_backward = false",
 ];
-
-/// Strings that grow at both ends: objects have several parents.
-fn strings(dir: &std::path::Path) -> String {
-    let path = dir.join("table.csv");
-    let objects = "AAA,1\nAAC,.01\nACA,3\nACC,.4\nCAA,2\nCAC,.02\nCCA,.05\nCCC,4\n";
-    std::fs::write(&path, format!("object,value\n{objects}")).unwrap();
-    format!(
-        "[env]\nkind = 'sequence'\nlength = 3\nsymbols = ['A', 'C']\nbuild = 'prepend_append'\n\
-         [reward]\nkind = 'table'\npath = '{}'\n",
-        path.display()
-    )
-}
 
 /// After some iterations: copies differ from the values that are trained.
 fn trained(world: &str, model: &str, objective: &str, backward: &str, train: &str) -> Experiment {
@@ -109,58 +99,6 @@ impl Facts {
     }
 }
 
-fn log_sum_exp(xs: impl Iterator<Item = f64> + Clone) -> f64 {
-    let max = xs.clone().fold(f64::NEG_INFINITY, f64::max);
-    max + xs.map(|x| (x - max).exp()).sum::<f64>().ln()
-}
-
-fn one(row: &[i32]) -> States {
-    let mut states = States::new(row.len());
-    states.push(row);
-    states
-}
-
-fn mask(env: &dyn Environment, head: Head, row: &[i32]) -> Vec<bool> {
-    let (space, backward) = (env.space(), head == Head::BACKWARD);
-    let mut mask = vec![false; if backward { space.n_back_actions } else { space.n_actions }];
-    if backward {
-        env.legal_back(row, &mut mask)
-    } else {
-        env.legal(row, &mut mask)
-    }
-    mask
-}
-
-fn logits(e: &Experiment, head: Head, values: Values, row: &[i32]) -> Vec<f64> {
-    let mut out = vec![0.0f32; mask(&*e.env, head, row).len()];
-    let ask = Ask { values, head, record: None };
-    e.trainer.engine().logits(ask, &*e.env, &one(row), &mut out);
-    out.into_iter().map(f64::from).collect()
-}
-
-/// log Σ exp over the legal ones.
-fn log_norm(logits: &[f64], mask: &[bool]) -> f64 {
-    log_sum_exp(logits.iter().zip(mask).filter(|(_, legal)| **legal).map(|(logit, _)| *logit))
-}
-
-fn log_prob(e: &Experiment, head: Head, values: Values, row: &[i32], action: u32) -> f64 {
-    let logits = logits(e, head, values, row);
-    logits[action as usize] - log_norm(&logits, &mask(&*e.env, head, row))
-}
-
-/// A scalar of a state; NaN if the model has no such head.
-fn scalar(e: &mut Experiment, head: Head, row: &[i32]) -> f64 {
-    if !e.trainer.parts().plan.heads.contains(&head) {
-        return f64::NAN;
-    }
-    let env = e.env.clone();
-    let engine = e.trainer.engine_mut();
-    let pass = engine.evaluate(&*env, &Rows::new(one(row)), &[head], Values::Current, None);
-    let value = engine.read(pass, head, &Readout::Scalar)[0];
-    engine.forget();
-    value
-}
-
 /// The number of paths from s0.
 fn n_paths(env: &dyn Environment, row: &[i32]) -> f64 {
     let legal = mask(env, Head::BACKWARD, row);
@@ -180,7 +118,7 @@ fn inflow(e: &mut Experiment, child: &[i32]) -> f64 {
         let mut parent = child.to_vec();
         let action = e.env.unstep(&mut parent, back) as u32;
         let log_pf = log_prob(e, Head::FORWARD, Values::Current, &parent, action);
-        terms.push(scalar(e, Head::FLOW, &parent) + log_pf);
+        terms.push(scalar(e, Head::FLOW, Values::Current, &parent) + log_pf);
     }
     log_sum_exp(terms.into_iter())
 }
@@ -241,15 +179,24 @@ fn facts(e: &mut Experiment, backward: &str, drawn: &Trajectories) -> Facts {
                 target_next = log_norm(&logits(e, Head::FORWARD, target, to), &legal);
             }
             // s0 has one path; so have objects with one parent as many as that has.
-            let of_from = if at == rows.start { 0.0 } else { scalar(e, paths, from) };
-            let of_to = if is_last && n_parents == 1.0 { of_from } else { scalar(e, paths, to) };
+            let of_from =
+                if at == rows.start { 0.0 } else { scalar(e, paths, Values::Current, from) };
+            let of_to = if is_last && n_parents == 1.0 {
+                of_from
+            } else {
+                scalar(e, paths, Values::Current, to)
+            };
             steps.push(Step {
                 log_pf: log_prob(e, Head::FORWARD, Values::Current, from, action),
                 log_pb,
                 own_log_pb,
                 log_pb_at_parent,
-                flow: scalar(e, Head::FLOW, from),
-                next_flow: if is_last { f64::NAN } else { scalar(e, Head::FLOW, to) },
+                flow: scalar(e, Head::FLOW, Values::Current, from),
+                next_flow: if is_last {
+                    f64::NAN
+                } else {
+                    scalar(e, Head::FLOW, Values::Current, to)
+                },
                 inflow: inflow(e, to),
                 paths: [of_from, of_to],
                 logit: logits(e, Head::FORWARD, Values::Current, from)[action as usize],

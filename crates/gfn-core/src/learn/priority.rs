@@ -317,6 +317,16 @@ mod tests {
         assert_eq!(grown.find(grown.total()), last);
     }
 
+    /// Two numbers for each place, whose number is rounded up to a power of two.
+    #[test]
+    fn trees_have_no_more_room_than_they_need() {
+        let mut tree = SumTree::default();
+        for (n, places) in [(1, 2), (100, 128), (129, 256), (1000, 1024)] {
+            (0..n).for_each(|place| tree.set(place, 1.0));
+            assert_eq!([tree.nodes.len(), tree.nodes.capacity()], [2 * places; 2], "{n}");
+        }
+    }
+
     /// Frequencies follow (loss + 1e-8)^alpha and the uniform share; weighted by (N P)^-1 they are uniform in expectation.
     #[test]
     fn draws_follow_losses_and_weights_take_that_back() {

@@ -25,7 +25,12 @@ impl<T> Default for Ring<T> {
 impl<T> Ring<T> {
     /// Returns the place of the item.
     fn push(&mut self, item: T, capacity: usize) -> usize {
-        if self.items.len() < capacity {
+        let n = self.items.len();
+        if n < capacity {
+            if n == self.items.capacity() {
+                // A full ring has no places in vain.
+                self.items.reserve_exact(n.max(4).min(capacity - n));
+            }
             self.items.push(item);
             self.items.len() - 1
         } else {
@@ -61,7 +66,17 @@ enum Items {
     Objects(Ring<Object>),
 }
 
-/// What an update replays.
+/// What an update replays: the last `capacity` items.
+///
+/// Bytes of an item, with rows of w cells, beside what the allocator adds to each of its vectors:
+///
+/// | item | bytes | on the 20^4 hypergrid, w = 5 |
+/// |---|---|---|
+/// | transition | 72 + 8 w | 112 |
+/// | object | 32 + 4 w | 52 |
+/// | trajectory of l transitions | 168 + 4 w (l + 1) + 8 l, and 8 (l + 1) with rewards along it | 1,028 at l = 30 |
+///
+/// Priorities by loss take 16 more for each place, whose number is rounded up to a power of two.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Buffer {
     items: Items,
@@ -131,9 +146,7 @@ impl Buffer {
                     }
                 }
                 Items::Trajectories(ring) => {
-                    let mut one = Trajectories::new(trajectories.states.width());
-                    one.push_of(trajectories, i);
-                    added(ring.push(one, *capacity));
+                    added(ring.push(trajectories.only(i), *capacity));
                 }
                 Items::Objects(ring) => {
                     let row = trajectories.terminal(i).to_vec();
@@ -281,6 +294,66 @@ mod tests {
         let Drawn::Objects(rows, log_reward) = draw(&buffer, 50) else { panic!("of them") };
         for (row, log_reward) in rows.rows().zip(log_reward) {
             assert!(row == [102] && log_reward == -1.0 || row == [203] && log_reward == -2.0);
+        }
+    }
+
+    /// What the items of a buffer take, by the sizes of all vectors.
+    fn bytes(buffer: &Buffer) -> usize {
+        fn heap<T>(of: &Vec<T>) -> usize {
+            of.capacity() * size_of::<T>()
+        }
+        let of_trajectories = |one: &Trajectories| {
+            let states = one.states.len() * one.states.width() * size_of::<i32>();
+            let actions = heap(&one.actions) + heap(&one.back_actions) + heap(&one.offsets);
+            states + actions + heap(&one.log_reward) + heap(&one.log_reward_along)
+        };
+        match &buffer.items {
+            Items::Transitions(ring) => {
+                heap(&ring.items) + ring.items.iter().map(|item| heap(&item.rows)).sum::<usize>()
+            }
+            Items::Trajectories(ring) => {
+                heap(&ring.items) + ring.items.iter().map(of_trajectories).sum::<usize>()
+            }
+            Items::Objects(ring) => {
+                heap(&ring.items) + ring.items.iter().map(|item| heap(&item.row)).sum::<usize>()
+            }
+        }
+    }
+
+    /// Trajectories of `len` transitions between rows of `w` cells.
+    fn of_width(w: usize, len: usize, n: usize, along: bool) -> Trajectories {
+        let mut trajectories = Trajectories::new(w);
+        for _ in 0..n {
+            let actions = vec![0; len];
+            trajectories.push(&vec![0; w * (len + 1)], &actions, &actions);
+            trajectories.log_reward.push(0.0);
+            trajectories.log_reward_along.extend(vec![0.0; if along { len + 1 } else { 0 }]);
+        }
+        trajectories
+    }
+
+    /// However it was filled, a full buffer holds its capacity, at the documented size of items.
+    #[test]
+    fn full_buffers_take_what_is_documented() {
+        let most = 1000;
+        for w in [1, 5, 33] {
+            for along in [false, true] {
+                let len = 7;
+                let with_rewards = if along { 8 * (len + 1) } else { 0 };
+                for (kept, of_item) in [
+                    (Kept::Transitions, 72 + 8 * w),
+                    (Kept::Objects, 32 + 4 * w),
+                    (Kept::Trajectories, 168 + 4 * w * (len + 1) + 8 * len + with_rewards),
+                ] {
+                    let mut buffer = Buffer::new(kept, most, Priority::Uniform);
+                    for n in [1, 2, 300, 1, 700, 50, 2000] {
+                        buffer.extend(&of_width(w, len, n, along));
+                        assert!(buffer.len() <= most);
+                    }
+                    assert_eq!(buffer.len(), most);
+                    assert_eq!(bytes(&buffer), most * of_item, "{kept:?} {w} {along}");
+                }
+            }
         }
     }
 }

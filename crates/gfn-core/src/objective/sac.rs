@@ -38,7 +38,8 @@ pub struct Sac {
     pub log_reward_min: Option<f64>,
     /// Step κ of the target copy: target ← (1 − κ) target + κ online, at every iteration.
     pub target_tau: f64,
-    /// Transitions that the replay buffer keeps; 0 trains on the current trajectories alone.
+    /// Transitions that the replay buffer keeps, 72 bytes each and 8 for every cell of a state's row (112 on the
+    /// 20^4 hypergrid); 0 trains on the current trajectories alone.
     pub replay_capacity: usize,
     /// Transitions drawn from it for an update.
     pub replay_batch: usize,

@@ -46,7 +46,8 @@ pub struct SoftDqn {
     pub target_tau: f64,
     /// Instead of that, the target is set to the online values every so many iterations; 0 is off.
     pub target_every: u64,
-    /// Transitions that the replay buffer keeps; 0 trains on the current trajectories alone.
+    /// Transitions that the replay buffer keeps, 72 bytes each and 8 for every cell of a state's row (112 on the
+    /// 20^4 hypergrid); 0 trains on the current trajectories alone.
     pub replay_capacity: usize,
     /// Transitions drawn from it for an update.
     pub replay_batch: usize,

@@ -138,3 +138,166 @@ impl LocalSearch {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::environment::testing::Edges;
+    use crate::policy::Direction;
+
+    const CELLS: i32 = 6;
+
+    /// R of the objects, one for each cell; two are alike.
+    const REWARDS: [f64; CELLS as usize] = [1.0, 0.5, 2.0, 0.5, 0.1, 3.0];
+
+    /// Cells 0 to 5 in a row, each with an object of its own, and two ways to cell 2: some objects have
+    /// trajectories of different lengths.
+    fn world() -> Edges {
+        let mut edges = vec![(0, 2)];
+        edges.extend((1..CELLS).map(|cell| (cell - 1, cell)));
+        edges.extend((0..CELLS).map(|cell| (cell, CELLS + cell)));
+        Edges::new(2 * CELLS as usize, edges)
+    }
+
+    fn log_reward(object: i32) -> f64 {
+        REWARDS[(object - CELLS) as usize].ln()
+    }
+
+    fn add_rewards(found: &mut Trajectories) -> Result<(), RewardError> {
+        found.log_reward = found.terminals().rows().map(|row| log_reward(row[0])).collect();
+        Ok(())
+    }
+
+    /// The uniform policy, which writes down what it is asked for.
+    #[derive(Default)]
+    struct Watched(RefCell<Vec<(Direction, i32)>>);
+
+    impl Policy for Watched {
+        fn logits(&self, _: &dyn Environment, of: Direction, states: &States, out: &mut [f32]) {
+            self.0.borrow_mut().extend(states.rows().map(|row| (of, row[0])));
+            out.fill(0.0);
+        }
+    }
+
+    /// `sampled` trajectories and what is found from them, `n` in all; with what the policy was asked for.
+    fn search(
+        search: &LocalSearch,
+        sampled: usize,
+        n: usize,
+        step: u64,
+    ) -> (Trajectories, Vec<(Direction, i32)>) {
+        let (env, streams, mut sampler) = (world(), Streams::new(5), Sampler::default());
+        let policy = Watched::default();
+        let draw = Draw { streams, purpose: Purpose::Test, step };
+        let mut all = sampler.forward(&env, &policy, Exploration::NONE, draw, sampled);
+        add_rewards(&mut all).unwrap();
+        let before = all.clone();
+        policy.0.borrow_mut().clear();
+        let exploration = Exploration::NONE;
+        let walking = Walking { env: &env, policy: &policy, exploration, streams, step };
+        search.search(&mut sampler, walking, n, &mut all, add_rewards).unwrap();
+        for i in 0..sampled {
+            assert_eq!(all.states.cells(all.rows(i)), before.states.cells(before.rows(i)));
+        }
+        (all, policy.0.into_inner())
+    }
+
+    /// A round of one search: the states that it came back through, its object first, and those that it
+    /// went forth from.
+    fn rounds(asked: &[(Direction, i32)]) -> Vec<(Vec<i32>, Vec<i32>)> {
+        let turns = asked.chunk_by(|a, b| a.0 == b.0);
+        let turns: Vec<Vec<i32>> =
+            turns.map(|turn| turn.iter().map(|(_, state)| *state).collect()).collect();
+        turns.chunks(2).map(|round| (round[0].clone(), round[1].clone())).collect()
+    }
+
+    #[test]
+    fn the_part_taken_back_is_rounded_up() {
+        for (part, of) in [(1, 100), (1, 4), (1, 3), (1, 2), (2, 3), (3, 4), (1, 1)] {
+            let back = part as f64 / of as f64;
+            let mut seen = BTreeMap::new();
+            for step in 0..200 {
+                let settings = LocalSearch { rounds: 2, back, ..LocalSearch::default() };
+                let (all, asked) = search(&settings, 1, 3, step);
+                assert_eq!(all.len(), 3);
+                let rounds = rounds(&asked);
+                assert_eq!(rounds.len(), 2);
+                for (i, (back, forth)) in rounds.into_iter().enumerate() {
+                    // s0 is not asked for on the way back.
+                    let length = back.len();
+                    let taken = (part * length).div_ceil(of);
+                    let middle = if taken == length { 0 } else { back[taken] };
+                    assert_eq!(forth[0], middle, "{part}/{of} of {back:?}");
+                    let found = all.states.cells(all.rows(i + 1));
+                    let kept: Vec<i32> = back[taken..].iter().rev().copied().collect();
+                    assert_eq!(found[0], 0);
+                    assert_eq!(found[1..][..kept.len()], kept, "the rest of it stays");
+                    *seen.entry(length).or_insert(0) += 1;
+                }
+            }
+            assert!(seen.len() >= 5, "trajectories of several lengths: {seen:?}");
+        }
+    }
+
+    #[test]
+    fn found_trajectories_are_of_the_environment_with_their_rewards() {
+        let env = world();
+        for (sampled, n) in [(10, 40), (10, 37), (1, 4), (12, 12)] {
+            let settings = LocalSearch { rounds: 3, back: 0.5, accept: Accept::Metropolis };
+            let (all, _) = search(&settings, sampled, n, 0);
+            assert_eq!([all.len(), all.log_reward.len()], [n, n]);
+            let mut legal = vec![false; env.space().n_actions];
+            for i in 0..n {
+                let mut row = vec![0];
+                for (at, t) in all.rows(i).zip(all.transitions(i)) {
+                    assert_eq!(all.states.row(at), row);
+                    env.legal(&row, &mut legal);
+                    let action = all.actions[t] as usize;
+                    assert!(legal[action]);
+                    assert_eq!(env.step(&mut row, action), all.back_actions[t] as usize);
+                }
+                assert_eq!(all.terminal(i), row);
+                assert!(row[0] >= CELLS, "an object");
+                assert_eq!(all.log_reward[i], log_reward(row[0]));
+            }
+        }
+    }
+
+    /// Which object a round starts from says what was accepted in the one before.
+    #[test]
+    fn searches_go_on_from_what_is_accepted() {
+        for accept in [Accept::Better, Accept::Metropolis] {
+            let settings = LocalSearch { rounds: 3, back: 0.6, accept };
+            // By the reward of an object and of the one found from it: how often, and how often accepted.
+            let mut counts = BTreeMap::new();
+            for step in 0..6000 {
+                let (all, asked) = search(&settings, 1, 4, step);
+                let starts: Vec<i32> = rounds(&asked).iter().map(|(back, _)| back[0]).collect();
+                for (i, ends) in starts.windows(2).enumerate() {
+                    let (old, new) = (ends[0], all.terminal(i + 1)[0]);
+                    assert!(ends[1] == new || ends[1] == old);
+                    if old != new {
+                        let (n, accepted) = counts.entry((old, new)).or_insert((0.0, 0.0));
+                        *n += 1.0;
+                        *accepted += f64::from(u8::from(ends[1] == new));
+                    }
+                }
+            }
+            assert!(counts.len() >= 24, "most pairs of objects: {}", counts.len());
+            for ((old, new), (n, accepted)) in counts {
+                let ratio = (log_reward(new) - log_reward(old)).exp();
+                let p = match accept {
+                    Accept::Metropolis => ratio.min(1.0),
+                    Accept::Better => f64::from(u8::from(ratio >= 1.0)),
+                };
+                // Five standard deviations; none where p is 0 or 1.
+                let error = 5.0 * (n * p * (1.0 - p)).sqrt();
+                let what = format!("{accept:?} {old} to {new}");
+                assert!((accepted - n * p).abs() <= error + 1e-9, "{what}: {accepted} of {n}, {p}");
+            }
+        }
+    }
+}

@@ -93,6 +93,19 @@ impl Trajectories {
         finished
     }
 
+    /// Trajectory `i` with its rewards, without room for more.
+    pub fn only(&self, i: usize) -> Self {
+        let (transitions, rows) = (self.transitions(i), self.rows(i));
+        Self {
+            states: self.states.slice(rows.clone()),
+            offsets: vec![0, transitions.len() as u32],
+            actions: self.actions[transitions.clone()].to_vec(),
+            back_actions: self.back_actions[transitions].to_vec(),
+            log_reward: vec![self.log_reward[i]],
+            log_reward_along: self.log_reward_along.get(rows).unwrap_or_default().to_vec(),
+        }
+    }
+
     /// Appends trajectory `i` of others, with its reward.
     pub fn push_of(&mut self, others: &Trajectories, i: usize) {
         let transitions = others.transitions(i);
