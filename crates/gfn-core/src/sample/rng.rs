@@ -45,6 +45,12 @@ pub enum Purpose {
     SearchForth = 18,
     /// Whether it goes on from what it has found.
     SearchAccept = 19,
+    /// Noise on the rewards that losses see.
+    RewardNoise = 30,
+    /// Trajectories whose gradients are measured.
+    GradientEvaluation = 31,
+    /// Samples of a target itself.
+    ExactSample = 32,
 }
 
 /// The source of all randomness of a run: a seed, split by purpose, step and index.
@@ -81,6 +87,14 @@ impl Streams {
         rng.set_word_pos(u128::from(index) << 32);
         rng
     }
+}
+
+/// The next number of SplitMix64: one to one, and every bit depends on all bits.
+pub fn mix(x: u64) -> u64 {
+    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
 }
 
 #[cfg(test)]
