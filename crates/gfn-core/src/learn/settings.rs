@@ -100,7 +100,9 @@ pub struct TrainSettings {
     /// Part of each batch is found by local search from the objects of the rest; none by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub local_search: Option<LocalSearch>,
-    /// Noise on the log R that losses see, to ask how an objective bears it; none by default.
+    /// Noise on the log R that losses see, to ask how an objective bears it: `{ sigma = 0.5, per = "call" }`
+    /// adds normal numbers of that standard deviation in nats, fresh at every call, or with "object"
+    /// always the same to an object; none by default. Metrics and samples see rewards without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reward_noise: Option<RewardNoise>,
     /// A row of train.csv is written every so many iterations.

@@ -545,8 +545,7 @@ impl Trainer {
             && trajectories.log_reward_along.len() != trajectories.states.len()
         {
             let kept = trajectories.log_reward.clone();
-            self.counters.reward_calls +=
-                self.add_rewards(&mut trajectories, self.next_call(0))?.1;
+            self.counters.reward_calls += self.add_rewards(&mut trajectories, self.next_call(0))?.1;
             if self.settings.reward_noise.is_some() {
                 // Objects keep the noise that they came with.
                 for (i, &log_reward) in kept.iter().enumerate() {
@@ -590,7 +589,12 @@ impl Trainer {
     }
 
     /// The loss of an update on a batch and its gradient, which stays with the engine.
-    pub(super) fn differentiate(&mut self, which: usize, batch: &Batch, dropout: Option<u64>) -> Made {
+    pub(super) fn differentiate(
+        &mut self,
+        which: usize,
+        batch: &Batch,
+        dropout: Option<u64>,
+    ) -> Made {
         let Planned { update, reads, groups, .. } = &self.parts.plan.updates[which];
         let (tape, record) = (Tape::new(), Record::default());
         let source = RefCell::new(Computed {

@@ -115,8 +115,7 @@ impl Metric for Marginals {
         let weights = vec![1.0 / n as f64; n];
         let sampled = weigh(&*eval.fixed.env, &samples.terminals(), weights.iter());
         let tv = mean_distance(&sampled, exact, |p, q| 0.5 * (p - q).abs());
-        let floor =
-            mean_distance(exact, exact, |_, q| 0.5 * binomial_mean_deviation(n as u64, q));
+        let floor = mean_distance(exact, exact, |_, q| 0.5 * binomial_mean_deviation(n as u64, q));
         Ok(vec![Some(tv), Some(floor)])
     }
 }

@@ -115,9 +115,7 @@ impl SeparableReward {
     pub fn new(grid: &Hypergrid, spec: &SeparableSpec) -> Self {
         let peaks = spec.peaks_of(grid);
         let width = spec.width * (grid.side - 1) as f64;
-        let bumps = |s: i32| {
-            peaks.map(|peak| (-0.5 * (f64::from(s - peak) / width).powi(2)).exp())
-        };
+        let bumps = |s: i32| peaks.map(|peak| (-0.5 * (f64::from(s - peak) / width).powi(2)).exp());
         let coordinates = 0..grid.side as i32;
         let factor = |[low, high]: [f64; 2]| {
             let log_r = |s| {
