@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use gfn_core::registry::{EnvContext, Kind, RewardContext};
 use gfn_core::special::binomial_mean_deviation;
-use gfn_core::{Environment, Reward, StateGraph, States};
+use gfn_core::{Environment, Reward, StateGraph};
 use gfn_envs::hypergrid::Hypergrid;
 use gfn_envs::reward::separable::{SeparableReward, SeparableSpec};
 use gfn_envs::sequence::SequenceSpec;
