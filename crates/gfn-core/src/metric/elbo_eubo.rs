@@ -41,7 +41,7 @@ impl ElboEubo {
             };
             self.of_target = Some(drawn);
         }
-        let Some((samples, log_reward)) = self.of_target.iter().flatten().next() else {
+        let Some(Some((samples, log_reward))) = &self.of_target else {
             return Ok((None, None));
         };
         // From a single trajectory, the estimate of log P_T is log P_F - log P_B without symmetries.

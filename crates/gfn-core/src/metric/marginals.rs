@@ -83,8 +83,8 @@ impl Metric for Marginals {
                 Better::Lower,
                 format!(
                     "mean over observed cells (of the hypergrid: coordinates) of 1/2 sum_v |p(v) - \
-                     P*(v)|, with p the histogram of the cell's values over {n} fresh samples and \
-                     P* the target's exact marginal{empty}"
+                     P*(v)|, with p the histogram of the cell's values over {n} fresh samples (of \
+                     Markov chains: their last {n} objects) and P* the target's exact marginal{empty}"
                 ),
             ),
             Column::new(
