@@ -50,7 +50,12 @@ impl Experiment {
                 return Err(spec.key_failure("train", &error.help("leave the key out")));
             }
         }
-        check_stops(&*env, &*objective).map_err(at("objective"))?;
+        if objective.stops_anywhere() {
+            check_stops(&*env).map_err(at("objective"))?;
+        }
+        if backward.stops_anywhere() {
+            check_stops(&*env).map_err(at("backward"))?;
+        }
         let plan = Plan::new(&*env, &*objective, &*backward).map_err(|error| {
             let (objective, strategy) = (spec.objective.name(), spec.backward.name());
             let message = format!("{objective} with {strategy}: {}", error.message);

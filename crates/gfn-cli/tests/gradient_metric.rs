@@ -72,6 +72,8 @@ fn columns_are_what_they_say() {
         ("kind = 'vargrad'", "naive", ""),
         ("kind = 'fl_db'", "uniform", ""),
         ("kind = 'mdb'", "uniform", "shared = true"),
+        ("kind = 'ppo'", "uniform", "shared = false"),
+        ("kind = 'trpo'", "naive", "shared = true"),
     ] {
         let network = NETWORK.replace("[train]", &format!("{model}\n[train]"));
         let mut e = experiment(objective, backward, &network, "'gradient'");
@@ -81,6 +83,10 @@ fn columns_are_what_they_say() {
         let before = e.trainer.counters();
         let row = e.trainer.evaluate().unwrap();
         assert_eq!(e.trainer.counters(), before, "calls are counted nowhere");
+        if ["ppo", "trpo"].iter().any(|kind| objective.contains(kind)) {
+            // What an iteration of the policy as it is begins with.
+            e.trainer.engine_mut().copy("old_policy");
+        }
         let (all, length) = gradients(&mut e);
         let centre = mean(all.iter());
         let norm = dot(&centre, &centre).sqrt();
@@ -134,6 +140,8 @@ fn training_does_not_notice() {
         ("kind = 'pg'", "uniform", "reward_noise = { sigma = 0.5 }"),
         ("kind = 'fl_db'", "tlm", "reward_noise = { sigma = 0.5, per = 'object' }"),
         ("kind = 'db'", "pessimistic", "engine = 'burn'"),
+        ("kind = 'ppo'", "uniform", ""),
+        ("kind = 'trpo'", "tlm", ""),
         ("kind = 'soft_dqn'", "uniform", ""),
     ] {
         let run = |metrics: &str| {

@@ -299,9 +299,12 @@ impl Case {
                 name => {
                     let of = Arc::new(choices(&env, &states, head, &mut rng));
                     let m = of.len();
+                    let of_all = of.n_legal().sum();
                     let mut readouts = vec![(Readout::LogProb(of.clone()), m)];
+                    readouts.push((Readout::LogProbs(of.clone()), of_all));
                     if name == "other" {
                         readouts.push((Readout::Taken(of.clone()), m));
+                        readouts.push((Readout::Numbers(of.clone()), of_all));
                         readouts.push((Readout::LogSumExp(of), m));
                     }
                     readouts

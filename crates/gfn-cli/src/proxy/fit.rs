@@ -3,13 +3,12 @@
 use gfn_core::learn::engine::{Engine, Readout, Rows, Upstream, Values, observe_into};
 use gfn_core::learn::expr::Tape;
 use gfn_core::learn::head::TRUNK;
-use gfn_core::rng::{Purpose, Streams};
+use gfn_core::rng::{Purpose, Streams, shuffle};
 use gfn_core::{Environment, States};
 use rand::RngExt;
 
 use super::network::{VALUE, outputs};
 use super::settings::{Keep, ProxySettings};
-use super::split::shuffle;
 
 /// Objects with their values in standard deviations from the mean.
 pub struct Sample {

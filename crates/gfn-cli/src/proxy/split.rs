@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use gfn_core::rng::{Purpose, Streams};
+use gfn_core::rng::{Purpose, Streams, shuffle};
 use gfn_core::{Environment, KeyError, States};
-use rand::RngExt;
-use rand::rngs::ChaCha8Rng;
 
 use super::settings::ProxySettings;
 
@@ -80,13 +78,6 @@ fn by_class(
         classes.entry(class.clone()).or_default().push(place);
     }
     Ok(classes.into_values().collect())
-}
-
-/// Every order with the same probability (Fisher and Yates).
-pub fn shuffle<T>(items: &mut [T], rng: &mut ChaCha8Rng) {
-    for i in (1..items.len()).rev() {
-        items.swap(i, rng.random_range(0..=i as u64) as usize);
-    }
 }
 
 #[cfg(test)]

@@ -4,10 +4,13 @@
 //! logits come from ([`PbSource`]) and what it adds to an iteration ([`Update`]); batches,
 //! optimisers and copies follow from that.
 
+mod guide;
 mod learned_maxent;
 mod maxent;
 mod naive;
 mod pessimistic;
+mod policy_gradient;
+mod sub_eb;
 mod tlm;
 mod uniform;
 
@@ -24,10 +27,13 @@ use crate::learn::view::{BatchView, Loss, PbSource};
 use crate::registry::{Axis, Entry};
 use crate::{Environment, KeyError};
 
+pub use guide::{Guide, StopGuide};
 pub use learned_maxent::LearnedMaxEnt;
 pub use maxent::MaxEnt;
 pub use naive::Naive;
 pub use pessimistic::Pessimistic;
+pub use policy_gradient::{Form, PolicyGradient};
+pub use sub_eb::SubEb;
 pub use tlm::Tlm;
 pub use uniform::Uniform;
 
@@ -73,6 +79,11 @@ pub trait BackwardStrategy: Send + Sync {
     /// Learning rate of P_B's own parameters where the objective trains them.
     fn rate(&self) -> Rate {
         Rate::NETWORK
+    }
+
+    /// Whether it needs an environment where every state can be finished by an action of its own.
+    fn stops_anywhere(&self) -> bool {
+        false
     }
 }
 
@@ -124,6 +135,8 @@ pub const BACKWARDS: &[Entry<BackwardAxis>] = &[
     Entry::of::<Tlm>(),
     Entry::of::<Pessimistic>(),
     Entry::of::<LearnedMaxEnt>(),
+    Entry::of::<PolicyGradient>(),
+    Entry::of::<SubEb>(),
 ];
 
 /// Checks the settings that learned strategies share.

@@ -65,9 +65,9 @@ pub struct Next {
 /// Every forward action that is legal at an end of transitions.
 #[derive(Clone, Debug)]
 pub struct Choices {
-    /// One entry per action.
+    /// One entry per transition, but for terminal states.
     pub actions: Arc<ActionsTaken>,
-    /// Actions before each transition's, `m + 1` entries; a terminal state has none.
+    /// Legal actions before each transition's, `m + 1` entries; a terminal state has none.
     pub offsets: Vec<u32>,
 }
 
@@ -342,23 +342,20 @@ impl Batch {
             End::To => 1,
         };
         self.choices[place].get_or_init(|| {
-            let n_actions = self.forward.n_actions;
-            let mut all = ActionsTaken::with_capacity(n_actions, 0);
-            let mut offsets = vec![0];
+            let actions = match end {
+                End::From => self.forward.clone(),
+                End::To => self.next().actions.clone(),
+            };
+            let mut n_legal = actions.n_legal();
+            let (mut before, mut offsets) = (0, vec![0]);
             for t in 0..self.len() {
-                let choice = match end {
-                    End::From => Some((&*self.forward, t)),
-                    End::To => self.next().of[t].map(|i| (&*self.next().actions, i as usize)),
-                };
-                if let Some((of, i)) = choice {
-                    let legal = of.legal_at(i);
-                    for action in (0..n_actions).filter(|&action| legal[action]) {
-                        all.push(of.rows[i], legal, action as u32);
-                    }
+                if end == End::From || self.next().of[t].is_some() {
+                    before += n_legal.next().expect("one entry each") as u32;
                 }
-                offsets.push(all.len() as u32);
+                offsets.push(before);
             }
-            Choices { actions: Arc::new(all), offsets }
+            drop(n_legal);
+            Choices { actions, offsets }
         })
     }
 

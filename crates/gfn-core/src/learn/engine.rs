@@ -145,6 +145,13 @@ impl ActionsTaken {
     pub fn legal_at(&self, choice: usize) -> &[bool] {
         &self.legal[choice * self.n_actions..][..self.n_actions]
     }
+
+    /// How many actions are legal at each choice, one choice after the other: what a readout of all of them
+    /// has numbers for.
+    pub fn n_legal(&self) -> impl Iterator<Item = usize> {
+        let legal = self.legal.chunks_exact(self.n_actions.max(1));
+        legal.map(|legal| legal.iter().filter(|&&legal| legal).count())
+    }
 }
 
 /// What a loss may read of a head that has been evaluated.
@@ -153,8 +160,12 @@ pub enum Readout {
     /// The log-probability of each action taken: the log-softmax over the legal actions, or what a model
     /// that decides on stopping first makes of them.
     LogProb(Arc<ActionsTaken>),
+    /// The same of every legal action of each choice, in order.
+    LogProbs(Arc<ActionsTaken>),
     /// The number of each action taken, as it is.
     Taken(Arc<ActionsTaken>),
+    /// The number of every legal action of each choice, in order.
+    Numbers(Arc<ActionsTaken>),
     /// log Σ exp over the legal actions of each choice.
     LogSumExp(Arc<ActionsTaken>),
     /// The number of each row.

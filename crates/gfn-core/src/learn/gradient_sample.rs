@@ -2,9 +2,10 @@
 
 use super::batch::Batch;
 use super::head::{Head, TRUNK};
+use super::plan::Planned;
 use super::reward_noise::Call;
 use super::trainer::Trainer;
-use super::update::Data;
+use super::update::{Data, Follows};
 use crate::RewardError;
 use crate::metric::GradientSample;
 use crate::rng::{Purpose, Streams};
@@ -22,11 +23,28 @@ impl Trainer {
         streams: Streams,
         n: usize,
     ) -> Result<Option<GradientSample>, RewardError> {
-        let main = self.parts.plan.main;
-        let update = self.parts.plan.updates.get(main).map(|planned| &planned.update);
-        if n == 0 || update.is_none_or(|update| update.data != Data::Current) {
+        let updates = &self.parts.plan.updates;
+        let main = updates.get(self.parts.plan.main).map(|planned| &planned.update);
+        let fresh = |data: &Data| matches!(data, Data::Current | Data::Minibatches { .. });
+        if n == 0 || !main.is_some_and(|update| fresh(&update.data)) {
             return Ok(None);
         }
+        // These batches begin an iteration of their own.
+        let copies = updates.iter().filter_map(|planned| planned.update.copy);
+        let at_start = copies.filter(|copy| copy.follows == Follows::Iterations);
+        let kept: Vec<_> =
+            at_start.map(|copy| (copy.name, self.engine.copied(copy.name))).collect();
+        self.begin();
+        let sample = self.gradients_of_batches(streams, n);
+        kept.into_iter().for_each(|(name, values)| self.engine.set_copy(name, values));
+        sample.map(Some)
+    }
+
+    fn gradients_of_batches(
+        &mut self,
+        streams: Streams,
+        n: usize,
+    ) -> Result<GradientSample, RewardError> {
         let of_policy = [TRUNK, Head::FORWARD.name];
         let params = self.engine.params().iter().enumerate();
         let params: Vec<usize> = params
@@ -44,11 +62,13 @@ impl Trainer {
             call.number += self.add_rewards(&mut drawn, call)?.1;
             n_transitions += drawn.n_transitions();
             let drawn = Batch::of_trajectories(env, &self.parts.pb(), drawn);
-            self.differentiate(main, &drawn, None);
+            let (Planned { update, groups, .. }, mut of) =
+                self.differentiated(self.parts.plan.main);
+            of.gradients(&*update.loss, &drawn, groups, None);
             let of_param = |&i: &usize| self.engine.gradient(i).unwrap_or_default();
             gradients.push(params.iter().flat_map(of_param).collect());
         }
         let n_transitions = n_transitions as f64 / (n * batch) as f64;
-        Ok(Some(GradientSample { gradients, batch, n_transitions }))
+        Ok(GradientSample { gradients, batch, n_transitions })
     }
 }

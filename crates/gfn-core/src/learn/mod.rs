@@ -16,6 +16,7 @@ pub mod schedule;
 mod settings;
 mod snapshot;
 mod trainer;
+pub(crate) mod trust_region;
 pub mod update;
 pub mod view;
 
@@ -27,3 +28,4 @@ pub use reward_noise::{Per, RewardNoise};
 pub use settings::{Algorithm, EngineKind, OptimizerSettings, TrainSettings};
 pub use snapshot::{Snapshot, SnapshotError};
 pub use trainer::{Components, Counters, Report, TrainError, Trainer};
+pub use trust_region::TrustRegion;

@@ -79,7 +79,8 @@ impl Plan {
                 let (reads, along, raw) = reads_of(env, &of, pb, &update, &example);
                 let mut groups: Vec<&str> = Vec::new();
                 for read in reads.iter().filter(|read| read.tracked) {
-                    let of_network = (!read.head.is_parameter()).then_some(TRUNK);
+                    let shares = !read.head.is_parameter() && !update.heads_only;
+                    let of_network = shares.then_some(TRUNK);
                     for group in of_network.into_iter().chain([read.head.name]) {
                         if !groups.contains(&group) {
                             groups.push(group);
@@ -155,12 +156,14 @@ impl Plan {
         self.pb != PbSource::Fixed
     }
 
-    /// Whether some loss is on trajectories of this iteration and replayed ones together.
-    pub fn mixes(&self) -> bool {
-        let mixed = |planned: &Planned| {
-            matches!(planned.update.data, Data::Replay { with_current: true, .. })
+    /// Whether some loss is on parts of the trajectories of this iteration, or on them and replayed ones
+    /// together.
+    pub fn takes_apart(&self) -> bool {
+        let apart = |planned: &Planned| {
+            let data = &planned.update.data;
+            matches!(data, Data::Minibatches { .. } | Data::Replay { with_current: true, .. })
         };
-        self.updates.iter().any(mixed)
+        self.updates.iter().any(apart)
     }
 
     /// From how many iterations past trajectories are drawn.
@@ -174,14 +177,11 @@ impl Plan {
 }
 
 /// Refuses environments where some state cannot be finished by an action of its own, or objects are
-/// finished otherwise, if the objective asks for it.
+/// finished otherwise.
 ///
 /// # Errors
-/// When it does.
-pub fn check_stops(env: &dyn Environment, objective: &dyn Objective) -> Result<(), KeyError> {
-    if !objective.stops_anywhere() {
-        return Ok(());
-    }
+/// When it is one.
+pub fn check_stops(env: &dyn Environment) -> Result<(), KeyError> {
     let (walks, space) = (walks(env, 32), env.space());
     let mut legal = vec![false; space.n_actions];
     let mut can_stop = |i: usize| {
@@ -197,12 +197,11 @@ pub fn check_stops(env: &dyn Environment, objective: &dyn Objective) -> Result<(
     }
     Err(KeyError::new(
         "kind",
-        "this objective balances the rewards of states along trajectories, but in this environment \
-         not every state can be finished by an action of its own",
+        "it reads the rewards of states along trajectories, but in this environment not every state can be \
+         finished by an action of its own",
     )
     .help(
-        "use it where objects can stop anywhere (hypergrid, dag, sequence with min_length = 0), or \
-         choose db",
+        "use it where objects can stop anywhere: hypergrid, dag, sequence with min_length = 0",
     ))
 }
 

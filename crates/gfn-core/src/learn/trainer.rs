@@ -8,7 +8,7 @@ use rand::RngExt;
 use super::batch::{Batch, PbOf};
 use super::chains::Walk;
 use super::engine::{Ask, Engine, Rows, Values};
-use super::expr::Tape;
+use super::expr::{Tape, Var};
 use super::head::Head;
 use super::plan::{Plan, Planned, pb_of};
 use super::policy::EnginePolicy;
@@ -16,14 +16,14 @@ use super::priority::Places;
 use super::replay::{Buffer, Drawn};
 use super::reward_noise::Call;
 use super::settings::TrainSettings;
-use super::update::{Data, Follows};
-use super::view::{BatchView, Computed, Record, parameter};
+use super::update::{Data, Follows, ValueCopy};
+use super::view::{BatchView, Computed, Loss, PbSource, Read, Record, parameter};
 use crate::backward::BackwardStrategy;
 use crate::local_search::Walking;
 use crate::metric::{EvalContext, Metric, MetricContext, MetricError, Observed};
 use crate::objective::{LogZ, Objective};
 use crate::policy::log_softmax;
-use crate::rng::{Purpose, Streams};
+use crate::rng::{Purpose, Streams, shuffle};
 use crate::sampler::{Draw, Exploration, Rollout, Sampler};
 use crate::special::log_sum_exp;
 use crate::{Environment, Reward, RewardError, States, Trajectories};
@@ -117,8 +117,8 @@ struct Sampled<'a> {
     objects: &'a States,
     /// log R of these, as losses take it.
     log_reward: &'a [f64],
-    /// The trajectories, where they are mixed with replayed ones.
-    mixed: Option<&'a Trajectories>,
+    /// The trajectories, where they are taken apart or mixed with replayed ones.
+    trajectories: Option<&'a Trajectories>,
 }
 
 /// The data of an update.
@@ -132,11 +132,67 @@ struct DrawnBatch {
 
 /// What an update has come to.
 pub(super) struct Made {
-    loss: f64,
+    pub(super) loss: f64,
     /// Of the gradient.
     norm: f64,
     /// Of each item, where the loss is a mean over them.
     losses: Vec<f64>,
+}
+
+/// A model whose losses are computed on batches.
+pub(super) struct Differentiated<'a> {
+    pub(super) engine: &'a mut dyn Engine,
+    env: &'a dyn Environment,
+    /// What the losses are known to read.
+    reads: &'a [Read],
+    pb: PbSource,
+}
+
+impl Differentiated<'_> {
+    /// Computes a loss, and lets `then` see it and what it has read.
+    fn compute<T>(
+        &mut self,
+        loss: &dyn Loss,
+        batch: &Batch,
+        dropout: Option<u64>,
+        then: impl FnOnce(&mut dyn Engine, &Tape, Record<'_>, Var<'_>) -> T,
+    ) -> T {
+        let (tape, record) = (Tape::new(), Record::default());
+        let source = RefCell::new(Computed {
+            engine: &mut *self.engine,
+            env: self.env,
+            known: self.reads,
+            dropout,
+            passes: Vec::new(),
+        });
+        let of = loss.loss(&BatchView::new(batch, &tape, &source, &record, self.pb));
+        drop(source);
+        then(&mut *self.engine, &tape, record, of)
+    }
+
+    /// A loss and its gradient, which stays with the engine.
+    pub(super) fn gradients(
+        &mut self,
+        loss: &dyn Loss,
+        batch: &Batch,
+        groups: &[&str],
+        dropout: Option<u64>,
+    ) -> Made {
+        self.compute(loss, batch, dropout, |engine, tape, record, loss| {
+            let losses = record.losses.take();
+            let (upstream, parameters) = record.upstream(tape, loss);
+            let norm = engine.gradients(upstream, &parameters, groups);
+            Made { loss: loss.number(), norm, losses }
+        })
+    }
+
+    /// A loss alone.
+    pub(super) fn value(&mut self, loss: &dyn Loss, batch: &Batch) -> f64 {
+        self.compute(loss, batch, None, |engine, _, _, loss| {
+            engine.forget();
+            loss.number()
+        })
+    }
 }
 
 /// Trains a GFlowNet: every iteration samples trajectories with P_F, computes their rewards, and
@@ -367,7 +423,7 @@ impl Trainer {
         let objects = rollout.trajectories.terminals();
         let for_losses = rollout.trajectories.log_reward.clone();
         let on_current = |planned: &Planned| planned.update.data == Data::Current;
-        let mixed = self.parts.plan.mixes().then(|| rollout.trajectories.clone());
+        let apart = self.parts.plan.takes_apart().then(|| rollout.trajectories.clone());
         let current = self.parts.plan.updates.iter().any(on_current).then(|| {
             match self.settings.local_search {
                 None => Batch::of_rollout(self.parts.env(), &self.parts.pb(), rollout),
@@ -378,6 +434,7 @@ impl Trainer {
             }
         });
 
+        self.begin();
         let mut done = vec![None; self.parts.plan.updates.len()];
         for (which, done) in done.iter_mut().enumerate() {
             let Planned { update, .. } = &self.parts.plan.updates[which];
@@ -385,8 +442,11 @@ impl Trainer {
                 continue;
             }
             for repeat in 0..update.repeat {
-                let sampled =
-                    Sampled { objects: &objects, log_reward: &for_losses, mixed: mixed.as_ref() };
+                let sampled = Sampled {
+                    objects: &objects,
+                    log_reward: &for_losses,
+                    trajectories: apart.as_ref(),
+                };
                 let drawn = self.draw(which, repeat, sampled)?;
                 let batch =
                     drawn.batch.as_ref().or(current.as_ref()).expect("all others are drawn");
@@ -507,6 +567,17 @@ impl Trainer {
         let mut drawn = Places::default();
         let mut trajectories = match self.parts.plan.updates[which].update.data {
             Data::Current => return Ok(DrawnBatch::default()),
+            Data::Minibatches { n } => {
+                let all = sampled.trajectories.expect("kept where they are taken apart");
+                let part = repeat % n;
+                let mut rng = self.streams.get(Purpose::Minibatch, address - part as u64);
+                let mut order: Vec<usize> = (0..all.len()).collect();
+                shuffle(&mut order, &mut rng);
+                let mut own = Trajectories::new(env.space().width);
+                let ends = [part, part + 1].map(|part| part * all.len() / n);
+                order[ends[0]..ends[1]].iter().for_each(|&i| own.push_of(all, i));
+                own
+            }
             Data::Past { batches } => {
                 let mut rng = self.streams.get(Purpose::History, address);
                 let last = self.history.len().min(batches);
@@ -527,7 +598,7 @@ impl Trainer {
                     Drawn::Trajectories(trajectories) => trajectories,
                     Drawn::Objects(objects, log_reward) => back_from(&objects, log_reward),
                 };
-                match sampled.mixed.filter(|_| with_current) {
+                match sampled.trajectories.filter(|_| with_current) {
                     Some(current) => {
                         let mut all = current.clone();
                         (0..replayed.len()).for_each(|i| all.push_of(&replayed, i));
@@ -567,49 +638,40 @@ impl Trainer {
             .engine
             .drops()
             .then(|| self.streams.get(Purpose::Dropout, self.address(which, repeat)).random());
-        let Made { loss, norm, losses } = self.differentiate(which, batch, dropout);
+        let (Planned { update, groups, .. }, mut of) = self.differentiated(which);
+        let made = match update.trust_region {
+            Some(region) => region.step(&mut of, (&*update.loss, groups), batch),
+            None => of.gradients(&*update.loss, batch, groups, dropout),
+        };
+        let (Made { loss, norm, .. }, stepped) = (&made, update.trust_region.is_some());
         let planned = &self.parts.plan.updates[which];
         let name = planned.update.name;
         let gradient = format!("the norm of the gradient of the {name} loss");
-        for (what, value) in [(format!("the {name} loss"), loss), (gradient, norm)] {
+        for (what, &value) in [(format!("the {name} loss"), loss), (gradient, norm)] {
             if !value.is_finite() {
                 return Err(TrainError::Diverged { step, what, value });
             }
         }
-        let groups = planned.groups.iter();
-        let rates: Vec<_> =
-            groups.map(|&group| (group, self.rate_of(planned, group, step))).collect();
-        let scale = match self.settings.clip_norm {
-            Some(limit) if norm > limit => limit / norm,
-            _ => 1.0,
-        };
-        self.engine.step(name, &rates, scale);
+        if !stepped {
+            let groups = planned.groups.iter();
+            let rates: Vec<_> =
+                groups.map(|&group| (group, self.rate_of(planned, group, step))).collect();
+            let scale = match self.settings.clip_norm {
+                Some(limit) if *norm > limit => limit / norm,
+                _ => 1.0,
+            };
+            self.engine.step(name, &rates, scale);
+        }
         self.counters.grad_steps += 1;
-        Ok(Made { loss, norm, losses })
+        Ok(made)
     }
 
-    /// The loss of an update on a batch and its gradient, which stays with the engine.
-    pub(super) fn differentiate(
-        &mut self,
-        which: usize,
-        batch: &Batch,
-        dropout: Option<u64>,
-    ) -> Made {
-        let Planned { update, reads, groups, .. } = &self.parts.plan.updates[which];
-        let (tape, record) = (Tape::new(), Record::default());
-        let source = RefCell::new(Computed {
-            engine: &mut *self.engine,
-            env: &*self.parts.context.env,
-            known: reads,
-            dropout,
-            passes: Vec::new(),
-        });
-        let pb = self.parts.plan.pb;
-        let loss = update.loss.loss(&BatchView::new(batch, &tape, &source, &record, pb));
-        let losses = record.losses.take();
-        let (upstream, parameters) = record.upstream(&tape, loss);
-        let norm = self.engine.gradients(upstream, &parameters, groups);
-        Made { loss: loss.number(), norm, losses }
+    /// The losses of an update, to be computed.
+    pub(super) fn differentiated(&mut self, which: usize) -> (&Planned, Differentiated<'_>) {
+        let planned = &self.parts.plan.updates[which];
+        let env = &*self.parts.context.env;
+        let (reads, pb) = (&planned.reads[..], self.parts.plan.pb);
+        (planned, Differentiated { engine: &mut *self.engine, env, reads, pb })
     }
 
     /// The learning rate of a group of parameters in an update.
@@ -627,6 +689,15 @@ impl Trainer {
         rate.at(|start| self.settings.lr_schedule(start.unwrap_or(default)), step)
     }
 
+    /// Takes the copies of the values that trajectories have just been sampled with.
+    pub(super) fn begin(&mut self) {
+        for planned in &self.parts.plan.updates {
+            if let Some(ValueCopy { name, follows: Follows::Iterations }) = planned.update.copy {
+                self.engine.copy(name);
+            }
+        }
+    }
+
     /// Lets the copy of an update follow, at the end of its turn.
     fn follow(&mut self, which: usize) {
         let Some(copy) = self.parts.plan.updates[which].update.copy else { return };
@@ -635,7 +706,7 @@ impl Trainer {
             Follows::Every(n) if (self.counters.step + 1).is_multiple_of(n) => {
                 self.engine.copy(copy.name);
             }
-            Follows::Every(_) => {}
+            Follows::Every(_) | Follows::Iterations => {}
         }
     }
 
@@ -645,10 +716,27 @@ impl Trainer {
     /// # Panics
     /// When there is no such update.
     pub fn gradients(&mut self, update: &str, batch: &Batch) -> (f64, f64) {
-        let named = |planned: &Planned| planned.update.name == update;
-        let which = self.parts.plan.updates.iter().position(named).expect("an update of the plan");
-        let Made { loss, norm, .. } = self.differentiate(which, batch, None);
+        let (Planned { update, groups, .. }, mut of) = self.differentiated(self.named(update));
+        let Made { loss, norm, .. } = of.gradients(&*update.loss, batch, groups, None);
         (loss, norm)
+    }
+
+    /// Makes the update of that name on a batch that the current values have sampled; returns its loss.
+    ///
+    /// # Errors
+    /// When the loss or its gradient is not finite; the update is then not applied.
+    ///
+    /// # Panics
+    /// When there is no such update.
+    pub fn update_on(&mut self, update: &str, batch: &Batch) -> Result<f64, TrainError> {
+        self.begin();
+        Ok(self.update(self.named(update), 0, batch)?.loss)
+    }
+
+    /// The number of the update of that name.
+    fn named(&self, update: &str) -> usize {
+        let named = |planned: &Planned| planned.update.name == update;
+        self.parts.plan.updates.iter().position(named).expect("an update of the plan")
     }
 
     /// A batch of the given trajectories with their rewards, as losses see it; those of objects are

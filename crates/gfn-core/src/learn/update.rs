@@ -2,6 +2,7 @@
 
 use super::head::Head;
 use super::priority::Priority;
+use super::trust_region::TrustRegion;
 use super::view::Loss;
 use crate::learn::schedule::Schedule;
 
@@ -10,6 +11,12 @@ use crate::learn::schedule::Schedule;
 pub enum Data {
     /// The trajectories of this iteration.
     Current,
+    /// A part of them: each of the update's repeats is on the next of `n` parts of a random order, which is
+    /// drawn anew when all have had their turn.
+    Minibatches {
+        /// How many parts.
+        n: usize,
+    },
     /// Those of one of the last iterations, this one included, drawn uniformly.
     Past {
         /// From how many.
@@ -84,6 +91,8 @@ pub enum Follows {
     Slowly(f64),
     /// copy ← current after every so many iterations.
     Every(u64),
+    /// copy ← current as every iteration begins: the values that its trajectories are sampled with.
+    Iterations,
 }
 
 /// One update of an iteration: a loss on some data, and the step that follows it.
@@ -107,6 +116,10 @@ pub struct Update {
     pub repeat: usize,
     /// The first iteration in which it is made.
     pub start: u64,
+    /// Whether it leaves alone what heads share.
+    pub heads_only: bool,
+    /// The region that P_F is stepped in, instead of by an optimiser.
+    pub trust_region: Option<TrustRegion>,
 }
 
 impl Update {
@@ -121,6 +134,8 @@ impl Update {
             copy: None,
             repeat: 1,
             start: 0,
+            heads_only: false,
+            trust_region: None,
         }
     }
 

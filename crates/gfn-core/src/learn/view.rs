@@ -132,6 +132,7 @@ impl Source for Zeros<'_> {
     ) -> (Pass, Vec<f64>) {
         let n = match readout {
             Readout::LogProb(of) | Readout::Taken(of) | Readout::LogSumExp(of) => of.len(),
+            Readout::LogProbs(of) | Readout::Numbers(of) => of.n_legal().sum(),
             Readout::Scalar => rows_at(batch, self.0, place).states.len(),
         };
         (Pass(0), vec![0.0; n])
@@ -206,6 +207,8 @@ pub struct BatchView<'a, 't> {
     record: &'a Record<'t>,
     pb: PbSource,
     values: Values,
+    /// Whether what is read of the current values has derivatives.
+    tracks: bool,
     log_pf: OnceCell<Var<'t>>,
     log_pb: OnceCell<Var<'t>>,
 }
@@ -219,7 +222,8 @@ impl<'a, 't> BatchView<'a, 't> {
         pb: PbSource,
     ) -> Self {
         let (log_pf, log_pb) = (OnceCell::new(), OnceCell::new());
-        Self { batch, tape, source, record, pb, values: Values::Current, log_pf, log_pb }
+        let (values, tracks) = (Values::Current, true);
+        Self { batch, tape, source, record, pb, values, tracks, log_pf, log_pb }
     }
 
     /// The same batch under a copy of the values, which the update must keep.
@@ -228,8 +232,18 @@ impl<'a, 't> BatchView<'a, 't> {
         self.with(Values::Copy(name))
     }
 
+    /// The same batch without derivatives: what is read here trains nothing.
+    #[must_use]
+    pub fn fixed(&self) -> Self {
+        Self { tracks: false, ..self.with(self.values) }
+    }
+
     fn with(&self, values: Values) -> Self {
-        Self { values, ..Self::new(self.batch, self.tape, self.source, self.record, self.pb) }
+        Self {
+            values,
+            tracks: self.tracks,
+            ..Self::new(self.batch, self.tape, self.source, self.record, self.pb)
+        }
     }
 
     fn read(
@@ -239,7 +253,7 @@ impl<'a, 't> BatchView<'a, 't> {
         readout: Readout,
         track: bool,
     ) -> Var<'t> {
-        let tracked = track && self.values == Values::Current;
+        let tracked = track && self.tracks && self.values == Values::Current;
         self.record.note(Read { head, values: self.values, end, tracked });
         let mut source = self.source.borrow_mut();
         let (pass, numbers) = source.read(self.batch, place, self.values, head, &readout);
@@ -303,16 +317,16 @@ impl<'a, 't> BatchView<'a, 't> {
     }
 
     /// log P_F of every legal action at an end of transitions, one after the other:
-    /// [`Batch::choices`] says which. Costs the square of the number of actions.
+    /// [`Batch::choices`] says which.
     pub fn log_pf_of_all(&self, end: End) -> Var<'t> {
-        let readout = Readout::LogProb(self.batch.choices(end).actions.clone());
+        let readout = Readout::LogProbs(self.batch.choices(end).actions.clone());
         self.read_at(end, Head::FORWARD, readout, true)
     }
 
     /// The number that a head of P_F's kind gives to each of these actions.
     pub fn all(&self, end: End, head: Head) -> Var<'t> {
         self.note_raw(head);
-        self.read_at(end, head, Readout::Taken(self.batch.choices(end).actions.clone()), true)
+        self.read_at(end, head, Readout::Numbers(self.batch.choices(end).actions.clone()), true)
     }
 
     /// The sum over the actions of each transition, `[m]`; 0 where there are none.
@@ -346,10 +360,15 @@ impl<'a, 't> BatchView<'a, 't> {
         at_end.or_where_not(&self.batch.terminal[..], inner)
     }
 
-    /// A parameter of its own, such as log Z.
+    /// A parameter of its own, such as log Z; its current value, as copies have none of them.
     pub fn parameter(&self, head: Head) -> Var<'t> {
-        self.record.note(Read { head, values: Values::Current, end: None, tracked: true });
-        let leaf = self.tape.leaf(vec![self.source.borrow().parameter(head)]);
+        let tracked = self.tracks;
+        self.record.note(Read { head, values: Values::Current, end: None, tracked });
+        let value = vec![self.source.borrow().parameter(head)];
+        if !tracked {
+            return self.tape.constant(value);
+        }
+        let leaf = self.tape.leaf(value);
         self.record.leaves.borrow_mut().push((leaf, Leaf::Parameter(head)));
         leaf
     }
@@ -462,6 +481,12 @@ impl<'a, 't> BatchView<'a, 't> {
     /// The sum over each trajectory: `[m]` to `[b]`.
     pub fn sum_by_trajectory(&self, of_transitions: Var<'t>) -> Var<'t> {
         of_transitions.sum_segments(self.offsets())
+    }
+
+    /// The entries of the first transitions of trajectories: `[m]` to `[b]`.
+    pub fn first_of_trajectories(&self, of_transitions: Var<'t>) -> Var<'t> {
+        let (_, starts) = self.offsets().split_last().expect("one more than trajectories");
+        of_transitions.gather(starts.iter().map(|&t| Some(t)).collect::<Vec<_>>())
     }
 
     /// Transitions before each trajectory, `b + 1` entries.

@@ -1,6 +1,7 @@
 //! Objectives: losses whose minimum is a policy that samples P ∝ R. One file each; every loss reads
 //! like its equation.
 
+pub(crate) mod advantage;
 mod detailed_balance;
 mod flow_matching;
 mod forward_looking;
@@ -9,11 +10,14 @@ mod modified_db;
 
 mod penalty;
 mod policy_gradient;
+mod proximal;
 mod replay;
 mod sac;
 mod soft_dqn;
+pub(crate) mod sub_trajectories;
 mod sub_trajectory_balance;
 mod trajectory_balance;
+mod trust_region;
 mod vargrad;
 
 use crate::KeyError;
@@ -23,6 +27,7 @@ use crate::learn::priority::Priority;
 use crate::learn::update::{Data, Kept, Update};
 use crate::registry::{Axis, Entry};
 
+pub use advantage::Critic;
 pub use detailed_balance::DetailedBalance;
 pub use flow_matching::FlowMatching;
 pub use forward_looking::ForwardLooking;
@@ -30,11 +35,14 @@ pub use metropolis_hastings::MetropolisHastings;
 pub use modified_db::ModifiedDb;
 pub use penalty::Penalty;
 pub use policy_gradient::PolicyGradient;
+pub use proximal::ProximalPolicy;
 pub use replay::{Replay, Replayed};
 pub use sac::Sac;
 pub use soft_dqn::SoftDqn;
-pub use sub_trajectory_balance::{SubTrajectoryBalance, Weighting};
+pub use sub_trajectories::Weighting;
+pub use sub_trajectory_balance::SubTrajectoryBalance;
 pub use trajectory_balance::TrajectoryBalance;
+pub use trust_region::TrustRegionPolicy;
 pub use vargrad::VarGrad;
 
 /// Where the learned log Z of an objective is found.
@@ -98,6 +106,8 @@ pub const OBJECTIVES: &[Entry<ObjectiveAxis>] = &[
     Entry::of::<SoftDqn>(),
     Entry::of::<Sac>(),
     Entry::of::<PolicyGradient>(),
+    Entry::of::<TrustRegionPolicy>(),
+    Entry::of::<ProximalPolicy>(),
     Entry::of::<ModifiedDb>(),
     Entry::of::<ForwardLooking>(),
     Entry::of::<MetropolisHastings>(),

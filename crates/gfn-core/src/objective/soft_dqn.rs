@@ -31,8 +31,7 @@ pub struct SoftDqn {
     pub alpha: f64,
     /// Lower clip of τ log π̄ in Munchausen's term.
     pub l0: f64,
-    /// Whether V̄(s') weighs the target's Q by the current policy: Double Q-learning. Costs the square of the
-    /// number of actions.
+    /// Whether V̄(s') weighs the target's Q by the current policy: Double Q-learning.
     pub double: bool,
     /// Whether V(s) has a head of its own and Q = V + τ log π.
     pub dueling: bool,

@@ -1,7 +1,7 @@
 //! Keyed random streams: every draw of a run has an address, so nothing depends on order.
 
-use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
+use rand::{RngExt, SeedableRng};
 
 /// What a stream of random numbers is for. Streams of different purposes are independent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,12 +45,21 @@ pub enum Purpose {
     SearchForth = 18,
     /// Whether it goes on from what it has found.
     SearchAccept = 19,
+    /// The order in which trajectories of an iteration are learned from.
+    Minibatch = 22,
     /// Noise on the rewards that losses see.
-    RewardNoise = 30,
+    RewardNoise = 23,
     /// Trajectories whose gradients are measured.
-    GradientEvaluation = 31,
+    GradientEvaluation = 24,
     /// Samples of a target itself.
-    ExactSample = 32,
+    ExactSample = 25,
+}
+
+/// Every order with the same probability (Fisher and Yates).
+pub fn shuffle<T>(items: &mut [T], rng: &mut ChaCha8Rng) {
+    for i in (1..items.len()).rev() {
+        items.swap(i, rng.random_range(0..=i as u64) as usize);
+    }
 }
 
 /// The source of all randomness of a run: a seed, split by purpose, step and index.
@@ -100,7 +109,6 @@ pub fn mix(x: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rand::RngExt;
 
     #[test]
     fn streams_are_addressable_and_distinct() {

@@ -99,41 +99,44 @@ impl Burn {
             let illegal = Tensor::<2, Bool>::from_data(illegal, &device);
             output.select(0, rows(of)).mask_fill(illegal, ILLEGAL)
         };
-        match (readout, self.common.stop_first_of(head)) {
-            (Readout::LogProb(of), Some(stop)) => {
-                // log σ(±z) where there is a choice, and the softmax of all but stopping.
-                let m = of.len();
-                let upload = |values: Vec<f32>| {
-                    Tensor::<1>::from_data(TensorData::new(values, [m]), &device)
-                };
-                let stops = |i: usize| of.taken[i] as usize == stop;
-                let sign = (0..m).map(|i| if stops(i) { -1.0 } else { 1.0 }).collect();
-                let of_others = (0..m).map(|i| if stops(i) { 0.0 } else { 1.0 }).collect();
-                let choice = |i: usize| f32::from(u8::from(is_choice(of.legal_at(i), stop)));
-                let z = output.clone().select(0, rows(of)).narrow(1, stop, 1).reshape([m]);
-                let x = z * upload(sign);
-                // log(1 + exp x), with its derivative also at 0.
-                let pair = Tensor::cat(vec![x.reshape([m, 1]), Tensor::zeros([m, 1], &device)], 1);
-                let softplus = log_softmax(pair, 1).narrow(1, 1, 1).reshape([m]).neg();
-                let mut others = (**of).clone();
-                others.legal.chunks_exact_mut(of.n_actions).for_each(|legal| legal[stop] = false);
-                let chosen = log_softmax(masked(output, &others), 1).gather(1, taken(of));
-                chosen.reshape([m]) * upload(of_others)
-                    - softplus * upload((0..m).map(choice).collect())
-            }
-            (Readout::LogProb(of), None) => {
-                log_softmax(masked(output, of), 1).gather(1, taken(of)).reshape([of.len()])
-            }
-            (Readout::Taken(of), _) => {
+        // log P of every action, of any number where it is illegal.
+        let log_probs = |output: Tensor<2>, of: &ActionsTaken| {
+            let Some(stop) = self.common.stop_first_of(head) else {
+                return log_softmax(masked(output, of), 1);
+            };
+            // log σ(±z) where there is a choice, and the softmax of all but stopping.
+            let m = of.len();
+            let choice = |i: usize| f32::from(u8::from(is_choice(of.legal_at(i), stop)));
+            let choice = TensorData::new((0..m).map(choice).collect::<Vec<_>>(), [m, 1]);
+            let choice = Tensor::<2>::from_data(choice, &device);
+            let z = output.clone().select(0, rows(of)).narrow(1, stop, 1);
+            let pair = log_softmax(Tensor::cat(vec![z, Tensor::zeros([m, 1], &device)], 1), 1);
+            let [stops, goes_on] = [0, 1].map(|i| pair.clone().narrow(1, i, 1) * choice.clone());
+            let mut others = of.clone();
+            others.legal.chunks_exact_mut(of.n_actions).for_each(|legal| legal[stop] = false);
+            let others = log_softmax(masked(output, &others), 1) + goes_on;
+            others.slice_assign([0..m, stop..stop + 1], stops)
+        };
+        // Entries of what is legal, one choice after the other.
+        let legal_of = |all: Tensor<2>, of: &ActionsTaken| {
+            let legal = of.legal.iter().enumerate().filter(|(_, legal)| **legal);
+            let places = upload_ints(legal.map(|(i, _)| i as i32).collect(), &device);
+            all.reshape([of.len() * of.n_actions]).select(0, places)
+        };
+        match readout {
+            Readout::LogProb(of) => log_probs(output, of).gather(1, taken(of)).reshape([of.len()]),
+            Readout::LogProbs(of) => legal_of(log_probs(output, of), of),
+            Readout::Taken(of) => {
                 output.select(0, rows(of)).gather(1, taken(of)).reshape([of.len()])
             }
-            (Readout::LogSumExp(of), _) => {
+            Readout::Numbers(of) => legal_of(output.select(0, rows(of)), of),
+            Readout::LogSumExp(of) => {
                 let logits = masked(output, of);
                 let max = logits.clone().detach().max_dim(1);
                 let sum = (logits - max.clone()).exp().sum_dim(1).log();
                 (sum + max).reshape([of.len()])
             }
-            (Readout::Scalar, _) => {
+            Readout::Scalar => {
                 let [n, _] = output.dims();
                 output.reshape([n])
             }
@@ -148,7 +151,11 @@ impl Burn {
 
 fn is_empty(readout: &Readout) -> bool {
     match readout {
-        Readout::LogProb(of) | Readout::Taken(of) | Readout::LogSumExp(of) => of.is_empty(),
+        Readout::LogProb(of)
+        | Readout::LogProbs(of)
+        | Readout::Taken(of)
+        | Readout::Numbers(of)
+        | Readout::LogSumExp(of) => of.is_empty(),
         Readout::Scalar => false,
     }
 }
