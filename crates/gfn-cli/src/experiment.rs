@@ -44,6 +44,11 @@ impl Experiment {
         let objective = spec.objective.build(()).map_err(at("objective"))?;
         if let Some(chains) = objective.chains() {
             chains.check(&*env, spec.train.n_steps()).map_err(at("objective"))?;
+            if spec.train.reward_noise.is_some() {
+                let message = "noise is added to rewards that losses see, and chains have no loss";
+                let error = gfn_core::KeyError::new("reward_noise", message);
+                return Err(spec.key_failure("train", &error.help("leave the key out")));
+            }
         }
         if objective.stops_anywhere() {
             check_stops(&*env).map_err(at("objective"))?;

@@ -166,7 +166,8 @@ fn nothing_of_an_untrained_policy_is_measured() {
     steps(&mut experiment, 20);
     let objects = ["l1_empirical", "n_empirical", "l1_floor"];
     let samples = ["mean_reward", "mean_log_reward", "top_k_reward", "diversity", "n_distinct"];
-    let mut expected = [&target[..], &objects, &samples].concat();
+    let marginals = ["marginal_tv", "marginal_tv_floor"];
+    let mut expected = [&target[..], &objects, &samples, &marginals].concat();
     expected.sort_unstable();
     let mut after: Vec<_> = of(cells(&mut experiment)).collect();
     after.sort();

@@ -93,6 +93,22 @@ snapshot!(
     check(SPEC.as_bytes(), &["objective.kind=mh", "objective.steps_back=1000"])
 );
 snapshot!(
+    noise_below_zero,
+    check(SPEC.as_bytes(), &["train.reward_noise={ sigma = -0.5, per = \"object\" }"])
+);
+snapshot!(noise_per_step, check(SPEC.as_bytes(), &["train.reward_noise={ per = \"step\" }"]));
+snapshot!(
+    noise_of_chains,
+    check(SPEC.as_bytes(), &["objective.kind=mh", "train.reward_noise={ sigma = 0.5 }"])
+);
+snapshot!(
+    gradients_of_one_batch,
+    check(
+        SPEC.as_bytes(),
+        &["eval.metrics=[\"gradient\"]", "eval.settings={gradient={batches=1}}"]
+    )
+);
+snapshot!(
     balance_of_rewards_where_objects_end_by_themselves,
     check(
         b"[env]\nkind = \"bit_sequence\"\n[reward]\nkind = \"hamming\"\n\

@@ -15,7 +15,9 @@ use gfn_core::metric::{
 };
 use gfn_core::policy::{Direction, Policy};
 use gfn_core::registry::{Entry, EnvAxis, EnvContext, Kind, RewardAxis, RewardContext};
-use gfn_core::{Block, Environment, KeyError, Reward, RewardError, Space, States, Streams};
+use gfn_core::{
+    Block, Environment, KeyError, Reward, RewardError, Space, States, Streams, Trajectories,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -291,6 +293,24 @@ fn every_column_is_what_it_says() {
     assert_eq!(row.get("elbo_error"), None);
     assert!(elbo < z.ln() && z.ln() < eubo, "{elbo} {eubo}");
 
+    // Both coordinates of fresh samples, and those of P*.
+    let policy = experiment.trainer.policy();
+    let fixed = &experiment.trainer.parts().context;
+    let eval = EvalContext::new(fixed, &policy, None, Streams::new(4), STEPS as u64);
+    let fresh: Vec<_> = eval.samples().unwrap().terminals().rows().map(cell).collect();
+    let (mut tv, mut floor) = (0.0, 0.0);
+    for of in [|(i, _): (usize, usize)| i, |(_, j): (usize, usize)| j] {
+        for s in 0..SIDE {
+            let p = fresh.iter().filter(|&&at| of(at) == s).count() as f64 / 200.0;
+            let q: f64 = cells().zip(&target).filter(|&(at, _)| of(at) == s).map(|(_, q)| q).sum();
+            tv += (p - q).abs() / 4.0;
+            floor += mean_deviation(200, q) / 4.0;
+        }
+    }
+    row.assert("marginal_tv", tv);
+    row.assert("marginal_tv_floor", floor);
+    assert!(tv > 1.5 * floor, "there is something to measure");
+
     let peaks: BTreeSet<_> =
         sampled.iter().filter(|(i, j)| [1, 6].contains(i) && [1, 6].contains(j)).collect();
     assert!(!peaks.is_empty(), "some mode was found");
@@ -357,9 +377,66 @@ fn columns_of_samples_are_what_they_say() {
     row.assert("elbo", elbo);
     let variance = 200.0 / 199.0 * mean(&|i| (log_weight(i) - elbo).powi(2));
     row.assert("elbo_error", (variance / 200.0).sqrt());
-    for name in ["tv_exact", "l1_empirical", "n_empirical", "eubo", "accuracy"] {
+    let unknown = ["tv_exact", "l1_empirical", "n_empirical", "eubo", "eubo_error", "accuracy"];
+    for name in unknown.into_iter().chain(["marginal_tv", "marginal_tv_floor"]) {
         assert_eq!(row.get(name), None, "{name}");
     }
+}
+
+fn separable(dim: usize, more: &str) -> Experiment {
+    build(
+        &Registry::builtin(),
+        &format!(
+            "[env]\nkind = 'hypergrid'\ndim = {dim}\nside = 6\n[reward]\nkind = 'separable'\n\
+             [model]\nkind = 'mlp'\nhidden = 16\n[objective]\nkind = 'tb'\n\
+             [backward]\nkind = 'naive'\n[train]\nepsilon = 0.2\nbatch = 16\nlr = 0.01\n\
+             [eval]\nmetrics = ['marginals', 'elbo_eubo', 'log_z', 'target']\n{more}\n"
+        ),
+    )
+}
+
+/// EUBO by exact samples of the target where nothing is enumerated, against the exact one.
+#[test]
+fn eubo_by_samples_of_the_target() {
+    let train = |mut experiment: Experiment| {
+        for _ in 0..STEPS {
+            experiment.trainer.step().unwrap();
+        }
+        Row::measure(&mut experiment)
+    };
+    let exact = train(separable(2, ""));
+    let sampled = train(separable(2, "max_states = 1\nsamples = 4000"));
+    assert_eq!(exact.get("eubo_error"), None);
+    let error = sampled.get("eubo_error").unwrap();
+    let (got, expected) = (sampled.get("eubo").unwrap(), exact.get("eubo").unwrap());
+    assert!(error > 1e-4 && error < 0.1, "{error}");
+    assert!((got - expected).abs() < 4.0 * error, "{got} {expected} {error}");
+    // Marginals and log Z in closed form and by enumeration.
+    let floors = [&exact, &sampled].map(|row| row.get("marginal_tv_floor").unwrap());
+    assert!((floors[0] / floors[1] - 2.0).abs() < 0.1, "with four times the samples: {floors:?}");
+    sampled.assert("log_z_exact", exact.get("log_z_exact").unwrap());
+    let mean = sampled.get("target_mean_log_reward").unwrap();
+    exact.assert("target_mean_log_reward", mean);
+}
+
+/// In many dimensions: bounds enclose log Z, and samples of the target itself have marginals at their floor.
+#[test]
+fn what_is_known_in_a_hundred_dimensions() {
+    let mut experiment = separable(100, "samples = 300");
+    let row = Row::measure(&mut experiment);
+    let get = |name: &str| row.get(name).unwrap();
+    assert!(get("elbo") < get("log_z_exact") && get("log_z_exact") < get("eubo"));
+    assert!(get("marginal_tv") > 5.0 * get("marginal_tv_floor"));
+    let fixed = &experiment.trainer.parts().context;
+    let mut exact = Trajectories::new(101);
+    for row in experiment.reward.exact_samples(300, 8).unwrap().rows() {
+        exact.push(row, &[], &[]);
+    }
+    let eval = EvalContext::without_policy(fixed, exact, Streams::new(0), 0);
+    let entry = METRICS.iter().find(|entry| entry.name == "marginals").unwrap();
+    let values = eval.measure(&mut *(entry.build)(fixed).unwrap()).unwrap();
+    let ratio = values[0].unwrap() / values[1].unwrap();
+    assert!((ratio - 1.0).abs() < 0.1, "{ratio}");
 }
 
 /// With fewer distinct objects than `top_k` a mean over those that there are would be better the

@@ -24,7 +24,7 @@ pub use exact::{graph, layers, special};
 pub use registry::{Entry, KeyError};
 pub use sample::policy::{Direction, Policy};
 pub use sample::rng::{Purpose, Streams};
-pub use sample::{local_search, metropolis, policy, rng, sampler};
+pub use sample::{local_search, metropolis, normal, policy, rng, sampler};
 pub use world::environment::{BrokenLaw, Environment};
 pub use world::proposal::Proposal;
 pub use world::reward::{

@@ -31,6 +31,7 @@ pub const ENVIRONMENTS: &[Entry<EnvAxis>] = &[
 /// Every reward.
 pub const REWARDS: &[Entry<RewardAxis>] = &[
     Entry::of::<reward::hypergrid::HypergridRewardSpec>(),
+    Entry::of::<reward::separable::SeparableSpec>(),
     Entry::of::<reward::table::TableSpec>(),
     Entry::of::<reward::hamming::HammingSpec>(),
     Entry::of::<reward::gbt::GbtSpec>(),

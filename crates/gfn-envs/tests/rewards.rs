@@ -84,15 +84,26 @@ fn log_z_by_enumeration_equals_the_closed_form() {
     }
 }
 
+/// Nothing overflows in thousands of dimensions, in rewards and in sums over objects.
 #[test]
-fn log_z_is_finite_in_hundreds_of_dimensions() {
-    // 20^300 overflows a double; its logarithm is 300 ln 20 + ln r0 plus the other terms.
-    let (_, reward) = grid(300, 20, 1e-3);
-    let d = 300.0;
-    let largest = 1e-3f64.ln() + d * 20f64.ln();
-    let plateau = 0.5f64.ln() + d * 10f64.ln() - largest;
-    let got = reward.log_partition().unwrap();
-    assert!((got - (largest + plateau.exp().ln_1p())).abs() < 1e-9);
+fn rewards_in_thousands_of_dimensions() {
+    for dim in [128, 10_000] {
+        let d = dim as f64;
+        for (side, r0) in [(8, 1e-2), (20, 1e-3), (32, 1e-5)] {
+            let (_, reward) = grid(dim, side, r0);
+            let (plateau, peak) = reward.n_coordinates();
+            let log_share = |n: usize, r: f64| (r / r0).ln() + d * (n as f64 / side as f64).ln();
+            let rest = log_share(plateau, 0.5).exp() + log_share(peak, 2.0).exp();
+            let expected = r0.ln() + d * (side as f64).ln() + rest.ln_1p();
+            let got = reward.log_partition().unwrap();
+            assert!((got - expected).abs() < 1e-9 * expected.abs(), "{side}^{dim}: {got}");
+            let mut states = States::new(dim + 1);
+            [0, side as i32 / 2].into_iter().for_each(|s| states.push(&vec![s; dim + 1]));
+            let mut log_r = [0.0; 2];
+            reward.log_reward(&states, &mut log_r).unwrap();
+            assert!((log_r[0] - (r0 + 0.5).ln()).abs() < 1e-12 && log_r[1] == r0.ln());
+        }
+    }
 }
 
 #[test]

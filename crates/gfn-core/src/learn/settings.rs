@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::KeyError;
+use crate::learn::reward_noise::RewardNoise;
 use crate::learn::schedule::{Schedule, Shape};
 use crate::local_search::LocalSearch;
 
@@ -99,6 +100,11 @@ pub struct TrainSettings {
     /// Part of each batch is found by local search from the objects of the rest; none by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub local_search: Option<LocalSearch>,
+    /// Noise on the log R that losses see, to ask how an objective bears it: `{ sigma = 0.5, per = "call" }`
+    /// adds normal numbers of that standard deviation in nats, fresh at every call, or with "object"
+    /// always the same to an object; none by default. Metrics and samples see rewards without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reward_noise: Option<RewardNoise>,
     /// A row of train.csv is written every so many iterations.
     pub log_every: u64,
 }
@@ -128,6 +134,7 @@ impl Default for TrainSettings {
             epsilon_until: 1.0,
             temperature: 1.0,
             local_search: None,
+            reward_noise: None,
             log_every: 100,
         }
     }
@@ -199,6 +206,9 @@ impl TrainSettings {
         }
         if let Some(search) = &self.local_search {
             search.check(self.batch)?;
+        }
+        if let Some(noise) = &self.reward_noise {
+            noise.check()?;
         }
         Ok(())
     }

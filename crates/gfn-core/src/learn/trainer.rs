@@ -14,6 +14,7 @@ use super::plan::{Plan, Planned, pb_of};
 use super::policy::EnginePolicy;
 use super::priority::Places;
 use super::replay::{Buffer, Drawn};
+use super::reward_noise::Call;
 use super::settings::TrainSettings;
 use super::update::{Data, Follows, ValueCopy};
 use super::view::{BatchView, Computed, Loss, PbSource, Read, Record, parameter};
@@ -338,11 +339,12 @@ impl Trainer {
         finished.push(&row);
         let mut log_reward = [0.0];
         self.parts.reward().log_reward(&finished, &mut log_reward).ok()?;
-        add_symmetry(env, &finished, &mut log_reward);
+        self.for_losses(None, &finished, &mut log_reward);
         Some(log_reward[0].max(min.unwrap_or(f64::NEG_INFINITY)))
     }
 
-    /// log R of every state along trajectories as if it were finished there, as losses take it.
+    /// log R of every state along trajectories as if it were finished there, as losses take it but for
+    /// noise per call.
     ///
     /// # Errors
     /// When the reward of some object is not known.
@@ -350,32 +352,57 @@ impl Trainer {
         let finished = trajectories.finished(self.parts.env());
         let mut along = vec![0.0; finished.len()];
         self.parts.reward().log_reward_along(&finished, &mut along)?;
-        add_symmetry(self.parts.env(), &finished, &mut along);
+        self.for_losses(None, &finished, &mut along);
         Ok(along)
+    }
+
+    /// Makes log R of objects what losses take for it: symmetries, and noise where there is some, that of
+    /// calls from `call` on.
+    fn for_losses(&self, call: Option<Call>, objects: &States, log_reward: &mut [f64]) {
+        let env = self.parts.env();
+        for (log_reward, row) in log_reward.iter_mut().zip(objects.rows()) {
+            *log_reward += env.log_symmetry(row);
+        }
+        if let Some(noise) = &self.settings.reward_noise {
+            noise.add(self.streams, call, objects, log_reward);
+        }
+    }
+
+    /// The next call for rewards of training, after some more of this iteration.
+    fn next_call(&self, asked: u64) -> Call {
+        let (streams, step) = (self.streams, self.counters.step);
+        Call { streams, step, number: self.counters.reward_calls + asked }
     }
 
     /// Computes the rewards of objects, and those along trajectories if some loss reads them: every
     /// state is then asked for once. Trajectories get them as losses take them; returns log R of
-    /// objects itself, and how many were asked for.
-    fn add_rewards(&self, trajectories: &mut Trajectories) -> Result<(Vec<f64>, u64), RewardError> {
+    /// objects itself, and how many were asked for, `first` being the first.
+    pub(super) fn add_rewards(
+        &self,
+        trajectories: &mut Trajectories,
+        first: Call,
+    ) -> Result<(Vec<f64>, u64), RewardError> {
         let (env, reward) = (self.parts.env(), self.parts.reward());
         let (log_reward, asked) = if self.parts.plan.along() {
             let finished = trajectories.finished(env);
             let mut along = vec![0.0; finished.len()];
             reward.log_reward_along(&finished, &mut along)?;
-            let of_object = |i| along[trajectories.rows(i).end - 1];
-            let log_reward: Vec<f64> = (0..trajectories.len()).map(of_object).collect();
-            add_symmetry(env, &finished, &mut along);
+            let at_ends = |along: &[f64]| -> Vec<f64> {
+                (0..trajectories.len()).map(|i| along[trajectories.rows(i).end - 1]).collect()
+            };
+            let log_reward = at_ends(&along);
+            self.for_losses(Some(first), &finished, &mut along);
+            trajectories.log_reward = at_ends(&along);
             trajectories.log_reward_along = along;
             (log_reward, finished.len())
         } else {
-            let mut log_reward = vec![0.0; trajectories.len()];
-            reward.log_reward(&trajectories.terminals(), &mut log_reward)?;
-            let n = log_reward.len();
-            (log_reward, n)
+            let (objects, mut log_reward) =
+                (trajectories.terminals(), vec![0.0; trajectories.len()]);
+            reward.log_reward(&objects, &mut log_reward)?;
+            trajectories.log_reward.clone_from(&log_reward);
+            self.for_losses(Some(first), &objects, &mut trajectories.log_reward);
+            (log_reward, objects.len())
         };
-        trajectories.log_reward.clone_from(&log_reward);
-        add_symmetry(env, &trajectories.terminals(), &mut trajectories.log_reward);
         Ok((log_reward, asked as u64))
     }
 
@@ -477,11 +504,11 @@ impl Trainer {
             self.sampler.rollout(env, &mut policies, exploration, draw, n, network_pb);
         rollout.recording = Some(recording);
         let trajectories = &mut rollout.trajectories;
-        let (mut log_reward, mut asked) = self.add_rewards(trajectories)?;
+        let (mut log_reward, mut asked) = self.add_rewards(trajectories, self.next_call(0))?;
         if let Some(search) = search {
             let mut sampler = std::mem::take(&mut self.sampler);
             let rewards = |found: &mut Trajectories| {
-                let (own, n) = self.add_rewards(found)?;
+                let (own, n) = self.add_rewards(found, self.next_call(asked))?;
                 log_reward.extend(own);
                 asked += n;
                 Ok(())
@@ -588,7 +615,16 @@ impl Trainer {
         if self.parts.plan.along()
             && trajectories.log_reward_along.len() != trajectories.states.len()
         {
-            self.counters.reward_calls += self.add_rewards(&mut trajectories)?.1;
+            let kept = trajectories.log_reward.clone();
+            self.counters.reward_calls += self.add_rewards(&mut trajectories, self.next_call(0))?.1;
+            if self.settings.reward_noise.is_some() {
+                // Objects keep the noise that they came with.
+                for (i, &log_reward) in kept.iter().enumerate() {
+                    let end = trajectories.rows(i).end - 1;
+                    trajectories.log_reward_along[end] = log_reward;
+                }
+                trajectories.log_reward = kept;
+            }
         }
         let mut batch = Batch::of_trajectories(self.parts.env(), &self.parts.pb(), trajectories);
         batch.weights = drawn.weights;
@@ -631,7 +667,7 @@ impl Trainer {
     }
 
     /// The losses of an update, to be computed.
-    fn differentiated(&mut self, which: usize) -> (&Planned, Differentiated<'_>) {
+    pub(super) fn differentiated(&mut self, which: usize) -> (&Planned, Differentiated<'_>) {
         let planned = &self.parts.plan.updates[which];
         let env = &*self.parts.context.env;
         let (reads, pb) = (&planned.reads[..], self.parts.plan.pb);
@@ -654,7 +690,7 @@ impl Trainer {
     }
 
     /// Takes the copies of the values that trajectories have just been sampled with.
-    fn begin(&mut self) {
+    pub(super) fn begin(&mut self) {
         for planned in &self.parts.plan.updates {
             if let Some(ValueCopy { name, follows: Follows::Iterations }) = planned.update.copy {
                 self.engine.copy(name);
@@ -724,12 +760,14 @@ impl Trainer {
     /// When a reward cannot be computed, or the environment is not what a metric needs.
     pub fn evaluate(&mut self) -> Result<Vec<Option<f64>>, MetricError> {
         let log_z = self.log_z();
+        let wanted = self.parts.metrics.iter().map(|metric| metric.gradient_batches()).max();
+        let gradients = self.gradient_sample(self.eval_streams, wanted.unwrap_or(0))?;
         let mut metrics = std::mem::take(&mut self.parts.metrics);
         let policy = self.policy();
         let (context, step) = (&self.parts.context, self.counters.step);
         let streams = self.eval_streams;
         let eval = if self.has_policy() {
-            EvalContext::new(context, &policy, log_z, streams, step)
+            EvalContext::new(context, &policy, log_z, streams, step).with_gradients(gradients)
         } else {
             let samples = self.walk.samples(context.env.space().width);
             EvalContext::without_policy(context, samples, streams, step)
@@ -738,12 +776,5 @@ impl Trainer {
         let values = measured.collect::<Result<Vec<_>, _>>();
         self.parts.metrics = metrics;
         Ok(values?.into_iter().flatten().collect())
-    }
-}
-
-/// Makes log R of objects what losses take for it.
-fn add_symmetry(env: &dyn Environment, objects: &States, log_reward: &mut [f64]) {
-    for (log_reward, row) in log_reward.iter_mut().zip(objects.rows()) {
-        *log_reward += env.log_symmetry(row);
     }
 }

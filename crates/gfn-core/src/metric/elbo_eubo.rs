@@ -1,12 +1,19 @@
 //! Evidence bounds on log Z.
 
+use rand::RngExt;
+
 use super::{
     Better, Column, EvalContext, Metric, MetricContext, MetricError, MetricKind, NoSettings,
+    estimate_log_probs,
 };
+use crate::rng::Purpose;
+use crate::{KeyError, States};
 
-use crate::KeyError;
-
-pub(super) struct ElboEubo;
+pub(super) struct ElboEubo {
+    /// Samples of the target itself with their log R, drawn when they are first needed; none where the
+    /// reward has none.
+    of_target: Option<Option<(States, Vec<f64>)>>,
+}
 
 impl MetricKind for ElboEubo {
     const NAME: &'static str = "elbo_eubo";
@@ -14,7 +21,34 @@ impl MetricKind for ElboEubo {
     type Settings = NoSettings;
 
     fn build(_: &MetricContext, _: NoSettings) -> Result<Self, KeyError> {
-        Ok(Self)
+        Ok(Self { of_target: None })
+    }
+}
+
+impl ElboEubo {
+    /// The mean of log R(x) + log P_B(tau|x) - log P_F(tau) over samples x of the target itself, with its
+    /// standard error; none where the reward has no such samples.
+    fn eubo(&mut self, eval: &EvalContext<'_>) -> Result<(Option<f64>, Option<f64>), MetricError> {
+        if self.of_target.is_none() {
+            let seed = eval.streams.get(Purpose::ExactSample, 0).random();
+            let drawn = match eval.fixed.reward.exact_samples(eval.fixed.samples, seed) {
+                Some(samples) => {
+                    let mut log_reward = vec![0.0; samples.len()];
+                    eval.fixed.reward.log_reward(&samples, &mut log_reward)?;
+                    Some((samples, log_reward))
+                }
+                None => None,
+            };
+            self.of_target = Some(drawn);
+        }
+        let Some(Some((samples, log_reward))) = &self.of_target else {
+            return Ok((None, None));
+        };
+        // From a single trajectory, the estimate of log P_T is log P_F - log P_B without symmetries.
+        let estimates = estimate_log_probs(eval, samples, 1);
+        let terms: Vec<f64> =
+            log_reward.iter().zip(&estimates).map(|(r, estimate)| r - estimate.log_prob).collect();
+        Ok(mean_and_error(&terms))
     }
 }
 
@@ -45,7 +79,14 @@ impl Metric for ElboEubo {
                 "nats",
                 Better::Lower,
                 "the same expectation over x ~ P*, tau ~ P_B(.|x): exact on enumerable \
-                 environments, else empty",
+                 environments; else the mean over eval.samples exact samples of the target, the same \
+                 at every evaluation, where the reward can draw them; else empty",
+            ),
+            Column::new(
+                "eubo_error",
+                "nats",
+                Better::Neither,
+                "standard error of that mean; empty where eubo is exact or empty",
             ),
         ]
     }
@@ -54,7 +95,7 @@ impl Metric for ElboEubo {
         if let Some(exact) = &eval.fixed.exact {
             let (log_pf, log_pb) = (eval.log_pf(exact), eval.log_pb(exact));
             let (elbo, eubo) = exact.graph.bounds(&exact.target, log_pf, log_pb);
-            return Ok(vec![Some(elbo), None, Some(eubo)]);
+            return Ok(vec![Some(elbo), None, Some(eubo), None]);
         }
         let samples = eval.samples()?;
         let (log_pf, log_pb) = eval.log_probs_of(samples);
@@ -63,7 +104,8 @@ impl Metric for ElboEubo {
         let terms: Vec<f64> =
             (0..samples.len()).map(|i| log_reward(i) + log_pb[i] - log_pf[i]).collect();
         let (mean, error) = mean_and_error(&terms);
-        Ok(vec![mean, error, None])
+        let (eubo, eubo_error) = self.eubo(eval)?;
+        Ok(vec![mean, error, eubo, eubo_error])
     }
 }
 

@@ -11,8 +11,10 @@ mod distribution;
 mod elbo_eubo;
 mod empirical;
 mod fcs;
+mod gradient;
 mod kind;
 mod log_z;
+mod marginals;
 mod modes;
 mod samples;
 mod subsets;
@@ -34,6 +36,7 @@ use crate::{BrokenLaw, Environment, Layers, Reward, RewardError, States, Streams
 
 pub use backward_estimate::{LogProbEstimate, estimate_log_probs};
 pub use correlation::{pearson, spearman, spearman_max};
+pub use gradient::GradientSample;
 pub use kind::{MetricEntry, MetricKind, NoSettings};
 pub use test_set::TestSet;
 
@@ -145,6 +148,9 @@ pub struct EvalContext<'a> {
     pub streams: Streams,
     /// The iteration after which this evaluation takes place.
     pub step: u64,
+    /// Gradients of the objective at the policy as it is, where some metric
+    /// [asks for them](Metric::gradient_batches) and the objective has them.
+    gradients: Option<GradientSample>,
     log_pf: OnceCell<Vec<f64>>,
     log_pb: OnceCell<Vec<f64>>,
     prob: OnceCell<Vec<f64>>,
@@ -170,6 +176,7 @@ impl<'a> EvalContext<'a> {
             log_z,
             streams,
             step,
+            gradients: None,
             log_pf: OnceCell::new(),
             log_pb: OnceCell::new(),
             prob: OnceCell::new(),
@@ -188,6 +195,12 @@ impl<'a> EvalContext<'a> {
     ) -> Self {
         let samples = OnceCell::from(samples);
         Self { policy: None, samples, ..Self::new(fixed, &UniformPolicy, None, streams, step) }
+    }
+
+    /// The same evaluation with gradients.
+    #[must_use]
+    pub fn with_gradients(self, gradients: Option<GradientSample>) -> Self {
+        Self { gradients, ..self }
     }
 
     /// What a metric measures, one value per column: nothing where it [needs a
@@ -374,6 +387,11 @@ pub trait Metric: Send {
         true
     }
 
+    /// The gradients of how many batches it wants to see: those of the evaluation.
+    fn gradient_batches(&self) -> usize {
+        0
+    }
+
     /// Watches one training batch.
     fn observe(&mut self, _batch: &Observed<'_>) {}
 
@@ -410,4 +428,6 @@ pub const METRICS: &[MetricEntry] = &[
     MetricEntry::of::<accuracy::Accuracy>(),
     MetricEntry::of::<target::TargetMoments>(),
     MetricEntry::of::<fcs::Fcs>(),
+    MetricEntry::of::<marginals::Marginals>(),
+    MetricEntry::of::<gradient::Gradient>(),
 ];

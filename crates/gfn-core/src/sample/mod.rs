@@ -2,6 +2,7 @@
 
 pub mod local_search;
 pub mod metropolis;
+pub mod normal;
 pub mod policy;
 pub mod rng;
 pub mod sampler;

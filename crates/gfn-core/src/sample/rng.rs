@@ -47,6 +47,12 @@ pub enum Purpose {
     SearchAccept = 19,
     /// The order in which trajectories of an iteration are learned from.
     Minibatch = 22,
+    /// Noise on the rewards that losses see.
+    RewardNoise = 23,
+    /// Trajectories whose gradients are measured.
+    GradientEvaluation = 24,
+    /// Samples of a target itself.
+    ExactSample = 25,
 }
 
 /// Every order with the same probability (Fisher and Yates).
@@ -90,6 +96,14 @@ impl Streams {
         rng.set_word_pos(u128::from(index) << 32);
         rng
     }
+}
+
+/// The next number of SplitMix64: one to one, and every bit depends on all bits.
+pub fn mix(x: u64) -> u64 {
+    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
 }
 
 #[cfg(test)]

@@ -128,6 +128,12 @@ pub trait Reward: Send + Sync {
         None
     }
 
+    /// P* of each value of each cell that is observed of an object, cell by cell, where that is known
+    /// without enumeration. What a cell's probabilities fall short of 1 is that of no value.
+    fn cell_marginals(&self) -> Option<Vec<Vec<f64>>> {
+        None
+    }
+
     /// For each object, whether it has substructures that a learned reward has never seen, so that its
     /// value is extrapolated; none where the reward is not learned, or does not know.
     fn unlike(&self, _xs: &States) -> Option<Vec<bool>> {

@@ -1,6 +1,7 @@
 //! The reward of the hypergrid: a low floor, a plateau and a peak near every corner.
 
 use gfn_core::registry::{Kind, RewardAxis, RewardContext};
+use gfn_core::rng::mix;
 use gfn_core::special::log_sum_exp;
 use gfn_core::{KeyError, Modes, Reward, RewardError, States};
 use schemars::JsonSchema;
@@ -195,21 +196,23 @@ impl Modes for HypergridReward {
     }
 
     fn modes_of(&self, row: &[i32], _log_reward: f64) -> Vec<u64> {
-        // Mixed radix where all modes fit; else a hash: two of a million modes share a number with
-        // a probability of 3e-8.
-        let fits = self.count().is_some();
-        let mode = row[..self.dim].iter().try_fold(0u64, |id, &s| {
-            let run = self.run[s as usize]?;
-            Some(if fits { id * self.n_runs + run } else { mix(id ^ mix(run)) })
-        });
-        mode.into_iter().collect()
+        let runs = row[..self.dim].iter().map(|&s| self.run[s as usize]);
+        mode_number(runs, self.n_runs, self.dim).into_iter().collect()
     }
 }
 
-/// The next number of SplitMix64: one to one, and every bit depends on all bits.
-fn mix(x: u64) -> u64 {
-    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
+/// The number of the mode that consists of a run of coordinates in each of `dim` dimensions, out of `n`
+/// in each; none where a coordinate is in no run.
+pub(super) fn mode_number(
+    mut runs: impl Iterator<Item = Option<u64>>,
+    n: u64,
+    dim: usize,
+) -> Option<u64> {
+    // Mixed radix where all modes fit; else a hash: two of a million modes share a number with
+    // a probability of 3e-8.
+    let fits = u32::try_from(dim).is_ok_and(|dim| n.checked_pow(dim).is_some());
+    runs.try_fold(0u64, |id, run| {
+        let run = run?;
+        Some(if fits { id * n + run } else { mix(id ^ mix(run)) })
+    })
 }

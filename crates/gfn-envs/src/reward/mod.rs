@@ -10,6 +10,7 @@ pub mod modes;
 mod npy;
 pub mod objects;
 pub mod remembered;
+pub mod separable;
 mod separated;
 pub mod table;
 pub mod transform;
