@@ -2,7 +2,7 @@
 //!
 //! Every legal pair is trained on a 7×7 grid, the smallest with floor, plateau and peaks, until its
 //! exact total variation is below 0.01, within a budget of 4,000 iterations of 32 trajectories, on a
-//! network of 2×64; every second pair again on all 25 graphs of three named nodes, and every pair on one of
+//! network of 2×64 (a quarter of that for PPO and TRPO); every third pair again on all 25 graphs of three named nodes, and every pair on one of
 //! eight other worlds; every eighth on the 543 graphs of four nodes, until it is below 0.02. Exploration (10 % uniform actions)
 //! is needed to see cells of reward 1e-4 at all; it does not move the fixed point.
 
@@ -30,10 +30,23 @@ const TRAJECTORIES: usize = 128_000;
 fn spec(world: &World, objective: &str, backward: &str, epsilon: f64) -> String {
     let World { env, reward, many } = world;
     let trajectories = if *many { 3 * TRAJECTORIES } else { TRAJECTORIES };
+    // Steps in a trust region, and epochs of proximal ones, are fewer and dearer.
+    let of = |kind: &str| objective.contains(&format!("kind = '{kind}'"));
+    let fewer = match (of("ppo") || of("trpo"), many) {
+        (true, true) => 2,
+        (true, false) => 4,
+        (false, _) => 1,
+    };
+    let trajectories = trajectories / fewer;
+    let (shared, settings) = match of("trpo") {
+        true => ("\nshared = false", "\ndelta = 0.05\niterations = 5"),
+        false => ("", ""),
+    };
+    let settings = if objective.contains("delta") { "" } else { settings };
     format!(
         "[env]\n{env}\n[reward]\n{reward}\n\
-         [model]\nkind = 'mlp'\nhidden = 64\n\
-         [objective]\n{objective}\n[backward]\nkind = '{backward}'\n\
+         [model]\nkind = 'mlp'\nhidden = 64{shared}\n\
+         [objective]\n{objective}{settings}\n[backward]\nkind = '{backward}'\n\
          [train]\ntrajectories = {trajectories}\nbatch = 32\nlr = 3e-3\nlr_schedule = 'cosine'\n\
          epsilon = {epsilon}\n[eval]\nmetrics = ['distribution', 'elbo_eubo', 'log_z']\n"
     )
@@ -111,6 +124,7 @@ fn some_pairs_reach_the_target(world: &World, first: usize, n: usize) {
             // Where rewards on the way say nothing of those ahead, it takes longer, as it does for a
             // P_B that follows P_F, batches behind.
             text = text.replace("trajectories = 128000", "trajectories = 384000");
+            text = text.replace("trajectories = 32000", "trajectories = 96000");
         }
         match build(&text) {
             // Balance of rewards along trajectories needs worlds where all states can be finished.
@@ -132,15 +146,17 @@ fn second_half_of_all_pairs() {
     some_pairs_reach_the_target(&grid(2, 7, "standard"), 1, 2);
 }
 
-/// Three of ten actions uniform, with each way of training P_B.
+/// Three of ten actions uniform.
 #[test]
 fn much_exploration_does_not_move_the_fixed_point() {
-    for (objective, backward) in pairs() {
-        if WAYS.contains(&backward) && !objective.contains("fm") {
-            let what = format!("{objective} with {backward}, epsilon 0.3");
-            let world = grid(2, 7, "standard");
-            reaches_the_target(&what, &spec(&world, &objective, backward, 0.3));
-        }
+    let mut ways = WAYS.into_iter().cycle();
+    let mut objectives: Vec<String> = pairs().into_iter().map(|(objective, _)| objective).collect();
+    objectives.dedup();
+    for objective in objectives.iter().filter(|objective| !objective.contains("fm")) {
+        let backward = ways.next().expect("again and again");
+        let what = format!("{objective} with {backward}, epsilon 0.3");
+        let world = grid(2, 7, "standard");
+        reaches_the_target(&what, &spec(&world, objective, backward, 0.3));
     }
 }
 
@@ -242,7 +258,7 @@ fn policy_gradients_in_all_their_forms() {
     for (objective, backward) in [
         ("kind = 'pg'\ncritic = { sub_eb = 0.9 }\nleave_one_out = true", "kind = 'uniform'"),
         ("kind = 'pg'\ncritic = { lambda = 0.9 }", "kind = 'naive'"),
-        ("kind = 'pg'\ncritic = 'none'\nlambda = 1.0", "kind = 'tlm'"),
+        ("kind = 'pg'\ncritic = { sub_eb = 0.9 }", "kind = 'sub_eb'"),
         ("kind = 'ppo'\nminibatches = 1\nepochs = 2", "kind = 'naive'"),
         ("kind = 'ppo'\ncentred = true\ncritic = { sub_eb = 0.9 }", "kind = 'uniform'"),
         ("kind = 'trpo'\ndelta = 0.1\niterations = 5", "kind = 'tlm'"),
@@ -260,9 +276,10 @@ fn policy_gradients_in_all_their_forms() {
 #[test]
 fn proximal_steps_without_their_divergence_are_worse() {
     let end = |kl: &str| {
-        let objective = format!("kind = 'ppo'\nepochs = 8\n{kl}");
+        let objective = format!("kind = 'ppo'\n{kl}");
         let text = spec(&grid(2, 7, "standard"), &objective, "uniform", 0.0)
-            .replace("trajectories = 128000", "trajectories = 32000");
+            .replace("trajectories = 32000\nbatch = 32", "trajectories = 64000\nbatch = 128")
+            .replace("cosine", "constant");
         let mut experiment = build(&text).unwrap_or_else(|failure| panic!("{}", failure.render()));
         while experiment.trainer.counters().step < experiment.trainer.n_steps() {
             experiment.trainer.step().unwrap();
@@ -271,7 +288,7 @@ fn proximal_steps_without_their_divergence_are_worse() {
         experiment.trainer.evaluate().unwrap()[column].unwrap()
     };
     let (with, without) = (end(""), end("kl = 0.0"));
-    assert!(with < without, "{with} {without}");
+    assert!(with < 0.01 && without > 2.0 * with, "{with} {without}");
 }
 
 /// A transformer: one pair per way of training P_B.
@@ -315,9 +332,8 @@ fn graphs(nodes: usize) -> World {
 }
 
 #[test]
-fn half_of_all_pairs_on_graphs_of_three_nodes() {
-    // Of every objective with four backward strategies, and of these with half of the objectives.
-    some_pairs_reach_the_target(&graphs(3), 0, 2);
+fn a_third_of_all_pairs_on_graphs_of_three_nodes() {
+    some_pairs_reach_the_target(&graphs(3), 0, 3);
 }
 
 #[test]

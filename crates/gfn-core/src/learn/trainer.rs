@@ -638,9 +638,10 @@ impl Trainer {
             .engine
             .drops()
             .then(|| self.streams.get(Purpose::Dropout, self.address(which, repeat)).random());
+        let left = self.settings.lr_schedule(1.0).at(step);
         let (Planned { update, groups, .. }, mut of) = self.differentiated(which);
         let made = match update.trust_region {
-            Some(region) => region.step(&mut of, (&*update.loss, groups), batch),
+            Some(region) => region.shrunk(left).step(&mut of, (&*update.loss, groups), batch),
             None => of.gradients(&*update.loss, batch, groups, dropout),
         };
         let (Made { loss, norm, .. }, stepped) = (&made, update.trust_region.is_some());

@@ -111,6 +111,12 @@ impl Policy<'_, '_> {
 }
 
 impl TrustRegion {
+    /// A region in which steps are as much shorter as a rate of learning has become smaller: a step has the
+    /// same length however small its gradient is.
+    pub(super) fn shrunk(self, factor: f64) -> Self {
+        Self { delta: self.delta * factor * factor, ..self }
+    }
+
     /// Makes a step against the gradient of a loss, or none where no length of it stays within the region and
     /// lowers the loss. Leaves the gradient's norm and the loss before it.
     pub(super) fn step(
@@ -131,10 +137,7 @@ impl TrustRegion {
         let x = policy.solve(self, &center, &g);
         // x g = x (H + damping) x, and half of that is the divergence of a step x.
         let steepness = dot(&x, &g);
-        // At its optimum the divergence of trajectories has that of states as its curvature, once per step:
-        // no farther than to the minimum, or steps would never become small.
-        let to_minimum = batch.log_reward.len() as f64 / batch.len() as f64;
-        let length = (2.0 * self.delta / steepness).sqrt().min(to_minimum);
+        let length = (2.0 * self.delta / steepness).sqrt();
         let mut accepted = false;
         if steepness > 0.0 && length.is_finite() {
             for halvings in 0..=self.backtracks {

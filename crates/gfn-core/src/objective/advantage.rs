@@ -25,7 +25,7 @@ pub enum Critic {
     /// By sub-trajectory evaluation balance with this λ: the squares of V(s_i) − Σ costs − V(s_j) over all
     /// sub-trajectories.
     SubEb(f64),
-    /// None: V is 0.
+    /// None: V is 0. Only with λ = 1 and without exploration is the gradient right then, and it is noisy.
     None,
 }
 

@@ -17,12 +17,14 @@ use crate::registry::Kind;
 
 /// P_F takes natural gradient steps: along x with (H + damping) x = g, as far as the mean divergence
 /// KL(P_old(·|s) ‖ P_F(·|s)) over states allows, g being the policy gradient (`objective.kind = "pg"`) and H the
-/// second derivatives of that divergence; but no farther than to the minimum of what they foresee, which the
-/// paper's code passes by. A step is halved until the divergence does not exceed `delta` and the surrogate
-/// Σ (P_F / P_old) A has fallen, or not made at all.
+/// second derivatives of that divergence. A step is halved until the divergence does not exceed `delta` and
+/// the surrogate Σ (P_F / P_old) A has fallen, or not made at all.
 ///
-/// Critic, log Z and P_B are stepped before by the optimiser, and leave parameters that P_F shares with
-/// them alone: give the model `shared = false`.
+/// Steps are of one length to the end, so that the policy stays about sqrt(delta/2) from the target: they
+/// shrink as `train.lr_schedule` lets learning rates do.
+///
+/// Critic, log Z and P_B are stepped before by the optimiser, and leave parameters that P_F shares with them
+/// alone: a critic that can only read off what P_F looks at follows badly, so give the model `shared = false`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrustRegionPolicy {
@@ -37,7 +39,8 @@ pub struct TrustRegionPolicy {
     pub centred: bool,
     /// Whether that mean leaves out the trajectory itself, so that the gradient has no bias.
     pub leave_one_out: bool,
-    /// Bound on the mean divergence of a step, in nats.
+    /// Bound on the mean divergence of a step, in nats; multiplied by the square of the part of `train.lr` that its
+    /// schedule has left.
     pub delta: f64,
     /// Multiple of the identity that is added to H.
     pub damping: f64,
