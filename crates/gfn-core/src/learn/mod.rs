@@ -3,6 +3,7 @@
 
 pub mod batch;
 mod chains;
+mod differentiated;
 pub mod engine;
 pub mod expr;
 mod gradient_sample;

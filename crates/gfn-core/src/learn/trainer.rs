@@ -1,14 +1,13 @@
 //! The trainer: it samples, makes the updates of the plan, and lets metrics watch.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 
 use rand::RngExt;
 
 use super::batch::{Batch, PbOf};
 use super::chains::Walk;
+use super::differentiated::{Differentiated, Made};
 use super::engine::{Ask, Engine, Rows, Values};
-use super::expr::{Tape, Var};
 use super::head::Head;
 use super::plan::{Plan, Planned, pb_of};
 use super::policy::EnginePolicy;
@@ -17,7 +16,7 @@ use super::replay::{Buffer, Drawn};
 use super::reward_noise::Call;
 use super::settings::TrainSettings;
 use super::update::{Data, Follows, ValueCopy};
-use super::view::{BatchView, Computed, Loss, PbSource, Read, Record, parameter};
+use super::view::parameter;
 use crate::backward::BackwardStrategy;
 use crate::local_search::Walking;
 use crate::metric::{EvalContext, Metric, MetricContext, MetricError, Observed};
@@ -128,71 +127,6 @@ struct DrawnBatch {
     batch: Option<Batch>,
     /// Where in the buffer the last of its items come from.
     places: Vec<usize>,
-}
-
-/// What an update has come to.
-pub(super) struct Made {
-    pub(super) loss: f64,
-    /// Of the gradient.
-    norm: f64,
-    /// Of each item, where the loss is a mean over them.
-    losses: Vec<f64>,
-}
-
-/// A model whose losses are computed on batches.
-pub(super) struct Differentiated<'a> {
-    pub(super) engine: &'a mut dyn Engine,
-    env: &'a dyn Environment,
-    /// What the losses are known to read.
-    reads: &'a [Read],
-    pb: PbSource,
-}
-
-impl Differentiated<'_> {
-    /// Computes a loss, and lets `then` see it and what it has read.
-    fn compute<T>(
-        &mut self,
-        loss: &dyn Loss,
-        batch: &Batch,
-        dropout: Option<u64>,
-        then: impl FnOnce(&mut dyn Engine, &Tape, Record<'_>, Var<'_>) -> T,
-    ) -> T {
-        let (tape, record) = (Tape::new(), Record::default());
-        let source = RefCell::new(Computed {
-            engine: &mut *self.engine,
-            env: self.env,
-            known: self.reads,
-            dropout,
-            passes: Vec::new(),
-        });
-        let of = loss.loss(&BatchView::new(batch, &tape, &source, &record, self.pb));
-        drop(source);
-        then(&mut *self.engine, &tape, record, of)
-    }
-
-    /// A loss and its gradient, which stays with the engine.
-    pub(super) fn gradients(
-        &mut self,
-        loss: &dyn Loss,
-        batch: &Batch,
-        groups: &[&str],
-        dropout: Option<u64>,
-    ) -> Made {
-        self.compute(loss, batch, dropout, |engine, tape, record, loss| {
-            let losses = record.losses.take();
-            let (upstream, parameters) = record.upstream(tape, loss);
-            let norm = engine.gradients(upstream, &parameters, groups);
-            Made { loss: loss.number(), norm, losses }
-        })
-    }
-
-    /// A loss alone.
-    pub(super) fn value(&mut self, loss: &dyn Loss, batch: &Batch) -> f64 {
-        self.compute(loss, batch, None, |engine, _, _, loss| {
-            engine.forget();
-            loss.number()
-        })
-    }
 }
 
 /// Trains a GFlowNet: every iteration samples trajectories with P_F, computes their rewards, and

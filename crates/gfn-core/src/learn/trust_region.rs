@@ -2,9 +2,9 @@
 //! derivatives of the engine.
 
 use super::batch::{Batch, End};
+use super::differentiated::{Differentiated, Made};
 use super::expr::Var;
 use super::head::{Head, TRUNK};
-use super::trainer::{Differentiated, Made};
 use super::update::{Follows, ValueCopy};
 use super::view::{BatchView, Loss};
 
