@@ -2,8 +2,8 @@
 //!
 //! Every legal pair is trained on a 7×7 grid, the smallest with floor, plateau and peaks, until its
 //! exact total variation is below 0.01, within a budget of 4,000 iterations of 32 trajectories, on a
-//! network of 2×64 (a quarter or half of that for PPO and TRPO); every third pair again on all 25 graphs of three named nodes, and every pair on one of
-//! eight other worlds; every eighth on the 543 graphs of four nodes, until it is below 0.02. Exploration (10 % uniform actions)
+//! network of 2×64 (a quarter or half of that for PPO and TRPO); samples of pairs again on eight other worlds, among
+//! them all 25 graphs of three named nodes, and the 543 of four nodes, until it is below 0.02. Exploration (10 % uniform actions)
 //! is needed to see cells of reward 1e-4 at all; it does not move the fixed point.
 
 use gfn_cli::spec::Spec;
@@ -89,7 +89,13 @@ fn reaches_the_target(what: &str, text: &str) {
     reaches(what, text, LIMIT);
 }
 
+/// In a pool of its own: what threads of tests ask of one pool waits for each other.
 fn reaches(what: &str, text: &str, limit: f64) {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    pool.install(|| trains_until(what, text, limit));
+}
+
+fn trains_until(what: &str, text: &str, limit: f64) {
     let mut experiment = build(text).unwrap_or_else(|failure| panic!("{}", failure.render()));
     let column = |name: &str| experiment.columns.iter().position(|c| c.name == name).unwrap();
     let (tv, elbo, eubo, log_z) =
@@ -266,6 +272,7 @@ fn policy_gradients_in_all_their_forms() {
         ("kind = 'pg'", "kind = 'pg'\nguide = { stop = {} }"),
         ("kind = 'tb'", "kind = 'pg'\nform = 'squared'"),
         ("kind = 'db'", "kind = 'pg'\nguide = { stop = { log_reward = -2.0, most = 0.1 } }"),
+        ("kind = 'tb'", "kind = 'pg'\nguide = { substructures = { capacity = 20 } }"),
     ] {
         let text = spec(&grid(2, 7, "standard"), objective, "uniform", 0.1);
         let text = text.replace("[backward]\nkind = 'uniform'", &format!("[backward]\n{backward}"));
@@ -333,8 +340,8 @@ fn graphs(nodes: usize) -> World {
 }
 
 #[test]
-fn a_third_of_all_pairs_on_graphs_of_three_nodes() {
-    some_pairs_reach_the_target(&graphs(3), 0, 3);
+fn graphs_of_three_nodes() {
+    some_pairs_reach_the_target(&graphs(3), 0, 7);
 }
 
 #[test]
@@ -342,8 +349,8 @@ fn graphs_of_four_nodes() {
     some_pairs_reach_the_target(&graphs(4), 4, WORLDS);
 }
 
-/// How many other worlds share the pairs between them.
-const WORLDS: usize = 8;
+/// Every so manieth pair is tested on another world: such a step meets all strategies, and all objectives.
+const WORLDS: usize = 17;
 
 #[test]
 fn grid_3x3_hard() {

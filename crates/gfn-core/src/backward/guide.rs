@@ -3,9 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::KeyError;
 use crate::learn::batch::End;
 use crate::learn::view::BatchView;
+use crate::learn::{Substructures, walks};
+use crate::{Environment, KeyError};
 
 /// A guide. It shapes P_B alone; what the objective samples at its optimum stays P ∝ R.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -13,6 +14,8 @@ use crate::learn::view::BatchView;
 pub enum Guide {
     /// P_F that does not stop where the reward is small.
     Stop(StopGuide),
+    /// Steps to states that are parts of objects with large rewards.
+    Substructures(Substructures),
 }
 
 /// P_G is P_F, but where log R(s) is not above a threshold, P_G(stop|s) is at most `most` and all other actions
@@ -36,12 +39,49 @@ impl Default for StopGuide {
 }
 
 impl Guide {
-    /// Checks its settings.
+    /// Checks its settings, and that it suits an environment.
     ///
     /// # Errors
     /// With the key `guide`.
-    pub(super) fn check(&self) -> Result<(), KeyError> {
-        let Self::Stop(StopGuide { quantile, log_reward, most }) = self;
+    pub(super) fn check(&self, env: &dyn Environment) -> Result<(), KeyError> {
+        match self {
+            Self::Stop(guide) => guide.check(),
+            Self::Substructures(guide) => {
+                guide.check()?;
+                guide.check_parts(env, &walks(env, 8))
+            }
+        }
+    }
+
+    /// Whether it needs states that can be stopped at anywhere.
+    pub(super) fn stops_anywhere(&self) -> bool {
+        matches!(self, Self::Stop(_))
+    }
+
+    /// What has to be remembered for it.
+    pub(super) fn remembers(&self) -> Option<Substructures> {
+        match self {
+            Self::Stop(_) => None,
+            Self::Substructures(guide) => Some(guide.clone()),
+        }
+    }
+
+    /// log P_G of every transition.
+    pub(super) fn log_probs(&self, batch: &BatchView<'_, '_>) -> Vec<f64> {
+        match self {
+            Self::Stop(guide) => guide.log_probs(batch),
+            Self::Substructures(_) => {
+                let known = batch.batch.log_guide.clone();
+                assert_eq!(known.len(), batch.batch.len(), "the trainer remembers objects");
+                known
+            }
+        }
+    }
+}
+
+impl StopGuide {
+    fn check(&self) -> Result<(), KeyError> {
+        let Self { quantile, log_reward, most } = self;
         let fail = |message: String| Err(KeyError::new("guide", message));
         if !(0.0..=1.0).contains(quantile) {
             return fail(format!("`quantile` must lie in [0, 1], not {quantile}"));
@@ -55,27 +95,20 @@ impl Guide {
         Ok(())
     }
 
-    /// Whether it needs states that can be stopped at anywhere.
-    pub(super) fn stops_anywhere(&self) -> bool {
-        matches!(self, Self::Stop(_))
-    }
-
-    /// log P_G of every transition.
-    pub(super) fn log_probs(&self, batch: &BatchView<'_, '_>) -> Vec<f64> {
-        let Self::Stop(guide) = self;
+    fn log_probs(&self, batch: &BatchView<'_, '_>) -> Vec<f64> {
         let log_pf = batch.log_pf().value();
         let log_stop = batch.log_pf_of_stop().value();
         let log_reward = batch.log_reward_along(End::From, None).value();
-        let threshold = guide.log_reward.unwrap_or_else(|| quantile(&log_reward, guide.quantile));
+        let threshold = self.log_reward.unwrap_or_else(|| quantile(&log_reward, self.quantile));
         let of = |t: usize| {
             let stops = batch.batch.terminal[t];
-            if log_reward[t] > threshold || log_stop[t].exp() <= guide.most {
+            if log_reward[t] > threshold || log_stop[t].exp() <= self.most {
                 log_pf[t]
             } else if stops {
-                guide.most.ln()
+                self.most.ln()
             } else {
                 // The rest of P_F is above 0, as it has just gone on.
-                log_pf[t] + (-guide.most).ln_1p() - (-log_stop[t].exp()).ln_1p()
+                log_pf[t] + (-self.most).ln_1p() - (-log_stop[t].exp()).ln_1p()
             }
         };
         (0..log_pf.len()).map(of).collect()

@@ -79,7 +79,7 @@ impl Kind<BackwardAxis> for PolicyGradient {
     const SUMMARY: &'static str = "learned, by policy gradients on backward trajectories";
     const PAPER: Option<&'static str> = Some("arXiv:2408.05885");
 
-    fn build(&self, _: BackwardContext) -> Result<Box<dyn BackwardStrategy>, KeyError> {
+    fn build(&self, context: BackwardContext) -> Result<Box<dyn BackwardStrategy>, KeyError> {
         check_rates(self.lr, self.lr_decay)?;
         check_target_tau(self.target_tau)?;
         if !(0.0..=1.0).contains(&self.lambda) {
@@ -90,7 +90,7 @@ impl Kind<BackwardAxis> for PolicyGradient {
             return Err(KeyError::new("value_lr", "a learning rate must be above 0")
                 .help("leave the key out for the rate of P_B"));
         }
-        self.guide.as_ref().map_or(Ok(()), Guide::check)?;
+        self.guide.as_ref().map_or(Ok(()), |guide| guide.check(&*context.env))?;
         Ok(Box::new(self.clone()))
     }
 }
@@ -195,7 +195,8 @@ impl BackwardStrategy for PolicyGradient {
     fn updates(&self) -> Vec<Update> {
         let update = Update::new(BACKWARD, self.clone()).on(Data::Backward).rate(self.rate());
         let value_rate = Rate { start: self.value_lr.or(self.lr), decay: self.lr_decay };
-        let update = update.rate_of(VALUE, value_rate);
+        let mut update = update.rate_of(VALUE, value_rate);
+        update.guide = self.guide.as_ref().and_then(Guide::remembers);
         vec![update.keeping(target_copy(self.target_tau))]
     }
 

@@ -48,6 +48,8 @@ pub struct Batch {
     log_reward_along: Vec<f64>,
     /// What each trajectory counts if they are whole, else each transition; none where all count alike.
     pub weights: Option<Vec<f64>>,
+    /// log P_G of each transition, where a guide remembers objects; else empty.
+    pub log_guide: Vec<f64>,
     next: OnceCell<Next>,
     parents: OnceCell<Parents>,
     choices: [OnceCell<Choices>; 2],
@@ -192,6 +194,7 @@ impl Batch {
             fixed_log_pb: None,
             log_reward_along: trajectories.log_reward_along,
             weights: None,
+            log_guide: Vec::new(),
             next: OnceCell::new(),
             parents: OnceCell::new(),
             choices: Default::default(),
@@ -245,6 +248,7 @@ impl Batch {
                 .flat_map(|end| transitions.log_reward_along.iter().map(move |ends| ends[end]))
                 .collect(),
             weights: None,
+            log_guide: Vec::new(),
             next: OnceCell::from(Next { actions: Arc::new(next), of: next_of }),
             parents: OnceCell::new(),
             choices: Default::default(),

@@ -215,7 +215,7 @@ pub(super) fn pb_of(strategy: &dyn BackwardStrategy) -> PbOf<'_> {
 }
 
 /// Trajectories of the uniform policy.
-fn walks(env: &dyn Environment, n: usize) -> Trajectories {
+pub(crate) fn walks(env: &dyn Environment, n: usize) -> Trajectories {
     let draw = Draw { streams: Streams::new(0), purpose: Purpose::Test, step: 0 };
     Sampler::default().forward(env, &UniformPolicy, Exploration::NONE, draw, n)
 }
@@ -236,7 +236,7 @@ fn reads_of(
     update: &Update,
     example: &Trajectories,
 ) -> (Vec<Read>, bool, bool) {
-    let batch = match update.data {
+    let mut batch = match update.data {
         Data::Replay { of: Kept::Transitions, .. } => {
             let mut transitions = Transitions::new(env.space().width);
             transitions.extend(example);
@@ -244,6 +244,9 @@ fn reads_of(
         }
         _ => Batch::of_trajectories(env, of, example.clone()),
     };
+    if update.guide.is_some() {
+        batch.log_guide = vec![0.0; batch.len()];
+    }
     let (tape, source, record) = (Tape::new(), RefCell::new(Zeros(env)), Record::default());
     update.loss.loss(&BatchView::new(&batch, &tape, &source, &record, pb));
     (record.reads.into_inner(), record.along.get(), record.raw.get())

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::engine::{NamedTensor, ParamInfo};
 use super::replay::Buffer;
+use super::substructures::Memory;
 use super::trainer::{Counters, Trainer};
 use crate::Trajectories;
 
@@ -23,7 +24,8 @@ pub struct Snapshot {
     pub copies: Vec<NamedTensor>,
     /// States of the optimisers, under `<update>/<parameter>.<what>`.
     pub optimizers: Vec<NamedTensor>,
-    /// Past batches, replay buffers and what metrics have gathered (postcard), then chains.
+    /// Past batches, replay buffers and what metrics have gathered (postcard), then chains, priorities, and
+    /// what a guide remembers.
     pub state: Vec<u8>,
 }
 
@@ -111,6 +113,7 @@ impl Trainer {
         if !priorities.is_empty() {
             state.extend(postcard::to_stdvec(&priorities).expect("numbers serialise"));
         }
+        state.extend(self.memory.iter().flat_map(Memory::save));
         Snapshot {
             counters: self.counters,
             model: model.collect(),
@@ -134,7 +137,13 @@ impl Trainer {
         let (mut state, rest): (State, _) =
             postcard::take_from_bytes(&snapshot.state).map_err(unreadable)?;
         self.load_walk(rest).map_err(SnapshotError)?;
-        let buffers = self.restored_buffers(std::mem::take(&mut state.buffers), rest)?;
+        let (buffers, rest) = self.restored_buffers(std::mem::take(&mut state.buffers), rest)?;
+        let memory = match &self.memory {
+            Some(own) => Some(own.restored(self.parts.env(), rest).map_err(|error| {
+                SnapshotError(format!("what a guide remembers cannot be read: {error}"))
+            })?),
+            None => None,
+        };
         for metric in &mut self.parts.metrics {
             let name = metric.name();
             metric.load(state.metrics.get(name).map(Vec::as_slice)).map_err(|error| {
@@ -144,24 +153,25 @@ impl Trainer {
         self.counters = state.counters;
         self.history = state.history;
         self.buffers = buffers;
+        self.memory = memory;
         Ok(())
     }
 
-    /// Buffers of a snapshot, with the priorities that stand behind it.
-    fn restored_buffers(
+    /// Buffers of a snapshot, with the priorities that stand behind it; also the rest after these.
+    fn restored_buffers<'b>(
         &self,
         mut buffers: Vec<Option<Buffer>>,
-        rest: &[u8],
-    ) -> Result<Vec<Option<Buffer>>, SnapshotError> {
+        rest: &'b [u8],
+    ) -> Result<(Vec<Option<Buffer>>, &'b [u8]), SnapshotError> {
         let damaged =
             |error: String| SnapshotError(format!("replay buffers cannot be read: {error}"));
-        let mut saved =
+        let (saved, rest) =
             match self.buffers.iter().flatten().any(|own| own.save_priorities().is_some()) {
-                true => postcard::from_bytes::<Vec<Vec<f64>>>(rest)
+                true => postcard::take_from_bytes::<Vec<Vec<f64>>>(rest)
                     .map_err(|error| damaged(error.to_string()))?,
-                false => Vec::new(),
-            }
-            .into_iter();
+                false => (Vec::new(), rest),
+            };
+        let mut saved = saved.into_iter();
         if buffers.len() != self.buffers.len() {
             return Err(damaged(format!("{} instead of {}", buffers.len(), self.buffers.len())));
         }
@@ -178,7 +188,7 @@ impl Trainer {
                 _ => return Err(damaged("they are of another objective".to_owned())),
             }
         }
-        Ok(buffers)
+        Ok((buffers, rest))
     }
 
     /// Takes the parameters (and the copies) of a snapshot, and nothing else: enough to

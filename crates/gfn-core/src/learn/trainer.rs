@@ -6,15 +6,16 @@ use rand::RngExt;
 
 use super::batch::{Batch, PbOf};
 use super::chains::Walk;
+use super::data::Sampled;
 use super::differentiated::{Differentiated, Made};
 use super::engine::{Ask, Engine, Rows, Values};
 use super::head::Head;
 use super::plan::{Plan, Planned, pb_of};
 use super::policy::EnginePolicy;
-use super::priority::Places;
-use super::replay::{Buffer, Drawn};
+use super::replay::Buffer;
 use super::reward_noise::Call;
 use super::settings::TrainSettings;
+use super::substructures::Memory;
 use super::update::{Data, Follows, ValueCopy};
 use super::view::parameter;
 use crate::backward::BackwardStrategy;
@@ -22,7 +23,7 @@ use crate::local_search::Walking;
 use crate::metric::{EvalContext, Metric, MetricContext, MetricError, Observed};
 use crate::objective::{LogZ, Objective};
 use crate::policy::log_softmax;
-use crate::rng::{Purpose, Streams, shuffle};
+use crate::rng::{Purpose, Streams};
 use crate::sampler::{Draw, Exploration, Rollout, Sampler};
 use crate::special::log_sum_exp;
 use crate::{Environment, Reward, RewardError, States, Trajectories};
@@ -110,25 +111,6 @@ impl Components {
     }
 }
 
-/// What an iteration has sampled, for updates on other data.
-#[derive(Clone, Copy)]
-struct Sampled<'a> {
-    objects: &'a States,
-    /// log R of these, as losses take it.
-    log_reward: &'a [f64],
-    /// The trajectories, where they are taken apart or mixed with replayed ones.
-    trajectories: Option<&'a Trajectories>,
-}
-
-/// The data of an update.
-#[derive(Default)]
-struct DrawnBatch {
-    /// None if it is on the current trajectories.
-    batch: Option<Batch>,
-    /// Where in the buffer the last of its items come from.
-    places: Vec<usize>,
-}
-
 /// Trains a GFlowNet: every iteration samples trajectories with P_F, computes their rewards, and
 /// makes the updates of the [`Plan`]. Each touches the parameters alone that its loss reads. Where the
 /// objective is a baseline of chains, an iteration advances these instead.
@@ -139,6 +121,8 @@ pub struct Trainer {
     pub(super) history: VecDeque<Trajectories>,
     /// By update.
     pub(super) buffers: Vec<Option<Buffer>>,
+    /// Objects that a guide of P_B remembers.
+    pub(super) memory: Option<Memory>,
     /// Where chains take the place of training.
     pub(super) walk: Walk,
     pub(super) sampler: Sampler,
@@ -166,8 +150,11 @@ impl Trainer {
             }
             _ => None,
         };
+        let guides = updates.iter().find_map(|planned| planned.update.guide.clone());
+        let width = parts.env().space().width;
         Self {
             buffers: updates.iter().map(buffer).collect(),
+            memory: guides.map(|settings| Memory::new(settings, width)),
             parts,
             settings,
             engine,
@@ -303,7 +290,7 @@ impl Trainer {
     }
 
     /// The next call for rewards of training, after some more of this iteration.
-    fn next_call(&self, asked: u64) -> Call {
+    pub(super) fn next_call(&self, asked: u64) -> Call {
         let (streams, step) = (self.streams, self.counters.step);
         Call { streams, step, number: self.counters.reward_calls + asked }
     }
@@ -459,112 +446,6 @@ impl Trainer {
         Ok((rollout, log_reward))
     }
 
-    /// Keeps trajectories for the updates that come back to them.
-    fn remember(&mut self, trajectories: &Trajectories) {
-        let batches = self.parts.plan.history();
-        if batches > 0 {
-            self.history.push_back(trajectories.clone());
-            while self.history.len() > batches {
-                self.history.pop_front();
-            }
-        }
-        self.buffers.iter_mut().flatten().for_each(|buffer| buffer.extend(trajectories));
-    }
-
-    /// The number of a draw among all draws of all iterations.
-    fn address(&self, which: usize, repeat: usize) -> u64 {
-        let repeats = |updates: &[Planned]| -> usize {
-            updates.iter().map(|planned| planned.update.repeat).sum()
-        };
-        let updates = &self.parts.plan.updates;
-        self.counters.step * repeats(updates) as u64 + (repeats(&updates[..which]) + repeat) as u64
-    }
-
-    /// The data of an update.
-    fn draw(
-        &mut self,
-        which: usize,
-        repeat: usize,
-        sampled: Sampled<'_>,
-    ) -> Result<DrawnBatch, TrainError> {
-        let address = self.address(which, repeat);
-        let (env, pb) = (&*self.parts.context.env, self.parts.pb());
-        let policy = EnginePolicy::new(&*self.engine, &*self.parts.backward);
-        let sampler = &mut self.sampler;
-        let mut back_from = |objects: &States, log_reward: Vec<f64>| {
-            let (streams, purpose) = (self.streams, Purpose::BackwardRollout);
-            let draw = Draw { streams, purpose, step: address };
-            let mut trajectories = sampler.backward(env, &policy, draw, objects);
-            trajectories.log_reward = log_reward;
-            trajectories
-        };
-        let mut drawn = Places::default();
-        let mut trajectories = match self.parts.plan.updates[which].update.data {
-            Data::Current => return Ok(DrawnBatch::default()),
-            Data::Minibatches { n } => {
-                let all = sampled.trajectories.expect("kept where they are taken apart");
-                let part = repeat % n;
-                let mut rng = self.streams.get(Purpose::Minibatch, address - part as u64);
-                let mut order: Vec<usize> = (0..all.len()).collect();
-                shuffle(&mut order, &mut rng);
-                let mut own = Trajectories::new(env.space().width);
-                let ends = [part, part + 1].map(|part| part * all.len() / n);
-                order[ends[0]..ends[1]].iter().for_each(|&i| own.push_of(all, i));
-                own
-            }
-            Data::Past { batches } => {
-                let mut rng = self.streams.get(Purpose::History, address);
-                let last = self.history.len().min(batches);
-                let drawn = rng.random_range(0..last as u32) as usize;
-                self.history[self.history.len() - last + drawn].clone()
-            }
-            Data::Backward => back_from(sampled.objects, sampled.log_reward.to_vec()),
-            Data::Replay { batch, with_current, .. } => {
-                let mut rng = self.streams.get(Purpose::Replay, address);
-                let buffer = self.buffers[which].as_ref().expect("made with the plan");
-                drawn = buffer.draw(batch, self.counters.step, &mut rng);
-                let replayed = match buffer.at(env.space().width, &drawn.of) {
-                    Drawn::Transitions(transitions) => {
-                        let mut batch = Batch::of_transitions(env, &pb, &transitions);
-                        batch.weights = drawn.weights;
-                        return Ok(DrawnBatch { batch: Some(batch), places: drawn.of });
-                    }
-                    Drawn::Trajectories(trajectories) => trajectories,
-                    Drawn::Objects(objects, log_reward) => back_from(&objects, log_reward),
-                };
-                match sampled.trajectories.filter(|_| with_current) {
-                    Some(current) => {
-                        let mut all = current.clone();
-                        (0..replayed.len()).for_each(|i| all.push_of(&replayed, i));
-                        if let Some(weights) = &mut drawn.weights {
-                            weights.splice(0..0, std::iter::repeat_n(1.0, current.len()));
-                        }
-                        all
-                    }
-                    None => replayed,
-                }
-            }
-        };
-        drop(pb);
-        if self.parts.plan.along()
-            && trajectories.log_reward_along.len() != trajectories.states.len()
-        {
-            let kept = trajectories.log_reward.clone();
-            self.counters.reward_calls += self.add_rewards(&mut trajectories, self.next_call(0))?.1;
-            if self.settings.reward_noise.is_some() {
-                // Objects keep the noise that they came with.
-                for (i, &log_reward) in kept.iter().enumerate() {
-                    let end = trajectories.rows(i).end - 1;
-                    trajectories.log_reward_along[end] = log_reward;
-                }
-                trajectories.log_reward = kept;
-            }
-        }
-        let mut batch = Batch::of_trajectories(self.parts.env(), &self.parts.pb(), trajectories);
-        batch.weights = drawn.weights;
-        Ok(DrawnBatch { batch: Some(batch), places: drawn.of })
-    }
-
     /// Makes an update.
     fn update(&mut self, which: usize, repeat: usize, batch: &Batch) -> Result<Made, TrainError> {
         let step = self.counters.step;
@@ -685,7 +566,7 @@ impl Trainer {
             let along = self.reward_along(&trajectories);
             trajectories.log_reward_along = along.expect("every reward is known");
         }
-        Batch::of_trajectories(self.parts.env(), &self.parts.pb(), trajectories)
+        self.batch(trajectories, self.memory.is_some())
     }
 
     /// Evaluates every metric under the current policy, or on the last objects of chains; one value per

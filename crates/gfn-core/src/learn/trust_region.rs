@@ -1,6 +1,8 @@
 //! Steps of P_F in a trust region (Schulman et al. 2015, arXiv:1502.05477): natural gradients without second
 //! derivatives of the engine.
 
+use std::sync::OnceLock;
+
 use super::batch::{Batch, End};
 use super::differentiated::{Differentiated, Made};
 use super::expr::Var;
@@ -25,12 +27,17 @@ pub struct TrustRegion {
 }
 
 /// The mean over the states of transitions of KL(P_old(·|s) ‖ P_F(·|s)), over all actions.
-struct Divergence;
+#[derive(Default)]
+struct Divergence {
+    /// log P_old of all actions, once it is known.
+    old: OnceLock<Vec<f64>>,
+}
 
 impl Loss for Divergence {
     fn loss<'t>(&self, batch: &BatchView<'_, 't>) -> Var<'t> {
-        let (old, new) =
-            (batch.copy(OLD.name).log_pf_of_all(End::From), batch.log_pf_of_all(End::From));
+        let of_old = || batch.copy(OLD.name).log_pf_of_all(End::From).value().to_vec();
+        let old = batch.constant(self.old.get_or_init(of_old).clone());
+        let new = batch.log_pf_of_all(End::From);
         (old.exp() * (old - new)).sum() * (1.0 / batch.batch.len() as f64)
     }
 }
@@ -39,6 +46,7 @@ impl Loss for Divergence {
 struct Policy<'a, 'e> {
     of: &'a mut Differentiated<'e>,
     batch: &'a Batch,
+    divergence: Divergence,
     /// Which parameters of the model, with their lengths.
     params: Vec<(usize, usize)>,
 }
@@ -69,7 +77,7 @@ impl Policy<'_, '_> {
 
     fn gradient_of_divergence(&mut self, at: &[f64]) -> Vec<f64> {
         self.set(at);
-        self.of.gradients(&Divergence, self.batch, &GROUPS, None);
+        self.of.gradients(&self.divergence, self.batch, &GROUPS, None);
         self.gradient()
     }
 
@@ -129,7 +137,7 @@ impl TrustRegion {
         let infos = of.engine.params().iter().enumerate();
         let policy = infos.filter(|(_, info)| GROUPS.contains(&&*info.group));
         let params = policy.map(|(i, info)| (i, info.shape[0] * info.shape[1])).collect();
-        let mut policy = Policy { of, batch, params };
+        let mut policy = Policy { of, batch, divergence: Divergence::default(), params };
         let (center, g) = (policy.values(), policy.gradient());
         if !(made.loss.is_finite() && norm(&g) > 0.0 && norm(&g).is_finite()) {
             return made;
@@ -143,7 +151,7 @@ impl TrustRegion {
             for halvings in 0..=self.backtracks {
                 let length = length * 0.5f64.powi(halvings as i32);
                 policy.set(&moved(&center, &x, -length));
-                let divergence = policy.of.value(&Divergence, batch);
+                let divergence = policy.of.value(&policy.divergence, batch);
                 // False for what is not a number.
                 if divergence <= self.delta && policy.of.value(loss, batch) < made.loss {
                     accepted = true;

@@ -2,6 +2,7 @@
 
 use super::head::Head;
 use super::priority::Priority;
+use super::substructures::Substructures;
 use super::trust_region::TrustRegion;
 use super::view::Loss;
 use crate::learn::schedule::Schedule;
@@ -120,6 +121,8 @@ pub struct Update {
     pub heads_only: bool,
     /// The region that P_F is stepped in, instead of by an optimiser.
     pub trust_region: Option<TrustRegion>,
+    /// The objects that are remembered for log P_G of its data.
+    pub guide: Option<Substructures>,
 }
 
 impl Update {
@@ -136,6 +139,7 @@ impl Update {
             start: 0,
             heads_only: false,
             trust_region: None,
+            guide: None,
         }
     }
 
