@@ -3,6 +3,8 @@
 //! by finite differences with what it does not follow held fixed.
 
 mod network;
+#[path = "network/slopes.rs"]
+mod slopes;
 
 use gfn_cli::spec::Spec;
 use gfn_cli::{Experiment, Registry};
@@ -16,7 +18,7 @@ use gfn_core::policy::Direction;
 use gfn_core::rng::{Purpose, Streams};
 use gfn_core::sampler::{Draw, Exploration, Sampler};
 use network::{GRID, log_norm, log_prob, logits, mask, scalar, strings};
-use rand::RngExt;
+use slopes::slopes;
 
 const TARGET: Values = Values::Copy("target");
 const CRITICS: [Head; 2] =
@@ -396,38 +398,18 @@ fn sac_follows_its_actor_and_its_critics_each_with_the_other_held() {
         let what = format!("{world}{sac:?}, shared: {shared}, whole: {whole}");
         assert!((loss - actor - critics).abs() < 1e-5 * loss.abs().max(1.0), "{what}: {loss}");
 
-        let found = gradients(&e.trainer);
-        let infos = e.trainer.engine().params().to_vec();
-        let mut rng = Streams::new(9).get(Purpose::Test, 1);
-        for (i, info) in infos.iter().enumerate() {
-            let gradient = found[i].as_ref().expect("all that there is learns");
-            let here = e.trainer.engine().value(i);
-            let signs: Vec<f32> =
-                here.iter().map(|_| if rng.random::<bool>() { 1.0 } else { -1.0 }).collect();
-            let mut at = |step: f32| {
-                let moved = here.iter().zip(&signs).map(|(x, sign)| x + sign * step).collect();
-                e.trainer.engine_mut().set_value(i, moved);
-                let (actor, critics) = sac.parts(&e, &steps, &held);
-                match &*info.group {
-                    "forward" => actor,
-                    "critic_1" | "critic_2" | "backward" => critics,
-                    group => {
-                        assert_eq!(group, TRUNK);
-                        actor + critics
-                    }
+        let compared = slopes(&mut e, loss, &what, |e, group| {
+            let (actor, critics) = sac.parts(e, &steps, &held);
+            Some(match group {
+                "forward" => actor,
+                "critic_1" | "critic_2" | "backward" => critics,
+                group => {
+                    assert_eq!(group, TRUNK);
+                    actor + critics
                 }
-            };
-            // In single precision a small step drowns in rounding, and a large one may cross a kink of a
-            // ReLU: one of three must agree.
-            let numeric = [4e-3f32, 1e-3, 2.5e-4].map(|h| (at(h) - at(-h)) / (2.0 * f64::from(h)));
-            e.trainer.engine_mut().set_value(i, here.clone());
-            let product = |(g, sign): (&f32, &f32)| f64::from(*g) * f64::from(*sign);
-            let exact: f64 = gradient.iter().zip(&signs).map(product).sum();
-            let sum = gradient.iter().map(|g| f64::from(g.abs())).sum::<f64>();
-            assert!(sum > 1e-4, "{what} {}: there is a gradient", info.name);
-            let limit = 2e-3 * sum + 3e-4 * loss.abs().max(0.1);
-            let error = numeric.map(|n| (n - exact).abs()).into_iter().fold(f64::MAX, f64::min);
-            assert!(error < limit, "{what} {}: {numeric:?} {exact}", info.name);
-        }
+            })
+        });
+        let compared = compared.unwrap_or_else(|differs| panic!("{differs}"));
+        assert_eq!(compared, e.trainer.engine().params().len(), "all that there is learns");
     }
 }

@@ -124,11 +124,12 @@ impl Trainer {
             }
         };
         drop(pb);
-        if self.parts.plan.along()
+        if self.parts.plan.updates[which].along
             && trajectories.log_reward_along.len() != trajectories.states.len()
         {
             let kept = trajectories.log_reward.clone();
-            self.counters.reward_calls += self.add_rewards(&mut trajectories, self.next_call(0))?.1;
+            self.counters.reward_calls +=
+                self.add_rewards(&mut trajectories, true, self.next_call(0))?.1;
             if self.settings.reward_noise.is_some() {
                 // Objects keep the noise that they came with.
                 for (i, &log_reward) in kept.iter().enumerate() {

@@ -51,6 +51,7 @@ impl Trainer {
             .filter_map(|(i, info)| of_policy.contains(&info.group.as_str()).then_some(i))
             .collect();
         let (batch, step) = (self.settings.batch, self.counters.step);
+        let along = self.parts.plan.updates[self.parts.plan.main].along;
         let mut sampler = Sampler::default();
         let (mut gradients, mut n_transitions) = (Vec::with_capacity(n), 0);
         let mut call = Call { streams, step, number: 0 };
@@ -59,7 +60,7 @@ impl Trainer {
                 Draw { streams, purpose: Purpose::GradientEvaluation, step: step * n as u64 + k };
             let (env, policy) = (self.parts.env(), self.policy());
             let mut drawn = sampler.forward(env, &policy, Exploration::NONE, draw, batch);
-            call.number += self.add_rewards(&mut drawn, call)?.1;
+            call.number += self.add_rewards(&mut drawn, along, call)?.1;
             n_transitions += drawn.n_transitions();
             let drawn = Batch::of_trajectories(env, &self.parts.pb(), drawn);
             let (Planned { update, groups, .. }, mut of) =

@@ -146,6 +146,17 @@ impl Plan {
         self.updates.iter().any(|planned| planned.along)
     }
 
+    /// Whether some loss reads them along trajectories of P_F, not only along new ways back.
+    pub fn along_sampled(&self) -> bool {
+        let back = |data: &Data| {
+            matches!(
+                data,
+                Data::Backward | Data::Replay { of: Kept::Objects, with_current: false, .. }
+            )
+        };
+        self.updates.iter().any(|planned| planned.along && !back(&planned.update.data))
+    }
+
     /// Whether some loss reads P_F's numbers otherwise than as probabilities.
     pub fn raw(&self) -> bool {
         self.updates.iter().any(|planned| planned.raw)

@@ -193,8 +193,10 @@ impl Memory {
     /// Remembers the objects that are new.
     pub(super) fn extend(&mut self, env: &dyn Environment, objects: &States, log_reward: &[f64]) {
         let (mut new, mut rewards) = (States::new(objects.width()), Vec::new());
+        // What is old now may be forgotten before its turn comes.
+        let forgets = 2 * (self.young.objects.len() + objects.len()) > self.settings.capacity;
         for (object, &log_reward) in objects.rows().zip(log_reward) {
-            if !self.young.holds(object) && !self.old.holds(object) {
+            if !self.young.holds(object) && (forgets || !self.old.holds(object)) {
                 new.push(object);
                 rewards.push(log_reward);
             }
@@ -202,7 +204,7 @@ impl Memory {
         let parts = self.parts(env, &new);
         for ((object, log_reward), parts) in new.rows().zip(rewards).zip(&parts) {
             // An object may come twice at once.
-            if !self.young.holds(object) {
+            if !self.young.holds(object) && !self.old.holds(object) {
                 if 2 * (self.young.objects.len() + 1) > self.settings.capacity {
                     let empty = Generation::new(objects.width());
                     self.old = std::mem::replace(&mut self.young, empty);
@@ -352,9 +354,9 @@ mod tests {
 
     #[test]
     fn parts_with_larger_mean_rewards_are_preferred_and_objects_forgotten_by_halves() {
-        let env = Balls::new(3, 6);
+        let env = Balls::new(4, 8);
         let settings = Substructures { capacity: 30, exponent: 2.0, max_parts: 100 };
-        let mut memory = Memory::new(settings, 4);
+        let mut memory = Memory::new(settings, 5);
         let (mut old, mut young): (Vec<Vec<i32>>, Vec<Vec<i32>>) = Default::default();
         let mut forgotten = 0;
         for step in 0..12 {
@@ -373,14 +375,15 @@ mod tests {
             }
             // Those that have just been forgotten again have no own score.
             let known = [old.clone(), young.clone()].concat();
-            let mut kept = Trajectories::new(4);
+            let mut kept = Trajectories::new(5);
             for i in 0..drawn.len() {
                 if known.iter().any(|x| x == drawn.terminal(i)) {
                     kept.push_of(&drawn, i);
                 }
             }
             let log_probs = memory.log_probs(&env, &kept);
-            assert!(differ(&log_probs, &expected(&env, &known, &kept, 2.0)) < 1e-12);
+            let exact = expected(&env, &known, &kept, 2.0);
+            assert!(differ(&log_probs, &exact) < 1e-12, "step {step}");
             assert!(log_probs.iter().any(|&log_prob| log_prob < -0.1), "it prefers nothing");
 
             let restored = memory.restored(&env, &memory.save()).unwrap();

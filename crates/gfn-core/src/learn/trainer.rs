@@ -295,16 +295,17 @@ impl Trainer {
         Call { streams, step, number: self.counters.reward_calls + asked }
     }
 
-    /// Computes the rewards of objects, and those along trajectories if some loss reads them: every
+    /// Computes the rewards of objects, and those `along` trajectories if wanted: every
     /// state is then asked for once. Trajectories get them as losses take them; returns log R of
     /// objects itself, and how many were asked for, `first` being the first.
     pub(super) fn add_rewards(
         &self,
         trajectories: &mut Trajectories,
+        along: bool,
         first: Call,
     ) -> Result<(Vec<f64>, u64), RewardError> {
         let (env, reward) = (self.parts.env(), self.parts.reward());
-        let (log_reward, asked) = if self.parts.plan.along() {
+        let (log_reward, asked) = if along {
             let finished = trajectories.finished(env);
             let mut along = vec![0.0; finished.len()];
             reward.log_reward_along(&finished, &mut along)?;
@@ -420,16 +421,17 @@ impl Trainer {
         let policy = EnginePolicy::new(&*self.engine, &*self.parts.backward);
         let mut policies: Vec<_> = (0..n_parts).map(|part| policy.recording(part)).collect();
         let env = &*self.parts.context.env;
-        let network_pb = plan.network_pb();
+        let (network_pb, along) = (plan.network_pb(), plan.along_sampled());
         let mut rollout =
             self.sampler.rollout(env, &mut policies, exploration, draw, n, network_pb);
         rollout.recording = Some(recording);
         let trajectories = &mut rollout.trajectories;
-        let (mut log_reward, mut asked) = self.add_rewards(trajectories, self.next_call(0))?;
+        let (mut log_reward, mut asked) =
+            self.add_rewards(trajectories, along, self.next_call(0))?;
         if let Some(search) = search {
             let mut sampler = std::mem::take(&mut self.sampler);
             let rewards = |found: &mut Trajectories| {
-                let (own, n) = self.add_rewards(found, self.next_call(asked))?;
+                let (own, n) = self.add_rewards(found, along, self.next_call(asked))?;
                 log_reward.extend(own);
                 asked += n;
                 Ok(())
