@@ -194,3 +194,39 @@ fn searched_batches_are_whole_and_found_again() {
         assert_eq!(run(false), run(true), "{accept}");
     }
 }
+
+/// What a guide of P_B remembers stands last in a snapshot, and P_B goes on from it to the same bits.
+#[test]
+fn what_a_guide_remembers_is_found_again() {
+    let text = "[env]\nkind = 'hypergrid'\ndim = 2\nside = 6\n[objective]\nkind = 'tb'\n\
+                [backward]\nkind = 'pg'\nguide = { substructures = { capacity = 16 } }\n\
+                [train]\nbatch = 4\n[eval]\nmetrics = []\n";
+    let new = || {
+        let registry = Registry::builtin();
+        let spec = Spec::parse(&registry, "spec.toml", text.to_owned(), "test", &[]).unwrap();
+        Experiment::build(&registry, &spec).unwrap().trainer
+    };
+    let run = |resumed: bool| {
+        let mut trainer = new();
+        let mut losses = Vec::new();
+        for step in 0..12 {
+            if resumed && step == 7 {
+                let snapshot = trainer.snapshot();
+                trainer = new();
+                trainer.restore(&snapshot).unwrap();
+            }
+            losses.push(trainer.step().unwrap().backward_loss.unwrap());
+        }
+        (losses, trainer.snapshot())
+    };
+    let (losses, whole) = run(false);
+    assert_eq!((losses, whole.clone()), run(true));
+
+    let mut cut = whole.clone();
+    cut.state.truncate(cut.state.len() - 9);
+    let mut other = new();
+    let error = other.restore(&cut).unwrap_err().to_string();
+    assert!(error.contains("what a guide remembers cannot be read"), "{error}");
+    other.restore(&whole).unwrap();
+    assert_eq!(other.snapshot(), whole);
+}

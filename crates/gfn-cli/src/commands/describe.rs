@@ -118,13 +118,41 @@ fn keys(schema: &Value, defaults: Option<&toml::Table>) -> String {
         if let Some(description) = property["description"].as_str() {
             text += &format!("    {}\n", description.replace('\n', "\n    "));
         }
-        let variants = property["oneOf"].as_array().or_else(|| property["anyOf"].as_array());
-        for variant in variants.into_iter().flatten() {
-            if let Some(name) = variant["const"].as_str() {
-                let about = variant["description"].as_str().unwrap_or_default();
-                text += &format!("    \"{name}\": {}\n", about.replace('\n', " "));
-            }
-        }
+        variants(property, &mut text);
     }
     text
+}
+
+/// The values that a key may have, with what tables among them hold.
+fn variants(property: &Value, text: &mut String) {
+    let variants = property["oneOf"].as_array().or_else(|| property["anyOf"].as_array());
+    for variant in variants.into_iter().flatten() {
+        let about = variant["description"].as_str().unwrap_or_default().replace('\n', " ");
+        if let Some(name) = variant["const"].as_str() {
+            *text += &format!("    \"{name}\": {about}\n");
+            continue;
+        }
+        // A table with one key, which names the variant.
+        let named = variant["required"].as_array().filter(|names| names.len() == 1);
+        let Some(name) = named.and_then(|names| names[0].as_str()) else {
+            self::variants(variant, text);
+            continue;
+        };
+        let value = &variant["properties"][name];
+        let Some(inner) = value["properties"].as_object() else {
+            let kind = value["type"].as_str().unwrap_or("value");
+            *text += &format!("    {{ {name} = {kind} }}: {about}\n");
+            continue;
+        };
+        let details = value["description"].as_str().unwrap_or_default().replace('\n', " ");
+        *text += &format!("    {{ {name} = {{}} }}: {about} {details}\n");
+        for (key, property) in inner {
+            let default = match &property["default"] {
+                Value::Null => String::new(),
+                value => format!(" = {value}"),
+            };
+            let about = property["description"].as_str().unwrap_or_default().replace('\n', " ");
+            *text += &format!("        {key}{default}: {about}\n");
+        }
+    }
 }
