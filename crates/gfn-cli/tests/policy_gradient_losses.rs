@@ -359,8 +359,8 @@ fn ways_back_cost_what_the_guide_says() {
                 }
                 let v = |t: Option<usize>| v(t, &choice, &value[i], &cost);
                 let error = |t: usize| cost(t) + v(t.checked_sub(1)) - v(Some(t));
+                choices.extend_from_slice(&choice);
                 for t in 0..n {
-                    choices.push(choice[t]);
                     to_go.push((0..=t).map(cost).sum::<f64>());
                     advantage.push(
                         (0..=t).map(|u| f64::powi(lambda, (t - u) as i32) * error(u)).sum::<f64>(),
