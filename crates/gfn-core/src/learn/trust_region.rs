@@ -7,11 +7,10 @@ use super::batch::{Batch, End};
 use super::differentiated::{Differentiated, Made};
 use super::expr::Var;
 use super::head::{Head, TRUNK};
-use super::update::{Follows, ValueCopy};
 use super::view::{BatchView, Loss};
 
-/// The policy that an iteration has begun with: where the region has its centre.
-pub(crate) const OLD: ValueCopy = ValueCopy { name: "old_policy", follows: Follows::Iterations };
+/// The copy of the policy that an iteration has begun with: where the region has its centre.
+pub(super) const OLD_POLICY: &str = "old_policy";
 
 /// How far and how a step goes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,7 +34,7 @@ struct Divergence {
 
 impl Loss for Divergence {
     fn loss<'t>(&self, batch: &BatchView<'_, 't>) -> Var<'t> {
-        let of_old = || batch.copy(OLD.name).log_pf_of_all(End::From).value().to_vec();
+        let of_old = || batch.copy(OLD_POLICY).log_pf_of_all(End::From).value().to_vec();
         let old = batch.constant(self.old.get_or_init(of_old).clone());
         let new = batch.log_pf_of_all(End::From);
         (old.exp() * (old - new)).sum() * (1.0 / batch.batch.len() as f64)

@@ -3,7 +3,7 @@
 use super::head::Head;
 use super::priority::Priority;
 use super::substructures::Substructures;
-use super::trust_region::TrustRegion;
+use super::trust_region::{OLD_POLICY, TrustRegion};
 use super::view::Loss;
 use crate::learn::schedule::Schedule;
 
@@ -84,6 +84,9 @@ pub struct ValueCopy {
     /// How it follows.
     pub follows: Follows,
 }
+
+/// The policy that an iteration has begun with.
+pub(crate) const OLD: ValueCopy = ValueCopy { name: OLD_POLICY, follows: Follows::Iterations };
 
 /// How a copy follows the values that are trained.
 #[derive(Clone, Copy, Debug, PartialEq)]

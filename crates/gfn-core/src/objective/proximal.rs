@@ -10,8 +10,7 @@ use crate::KeyError;
 use crate::learn::batch::End;
 use crate::learn::expr::Var;
 use crate::learn::head::Head;
-use crate::learn::trust_region::OLD;
-use crate::learn::update::{Data, Rate, Update};
+use crate::learn::update::{Data, OLD, Rate, Update};
 use crate::learn::view::{BatchView, Loss};
 use crate::registry::Kind;
 

@@ -10,8 +10,8 @@ use super::{LogZ, OBJECTIVE, Objective, ObjectiveAxis};
 use crate::KeyError;
 use crate::learn::expr::Var;
 use crate::learn::head::Head;
-use crate::learn::trust_region::{OLD, TrustRegion};
-use crate::learn::update::{Rate, Update};
+use crate::learn::trust_region::TrustRegion;
+use crate::learn::update::{OLD, Rate, Update};
 use crate::learn::view::{BatchView, Loss};
 use crate::registry::Kind;
 
