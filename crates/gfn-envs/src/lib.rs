@@ -9,11 +9,13 @@ pub mod bayes_net;
 mod canonical;
 pub mod chemistry;
 pub mod dag;
+pub mod fragments;
 pub mod hypergrid;
 mod metric;
 pub mod molecule;
 pub mod reward;
 pub mod sequence;
+pub mod symmetry;
 
 pub use metric::METRICS;
 
@@ -26,6 +28,7 @@ pub const ENVIRONMENTS: &[Entry<EnvAxis>] = &[
     Entry::of::<sequence::BitSequenceSpec>(),
     Entry::of::<dag::DagSpec>(),
     Entry::of::<molecule::MoleculeSpec>(),
+    Entry::of::<fragments::FragmentsSpec>(),
 ];
 
 /// Every reward.

@@ -54,10 +54,27 @@ const SPECS: &[(&str, &str, bool)] = &[
     ("molecule", "", false),
     ("molecule", "actions = 'full'", false),
     ("molecule", "max_atoms = 16\nactions = 'full'\nvalence = 'paper'", false),
+    ("fragments", "max_fragments = 2\nFRAGMENTS", true),
+    ("fragments", "max_fragments = 3\nFRAGMENTS", true),
+    ("fragments", "max_fragments = 3\nsymmetry = 'actions'\nFRAGMENTS", true),
+    ("fragments", "max_fragments = 4\nmin_fragments = 3\nversion = 'blocks'\nFRAGMENTS", true),
+    ("fragments", "max_fragments = 2\nversion = 'blocks'\nFRAGMENTS", true),
+    ("fragments", "FRAGMENTS", false),
+    ("fragments", "version = 'blocks'\nFRAGMENTS", false),
+    ("fragments", "max_fragments = 16\nversion = 'blocks'\nFRAGMENTS", false),
 ];
 
+/// Fragments with symmetries of all kinds: none, two sites exchanged, an atom that is joined three times, rings.
+const FRAGMENTS: &str = "fragments = [
+    { smiles = 'O', attach = [0] },
+    { smiles = 'CC', attach = [0, 1] },
+    { smiles = 'C', attach = [0, 0, 0] },
+    { smiles = 'c1ccccc1', attach = [0, 1, 2, 3, 4, 5] },
+]";
+
 fn build(entry: &Entry<EnvAxis>, spec: &str) -> Box<dyn Environment> {
-    let table = DeTable::parse(spec).expect("TOML");
+    let spec = spec.replace("FRAGMENTS", FRAGMENTS);
+    let table = DeTable::parse(&spec).expect("TOML");
     let settings = (entry.parse)(Spanned::new(0..0, table.into_inner())).expect("settings");
     settings.build(EnvContext::NO_FILES).expect("an environment")
 }

@@ -54,7 +54,7 @@ impl Search<'_> {
 }
 
 /// How much an atom lacks to its next allowed valence; `None` beyond the highest.
-pub(super) fn spare_valence(element: u8, charge: i8, used: u8) -> Option<u8> {
+pub(crate) fn spare_valence(element: u8, charge: i8, used: u8) -> Option<u8> {
     let allowed: &[u8] = match (element, charge) {
         (5, 0) => &[3],
         (6 | 14, 0) | (5, -1) => &[4],

@@ -6,7 +6,7 @@ mod canonical_smiles;
 pub mod depiction;
 pub mod fingerprint;
 pub mod huckel;
-mod kekule;
+pub(crate) mod kekule;
 mod layout;
 pub mod molecule;
 pub mod separated_modes;

@@ -9,7 +9,8 @@ mod mesomers;
 mod spec;
 
 pub use atom::{Atom, ELEMENTS, Valence};
-pub use spec::{ActionSet, MoleculeSpec, Symmetry};
+pub use crate::symmetry::Symmetry;
+pub use spec::{ActionSet, MoleculeSpec};
 
 use std::any::Any;
 
