@@ -18,7 +18,7 @@ use gfn_core::{Block, Direction, Environment, KeyError, NO_TOKEN, Space, States}
 
 use crate::canonical::{ColouredGraph, MAX_VERTICES, Symmetries, inverse};
 use crate::chemistry::depiction::svg_grid;
-use crate::chemistry::{Fingerprint, Molecule};
+use crate::chemistry::{DrawnMolecule, Fingerprint, Molecule, Molecules};
 use actions::{BLOCKS, Classes, Starts};
 use atom::N_ELEMENTS;
 use graph::{Edit, HYDROGENS, Rules, distances, links, on_ring};
@@ -230,6 +230,12 @@ impl MoleculeWorld {
 /// Cells for the bonds of an atom to those before it.
 fn cells_per_atom(max_atoms: usize) -> usize {
     (max_atoms - 1).div_ceil(PER_CELL).max(1)
+}
+
+impl Molecules for MoleculeWorld {
+    fn drawn(&self, row: &[i32]) -> DrawnMolecule {
+        DrawnMolecule::finished(self.molecule(row))
+    }
 }
 
 impl Environment for MoleculeWorld {
