@@ -43,5 +43,6 @@ pub const REWARDS: &[Entry<RewardAxis>] = &[
     Entry::of::<reward::bayes_net::linear_gaussian::LinearGaussianSpec>(),
     Entry::of::<reward::bayes_net::local_scores::LocalScoresSpec>(),
     Entry::of::<reward::huckel::HuckelSpec>(),
+    Entry::of::<reward::seh_proxy::SehProxySpec>(),
     Entry::of::<reward::command::CommandSpec>(),
 ];

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use gfn_core::metric::{pearson, spearman};
-use gfn_envs::chemistry::{Fingerprint, Molecule, SeparatedModes, huckel, separated_modes};
+use gfn_envs::chemistry::{
+    Fingerprint, Hybridisation, Molecule, SeparatedModes, huckel, separated_modes,
+};
 use sha2::{Digest, Sha256};
 
 fn reference(name: &str) -> String {
@@ -164,5 +166,27 @@ fn scaffolds_are_rings_and_what_joins_them() {
         let expected =
             if scaffold.is_empty() { String::new() } else { molecule(scaffold).canonical_smiles() };
         assert_eq!(found, expected, "{smiles}");
+    }
+}
+
+/// `scripts/reference/hybridisation.py` writes the table.
+#[test]
+fn atoms_are_hybridised_as_by_rdkit() {
+    let table = rows(include_str!("chemistry/hybridisation.csv"), true);
+    assert!(table.len() > 360);
+    for row in &table {
+        let molecule = molecule(&row[0]);
+        let molecule = molecule.charge_separated().unwrap_or(molecule);
+        let letter = |hybridisation| match hybridisation {
+            Hybridisation::S => 'S',
+            Hybridisation::Sp => '1',
+            Hybridisation::Sp2 => '2',
+            Hybridisation::Sp3 => '3',
+            Hybridisation::Sp3d => 'd',
+            Hybridisation::Sp3d2 => 'e',
+            Hybridisation::Other => '.',
+        };
+        let found = molecule.hybridisations(&molecule.aromatic_bonds());
+        assert_eq!(found.into_iter().map(letter).collect::<String>(), row[1], "{}", &row[0]);
     }
 }

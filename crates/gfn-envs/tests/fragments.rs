@@ -8,7 +8,7 @@ use gfn_core::registry::EnvContext;
 use gfn_core::rng::{Purpose, Streams};
 use gfn_core::sampler::{Draw, Exploration, Sampler};
 use gfn_core::{Environment, StateGraph};
-use gfn_envs::chemistry::Molecule;
+use gfn_envs::chemistry::{Molecule, Molecules};
 use gfn_envs::fragments::{Entry, FragmentWorld, FragmentsSpec, Version};
 use gfn_envs::symmetry::Symmetry;
 use serde::Deserialize;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use gfn_core::registry::{Kind, RewardAxis, RewardContext};
 use gfn_core::{KeyError, Reward};
 use gfn_envs::molecule::MoleculeWorld;
-use gfn_envs::reward::huckel::{molecule_modes, not_for_molecules, qm9_transform};
+use gfn_envs::reward::huckel::{molecule_modes, qm9_transform};
 use gfn_envs::reward::modes::ModeSpec;
 use gfn_envs::reward::transform::Transform;
 use gfn_envs::reward::value::ValueKeys;
@@ -58,7 +58,8 @@ impl Kind<RewardAxis> for GapSpec {
 
     fn build(&self, context: RewardContext<'_>) -> Result<Box<dyn Reward>, KeyError> {
         if context.env_as::<MoleculeWorld>().is_none() {
-            return Err(not_for_molecules());
+            return Err(KeyError::new("kind", "this reward is for molecules of C, N, O and F")
+                .help("set env.kind = \"molecule\""));
         }
         let file = ("the network of reward.kind = \"gap\"", WEIGHTS);
         let keys =

@@ -44,12 +44,15 @@ impl Remarks {
 pub fn csv(experiment: &Experiment, samples: &Trajectories) -> Result<String, Failure> {
     let Remarks { values, unlike } = Remarks::of(experiment, samples)?;
     let mut header = ["object", "log_reward", "reward"].map(str::to_owned).to_vec();
+    let alias = |i: usize| experiment.env.alias(samples.terminal(i));
+    header.extend((!samples.is_empty()).then(|| alias(0)).flatten().map(|(name, _)| name.to_owned()));
     header.extend(values.as_ref().map(|(name, _)| name.clone()));
     header.extend(unlike.as_ref().map(|_| "unlike_training".to_owned()));
     let mut text = line(&header);
     for (i, log_reward) in samples.log_reward.iter().enumerate() {
         let object = experiment.env.render(samples.terminal(i));
         let mut cells = vec![object, log_reward.to_string(), log_reward.exp().to_string()];
+        cells.extend(alias(i).map(|(_, alias)| alias));
         cells.extend(values.as_ref().map(|(_, values)| values[i].to_string()));
         cells.extend(unlike.as_ref().map(|unlike| unlike[i].to_string()));
         text += &line(&cells);
@@ -68,6 +71,9 @@ pub fn jsonl(experiment: &Experiment, samples: &Trajectories) -> Result<String, 
         let object = experiment.env.render(samples.terminal(i));
         let reward = log_reward.exp();
         let mut row = json!({ "object": object, "log_reward": log_reward, "reward": reward });
+        if let Some((name, alias)) = experiment.env.alias(samples.terminal(i)) {
+            row[name] = json!(alias);
+        }
         if let Some((name, values)) = &values {
             row[name.as_str()] = json!(values[i]);
         }

@@ -68,6 +68,12 @@ pub trait Environment: Any + Send + Sync {
     /// A terminal row as text, unique among terminal rows.
     fn render(&self, row: &[i32]) -> String;
 
+    /// What a terminal row is called besides, with what such names are called: shown beside its text in
+    /// samples. Several rows may have one such name.
+    fn alias(&self, _row: &[i32]) -> Option<(&'static str, String)> {
+        None
+    }
+
     /// The terminal row that [`render`](Self::render)s as `text`, if there is one.
     ///
     /// Environments that implement this can be given rewards by table.

@@ -64,7 +64,12 @@ mod fitted {
 ///
 /// As [`Molecule::canonical_smiles`].
 pub fn gap(molecule: &Molecule) -> f64 {
-    OFFSET_EV + SLOPE_EV * gap_in_beta(molecule)
+    gap_of(molecule, &molecule.aromatic_bonds())
+}
+
+/// [`gap`] where it is known which bonds are aromatic.
+pub fn gap_of(molecule: &Molecule, aromatic: &[bool]) -> f64 {
+    OFFSET_EV + SLOPE_EV * gap_in_beta(molecule, aromatic)
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -189,13 +194,12 @@ fn outer_electrons(element: u8) -> i32 {
     }
 }
 
-fn model(molecule: &Molecule) -> Model {
-    let aromatic = molecule.aromatic_bonds();
+fn model(molecule: &Molecule, aromatic: &[bool]) -> Model {
     let neighbors = molecule.neighbors();
     let mut model = Model { of_atom: vec![Vec::new(); molecule.atoms.len()], ..Model::default() };
     let mut n_pi = vec![0; molecule.atoms.len()];
     let mut partners = Vec::new();
-    for (bond, &aromatic) in molecule.bonds.iter().zip(&aromatic) {
+    for (bond, &aromatic) in molecule.bonds.iter().zip(aromatic) {
         for _ in 1..bond.order {
             let [i, j] = bond.ends.map(|end| model.add_pi(end, &molecule.atoms[end], 1, 1));
             model.couple_pi(i, j, if aromatic { 0.5 } else { 1.0 });
@@ -234,7 +238,7 @@ fn model(molecule: &Molecule) -> Model {
         }
         add_sigma(&mut model, molecule, &neighbors, index, n_pi[index] == 0);
     }
-    for (bond, &aromatic) in molecule.bonds.iter().zip(&aromatic) {
+    for (bond, &aromatic) in molecule.bonds.iter().zip(aromatic) {
         let [a, b] = bond.ends.map(|end| model.of_atom[end].clone());
         let has_pi = aromatic || bond.order > 1;
         for &i in &a {
@@ -305,11 +309,11 @@ fn add_sigma(
 }
 
 /// The gap in units of |β|.
-fn gap_in_beta(molecule: &Molecule) -> f64 {
+fn gap_in_beta(molecule: &Molecule, aromatic: &[bool]) -> f64 {
     if molecule.atoms.is_empty() {
         return 0.0;
     }
-    let model = model(molecule);
+    let model = model(molecule, aromatic);
     let n = model.kinds.len();
     let mut matrix = vec![vec![0.0; n]; n];
     for (index, &energy) in model.energies.iter().enumerate() {

@@ -4,15 +4,19 @@
 
 mod canonical_smiles;
 pub mod depiction;
+pub(crate) mod drawn;
 pub mod fingerprint;
 pub mod huckel;
+mod hybridisation;
 pub(crate) mod kekule;
 mod layout;
 pub mod molecule;
 pub mod separated_modes;
 mod smiles;
 
+pub use drawn::{DrawnMolecule, Molecules};
 pub use fingerprint::Fingerprint;
+pub use hybridisation::Hybridisation;
 pub use molecule::{Atom, Bond, Chirality, Molecule};
 pub use separated_modes::SeparatedModes;
 pub use smiles::SmilesError;

@@ -12,15 +12,16 @@ mod template;
 mod tree;
 
 pub use library::Entry;
-pub use molecule::Joined;
 pub use spec::{FragmentsSpec, Version};
 
 use std::any::Any;
 
 use gfn_core::registry::Files;
 use gfn_core::space::At;
-use gfn_core::{Block, Direction, Environment, KeyError, NO_TOKEN, Space};
+use gfn_core::{Block, Direction, Environment, KeyError, NO_TOKEN, Space, States};
 
+use crate::chemistry::Molecules;
+use crate::chemistry::drawn::DISSIMILARITY;
 use crate::symmetry::Symmetry;
 use actions::{Edit, Names, Starts};
 use library::Library;
@@ -390,6 +391,34 @@ impl Environment for FragmentWorld {
 
     fn n_objects(&self) -> Option<u64> {
         Some(self.n_objects)
+    }
+
+    /// That of [`Fingerprint`](crate::chemistry::Fingerprint).
+    fn fingerprint(&self, row: &[i32]) -> Option<[u64; 32]> {
+        Some(self.fingerprint_of(row).0)
+    }
+
+    fn distance(&self, a: &[i32], b: &[i32]) -> f64 {
+        self.dissimilarity(a, b)
+    }
+
+    fn distance_of(&self) -> (&'static str, &'static str) {
+        DISSIMILARITY
+    }
+
+    /// The best molecules among samples, as a picture.
+    fn artifacts(&self, objects: &States, log_reward: &[f64]) -> Vec<(&'static str, String)> {
+        vec![self.picture(objects, log_reward)]
+    }
+
+    /// The canonical SMILES, which several trees may have.
+    fn alias(&self, row: &[i32]) -> Option<(&'static str, String)> {
+        Some(("smiles", self.molecule(row).canonical_smiles()))
+    }
+
+    /// For each fragment a hash of itself and its attachments, and for each join of the two attachments.
+    fn features_of(&self, row: &[i32]) -> Vec<u64> {
+        Keys::of(&self.library, &self.tree(row)).surroundings()
     }
 
     fn strata(&self, row: &[i32]) -> Vec<(&'static str, String)> {

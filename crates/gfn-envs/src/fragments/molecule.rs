@@ -4,29 +4,13 @@ use gfn_core::Environment;
 
 use super::tree::{Keys, NONE, Tree, at_site, site_of};
 use super::{FragmentWorld, decompose, template};
-use crate::chemistry::{Bond, Molecule};
+use crate::chemistry::{Bond, DrawnMolecule, Molecule, Molecules};
 
-/// A molecule as its fragments are drawn.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Joined {
-    /// Atoms fragment by fragment, each in its order, bonds within fragments, then those between them.
-    pub molecule: Molecule,
-    /// Which bonds are aromatic.
-    pub aromatic: Vec<bool>,
-    /// Atoms where something more can be joined.
-    pub open: Vec<usize>,
-}
-
-impl FragmentWorld {
-    /// The molecule of a row.
-    pub fn molecule(&self, row: &[i32]) -> Molecule {
-        self.joined(row).molecule
-    }
-
-    /// The molecule of a row, with what its fragments say of it.
-    pub fn joined(&self, row: &[i32]) -> Joined {
+impl Molecules for FragmentWorld {
+    /// Atoms fragment by fragment, each in its order; bonds within fragments, then those between them.
+    fn drawn(&self, row: &[i32]) -> DrawnMolecule {
         let tree = self.tree(row);
-        let mut joined = Joined::default();
+        let mut joined = DrawnMolecule::default();
         let mut first = [0; super::tree::MAX_FRAGMENTS];
         for v in 0..tree.n {
             let fragment = &self.library.fragments[usize::from(tree.fragments[v])];
@@ -61,7 +45,9 @@ impl FragmentWorld {
         }
         joined
     }
+}
 
+impl FragmentWorld {
     /// See [`render`](Environment::render).
     pub(super) fn write_smiles(&self, tree: &Tree) -> String {
         let mut text = String::new();

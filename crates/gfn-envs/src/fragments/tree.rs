@@ -299,6 +299,27 @@ impl<'a> Keys<'a> {
         }
     }
 
+    /// Numbers that stand for the fragments with the sites that are joined, and for the joins.
+    pub(super) fn surroundings(&self) -> Vec<u64> {
+        let flat = |u: usize, entry: Side, without: Option<usize>| {
+            let fragment = self.tree.fragments[u];
+            let symmetries = &self.library.fragments[usize::from(fragment)].symmetries;
+            let of_map = |map: &Vec<u8>| {
+                let around = self.tree.neighbours(u).filter(|_| without.is_none());
+                let sides = around.map(|w| mixed(u64::from(moved(map, self.tree.sides[u][w]))));
+                let own = u64::from(fragment) << 8 | u64::from(moved(map, entry));
+                paired(own + 1, sides.fold(0, u64::wrapping_add))
+            };
+            symmetries.iter().map(of_map).min().unwrap_or(0)
+        };
+        let of_fragments = (0..self.tree.n).map(|v| flat(v, NONE, None));
+        let of_joins = self.tree.edges().map(|(u, v)| {
+            let [a, b] = [(u, v), (v, u)].map(|(u, v)| flat(u, self.tree.sides[u][v], Some(v)));
+            paired(a.min(b), a.max(b))
+        });
+        of_fragments.chain(of_joins).collect()
+    }
+
     /// log of the number of symmetries: relabellings of fragments, and of the sites of each by its own
     /// symmetries, that change nothing.
     pub(super) fn log_symmetries(&self) -> f64 {

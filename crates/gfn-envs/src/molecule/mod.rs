@@ -18,8 +18,8 @@ use gfn_core::space::At;
 use gfn_core::{Block, Direction, Environment, KeyError, NO_TOKEN, Space, States};
 
 use crate::canonical::{ColouredGraph, MAX_VERTICES, Symmetries, inverse};
-use crate::chemistry::depiction::svg_grid;
-use crate::chemistry::{Fingerprint, Molecule};
+use crate::chemistry::drawn::DISSIMILARITY;
+use crate::chemistry::{DrawnMolecule, Molecule, Molecules};
 use actions::{BLOCKS, Classes, Starts};
 use atom::N_ELEMENTS;
 use graph::{Edit, HYDROGENS, Rules, distances, links, on_ring};
@@ -30,9 +30,6 @@ use mesomers::MESOMERIC;
 const COUNTS: [u64; 7] = [4, 23, 117, 738, 5_453, 47_525, 465_166];
 /// With eight atoms there are more states than this: enumeration was stopped there.
 const MANY_STATES: u64 = 3_000_000;
-/// Molecules of a picture, and those in a row of it.
-const SHOWN: usize = 24;
-const COLUMNS: usize = 6;
 /// Backward actions that undo stopping: one for each Lewis structure of a molecule.
 const STRUCTURES: usize = 16;
 /// Atoms that are not bonded lie two, three, or more bonds apart.
@@ -233,6 +230,12 @@ fn cells_per_atom(max_atoms: usize) -> usize {
     (max_atoms - 1).div_ceil(PER_CELL).max(1)
 }
 
+impl Molecules for MoleculeWorld {
+    fn drawn(&self, row: &[i32]) -> DrawnMolecule {
+        DrawnMolecule::finished(self.molecule(row))
+    }
+}
+
 impl Environment for MoleculeWorld {
     fn space(&self) -> &Space {
         &self.space
@@ -372,7 +375,7 @@ impl Environment for MoleculeWorld {
 
     /// That of [`Fingerprint`].
     fn fingerprint(&self, row: &[i32]) -> Option<[u64; 32]> {
-        Some(Fingerprint::of(&self.molecule(row)).0)
+        Some(self.fingerprint_of(row).0)
     }
 
     fn n_objects(&self) -> Option<u64> {
@@ -386,32 +389,17 @@ impl Environment for MoleculeWorld {
         COUNTS.get(self.space.slots - 1).map_or(n <= MANY_STATES, |&count| count > n)
     }
 
-    /// One less their similarity.
     fn distance(&self, a: &[i32], b: &[i32]) -> f64 {
-        let [a, b] = [a, b].map(|row| Fingerprint::of(&self.molecule(row)));
-        1.0 - a.tanimoto(&b)
+        self.dissimilarity(a, b)
     }
 
     fn distance_of(&self) -> (&'static str, &'static str) {
-        ("1", "one less Tanimoto's similarity of their path fingerprints")
+        DISSIMILARITY
     }
 
     /// The best molecules among samples, as a picture.
     fn artifacts(&self, objects: &States, log_reward: &[f64]) -> Vec<(&'static str, String)> {
-        let mut places: Vec<usize> = (0..objects.len()).collect();
-        places.sort_by(|&a, &b| log_reward[b].total_cmp(&log_reward[a]));
-        let mut shown: Vec<usize> = Vec::new();
-        for place in places {
-            if shown.len() < SHOWN && shown.iter().all(|&s| objects.row(s) != objects.row(place)) {
-                shown.push(place);
-            }
-        }
-        let caption = |place: usize| format!("log R = {:.3}", log_reward[place]);
-        let molecules: Vec<(Molecule, String)> = shown
-            .into_iter()
-            .map(|place| (self.molecule(objects.row(place)), caption(place)))
-            .collect();
-        vec![("molecules.svg", svg_grid(&molecules, COLUMNS))]
+        vec![self.picture(objects, log_reward)]
     }
 
     /// For each atom a hash of itself with its bonds, neighbours and rings.

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use gfn_core::registry::{Kind, RewardAxis, RewardContext};
 use gfn_core::{Environment, KeyError, Reward, RewardError, States};
 use rayon::prelude::*;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::modes::{ModeSpec, is_empty};
+use super::tensors::{tensor, tensors};
 use super::transform::Transform;
 use super::value::{ObjectValues, ValueKeys, ValueReward};
 use crate::sequence::Sequence;
@@ -85,21 +86,6 @@ pub struct Trees {
     roots: Vec<u32>,
 }
 
-/// Numbers of one tensor.
-fn tensor<const N: usize, T>(
-    file: &SafeTensors<'_>,
-    name: &str,
-    dtype: Dtype,
-    number: fn([u8; N]) -> T,
-) -> Result<Vec<T>, String> {
-    let view = file.tensor(name).map_err(|_| format!("has no tensor `{name}`"))?;
-    if view.dtype() != dtype {
-        return Err(format!("has `{name}` in {:?}, not {dtype:?}", view.dtype()));
-    }
-    let (numbers, _) = view.data().as_chunks::<N>();
-    Ok(numbers.iter().map(|&bytes| number(bytes)).collect())
-}
-
 impl Trees {
     /// Trees from a safetensors file: nodes of all trees one after the other, children counted
     /// within a tree, feature -1 for leaves, left if `x[feature] <= threshold`.
@@ -107,10 +93,9 @@ impl Trees {
     /// # Errors
     /// What is wrong with the file, as the end of a sentence.
     pub fn read(bytes: &[u8], length: usize, k: usize) -> Result<Self, String> {
-        let file = SafeTensors::deserialize(bytes)
-            .map_err(|error| format!("is not a safetensors file: {error}"))?;
-        let floats = |name| tensor(&file, name, Dtype::F64, f64::from_le_bytes);
-        let ints = |name| tensor(&file, name, Dtype::I32, i32::from_le_bytes);
+        let file = tensors(bytes)?;
+        let floats = |name| tensor(&file, (name, None), Dtype::F64, f64::from_le_bytes);
+        let ints = |name| tensor(&file, (name, None), Dtype::I32, i32::from_le_bytes);
         let (baseline, threshold, value) =
             (floats("baseline")?, floats("threshold")?, floats("value")?);
         let (feature, left, right) = (ints("feature")?, ints("left")?, ints("right")?);

@@ -1,6 +1,7 @@
 //! HOMO-LUMO gaps of molecules by a Hückel model: no data, no network.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use gfn_core::registry::{Kind, RewardAxis, RewardContext};
 use gfn_core::{KeyError, Reward, RewardError, States};
@@ -9,10 +10,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::modes::{ModeSpec, is_empty};
+use super::molecules::{molecules_of, not_for_molecules};
 use super::transform::Transform;
 use super::value::{ObjectValues, ValueKeys, ValueReward};
-use crate::chemistry::huckel::gap;
-use crate::molecule::MoleculeWorld;
+use crate::chemistry::huckel::gap_of;
+use crate::chemistry::{DrawnMolecule, Molecules};
 
 /// eV.
 const HARTREE: f64 = 27.211_386_245_988;
@@ -65,25 +67,23 @@ impl Kind<RewardAxis> for HuckelSpec {
     const SUMMARY: &'static str = "small HOMO-LUMO gaps of molecules, by a Hückel model";
 
     fn build(&self, context: RewardContext<'_>) -> Result<Box<dyn Reward>, KeyError> {
-        let world = context.env_as::<MoleculeWorld>().ok_or_else(not_for_molecules)?.clone();
+        let molecules = molecules_of(context.env).ok_or_else(not_for_molecules)?;
         let keys =
             ValueKeys { transform: &self.transform, modes: &self.modes, test_set: &self.test_set };
-        Ok(Box::new(ValueReward::new(context, HuckelGaps { world }, keys)?))
+        Ok(Box::new(ValueReward::new(context, HuckelGaps { molecules }, keys)?))
     }
 }
 
-/// The error of rewards for molecules in another environment.
-pub fn not_for_molecules() -> KeyError {
-    KeyError::new("kind", "this reward is for molecules").help("set env.kind = \"molecule\"")
-}
-
 struct HuckelGaps {
-    world: MoleculeWorld,
+    molecules: Arc<dyn Molecules>,
 }
 
 impl ObjectValues for HuckelGaps {
     fn values(&self, xs: &States) -> Result<Vec<f64>, RewardError> {
-        let gap = |i| gap(&self.world.molecule(xs.row(i)));
+        let gap = |i| {
+            let DrawnMolecule { molecule, aromatic, .. } = self.molecules.drawn(xs.row(i));
+            gap_of(&molecule, &aromatic)
+        };
         Ok((0..xs.len()).into_par_iter().map(gap).collect())
     }
 

@@ -1,0 +1,210 @@
+//! The sEH proxy against golden values: of molecules read from SMILES, of the papers' test set atom by atom,
+//! and as a reward.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use gfn_core::registry::{EnvAxis, EnvContext, Kind, RewardAxis, RewardContext};
+use gfn_core::{Environment, KeyError, Reward, States};
+use gfn_envs::chemistry::{DrawnMolecule, Hybridisation, Molecule};
+use gfn_envs::molecule::MoleculeSpec;
+use gfn_envs::reward::seh_proxy::SehProxySpec;
+use gfn_envs::reward::seh_proxy::features::{AtomInput, BondKind, Input};
+use gfn_envs::reward::seh_proxy::network::Network;
+use gfn_envs::reward::transform::Transform;
+use gfn_envs::sequence::SequenceSpec;
+use serde_json::Value;
+
+const WEIGHTS: &str = "seh_proxy_bengio2021.safetensors";
+
+fn reference(name: &str) -> Vec<u8> {
+    std::fs::read(Path::new(env!("GFN_REFERENCE_DATA")).join(name)).unwrap()
+}
+
+fn list(name: &str) -> Vec<Value> {
+    serde_json::from_slice(&reference(name)).unwrap()
+}
+
+fn integers(value: &Value) -> Vec<i64> {
+    value.as_array().unwrap().iter().map(|number| number.as_i64().unwrap()).collect()
+}
+
+fn rows(value: &Value) -> Vec<Vec<i64>> {
+    value.as_array().unwrap().iter().map(integers).collect()
+}
+
+fn network() -> Network {
+    Network::read(&reference(WEIGHTS)).unwrap()
+}
+
+fn input(smiles: &str, mark_open: bool) -> Input {
+    let molecule = Molecule::from_smiles(smiles).unwrap();
+    Input::of(&DrawnMolecule::finished(molecule), mark_open)
+}
+
+#[test]
+#[cfg_attr(not(reference_data), ignore = "needs the reference data")]
+fn golden_molecules_have_their_features_and_scores() {
+    let golden = list("golden/seh_proxy_golden.json");
+    assert_eq!(golden.len(), 20);
+    let mut inputs = Vec::new();
+    for entry in &golden {
+        let smiles = entry["smiles"].as_str().unwrap();
+        let plain = input(smiles, false);
+        let columns = |(i, atom): (usize, &AtomInput)| {
+            atom.columns().map(move |(column, number)| (i, column, f64::from(number)))
+        };
+        let found: Vec<(usize, usize, f64)> =
+            plain.atoms.iter().enumerate().flat_map(columns).collect();
+        let number = |row: &Value, i: usize| row[i].as_f64().unwrap();
+        let entries = entry["x_nonzero"].as_array().unwrap().iter();
+        let mut expected: Vec<(usize, usize, f64)> = entries
+            .map(|row| (number(row, 0) as usize, number(row, 1) as usize, number(row, 2)))
+            .collect();
+        expected.sort_by_key(|&(atom, column, _)| (atom, column));
+        assert_eq!(found, expected, "{smiles}");
+
+        let ends = rows(&entry["edge_index"]);
+        let kinds = integers(&entry["edge_type"]);
+        let mut expected: Vec<[i64; 3]> =
+            (0..kinds.len()).map(|i| [ends[0][i], ends[1][i], kinds[i]]).collect();
+        let mut found: Vec<[i64; 3]> = Vec::new();
+        for &([a, b], kind) in &plain.bonds {
+            let (a, b) = (a as i64, b as i64);
+            found.extend([[a, b, kind as i64], [b, a, kind as i64]]);
+        }
+        if found.is_empty() {
+            found.push([0, 0, -1]);
+        }
+        expected.sort_unstable();
+        found.sort_unstable();
+        assert_eq!(found, expected, "{smiles}");
+        inputs.extend([plain, input(smiles, true)]);
+    }
+    let scores = network().scores(&inputs);
+    for (entry, scores) in golden.iter().zip(scores.chunks(2)) {
+        for (key, score) in ["score_no_mask", "score_mask_atom0"].into_iter().zip(scores) {
+            let expected = entry[key].as_f64().unwrap();
+            assert!((score - expected).abs() < 1e-4, "{}: {score} {expected}", entry["smiles"]);
+        }
+    }
+}
+
+/// An entry of the test set, whose scores need no chemistry.
+fn stored_input(entry: &Value) -> Input {
+    let atom = |atom: &Vec<i64>| AtomInput {
+        element: atom[0] as u8,
+        aromatic: atom[1] == 1,
+        hybridisation: match atom[2] {
+            1 => Hybridisation::Sp,
+            2 => Hybridisation::Sp2,
+            3 => Hybridisation::Sp3,
+            code => panic!("{code}"),
+        },
+        hydrogens: atom[3] as u8,
+        open: false,
+    };
+    let bond =
+        |bond: &Vec<i64>| ([bond[0] as usize, bond[1] as usize], BondKind::ALL[bond[2] as usize]);
+    Input {
+        atoms: rows(&entry["atoms"]).iter().map(atom).collect(),
+        bonds: rows(&entry["bonds"]).iter().map(bond).collect(),
+    }
+}
+
+#[test]
+#[cfg_attr(not(reference_data), ignore = "needs the reference data")]
+fn both_papers_scores_of_their_test_set() {
+    let entries = list("test_mols_950.json");
+    let mut inputs = Vec::new();
+    for entry in &entries {
+        let plain = stored_input(entry);
+        let mut marked = plain.clone();
+        let open: Vec<usize> = integers(&entry["stem_atoms"]).iter().map(|&i| i as usize).collect();
+        marked.mark(&open);
+        inputs.extend([plain, marked]);
+    }
+    let network = network();
+    let scores = network.scores(&inputs);
+    let (mut plain, mut marked) = (0, 0);
+    for (entry, scores) in entries.iter().zip(scores.chunks(2)) {
+        if let Some(expected) = entry["score_tlm"].as_f64() {
+            assert!((scores[0] - expected).abs() < 1e-4, "{}", entry["smiles"]);
+            plain += 1;
+        }
+        if let Some(expected) = entry["score_gflownet_rl"].as_f64() {
+            assert!((scores[1].max(0.1) - expected).abs() < 1e-4, "{}", entry["smiles"]);
+            assert_eq!(entry["clipped"].as_bool(), Some(scores[1] < 0.1), "{}", entry["smiles"]);
+            marked += 1;
+        }
+    }
+    assert_eq!((plain, marked), (475, 475));
+    // One at a time, and in another order on one thread.
+    for (input, score) in inputs.iter().zip(&scores).step_by(97) {
+        assert_eq!(network.scores(std::slice::from_ref(input))[0].to_bits(), score.to_bits());
+    }
+    inputs.reverse();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    let again = pool.install(|| network.scores(&inputs));
+    assert!(again.iter().rev().zip(&scores).all(|(a, b)| a.to_bits() == b.to_bits()));
+}
+
+fn molecules() -> Arc<dyn Environment> {
+    Kind::<EnvAxis>::build(&MoleculeSpec::default(), EnvContext::NO_FILES).unwrap().into()
+}
+
+fn build(
+    spec: &SehProxySpec,
+    env: &Arc<dyn Environment>,
+    file: &[u8],
+) -> Result<Box<dyn Reward>, KeyError> {
+    let files = |_: &Path| Ok(file.to_vec());
+    spec.build(RewardContext { env, files: &files })
+}
+
+/// The rewards of both papers, by their equations.
+#[test]
+#[cfg_attr(not(reference_data), ignore = "needs the reference data")]
+fn rewards_are_those_of_the_papers() {
+    let (env, file) = (molecules(), reference(WEIGHTS));
+    let smiles = ["C", "CF", "C#N", "CNC=O", "c1cc(F)[nH]c1", "CNC=O", "OC1CC1C(=O)N"];
+    let mut xs = States::new(env.space().width);
+    smiles.iter().for_each(|smiles| xs.push(&env.parse(smiles).unwrap()));
+    let soft = Transform { floor: Some(0.1), scale: 0.125, exponent: 10.0, ..Transform::default() };
+    let marked = SehProxySpec { stem_mask: true, transform: soft, ..SehProxySpec::default() };
+    let network = network();
+    for (spec, reward) in [
+        (SehProxySpec::default(), (|s| (s / 8.0).clamp(1e-4, 100.0)) as fn(f64) -> f64),
+        (marked, |s| s.max(0.1) / 8.0),
+    ] {
+        let built = build(&spec, &env, &file).unwrap();
+        let mut log_rewards = vec![0.0; xs.len()];
+        built.log_reward(&xs, &mut log_rewards).unwrap();
+        assert_eq!(built.computed(), Some(6), "equal molecules once");
+        let (column, scores) = built.values(&xs).unwrap().unwrap();
+        assert_eq!((&*column, built.computed()), ("seh", Some(6)), "they are remembered");
+        for (i, smiles) in smiles.iter().enumerate() {
+            // Marks are on the first atom of the environment's drawing, which is not that of the SMILES.
+            if !spec.stem_mask {
+                let score = network.scores(&[input(smiles, false)])[0];
+                assert!((scores[i] - score).abs() < 1e-5, "{smiles}");
+            }
+            let expected = 10.0 * reward(scores[i]).ln();
+            assert!((log_rewards[i] - expected).abs() < 1e-9, "{smiles}: {expected}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_used_is_refused() {
+    let strings =
+        SequenceSpec { length: 3, symbols: vec!["A".into(), "B".into()], ..Default::default() };
+    let strings = Kind::<EnvAxis>::build(&strings, EnvContext::NO_FILES).unwrap().into();
+    let spec = SehProxySpec::default();
+    let refusal = build(&spec, &strings, &[]).err().unwrap();
+    assert!(refusal.message.contains("molecules") && !refusal.data);
+    let env = molecules();
+    let refusal = build(&spec, &env, b"no tensors").err().unwrap();
+    assert!(refusal.data && refusal.message.contains("`seh_proxy.safetensors`"), "{refusal:?}");
+    assert!(refusal.help.unwrap().contains("gfn data fetch sehproxy"));
+}
