@@ -7,7 +7,7 @@ use gfn_core::exact::Exact;
 use gfn_core::graph::ExploreError;
 use gfn_core::registry::{EnvContext, RewardContext};
 use gfn_core::{Environment, Reward, StateGraph, States};
-use gfn_envs::reward::objects::listed_objects;
+use gfn_envs::reward::objects::{listed_objects, listed_objects_inside};
 
 use crate::data;
 use crate::error::{BUG, DATA, Failure};
@@ -41,7 +41,8 @@ impl World {
         let context = RewardContext { env: &env, files: &files };
         let reward: Arc<dyn Reward> = spec.reward.build(context).map_err(at("reward"))?.into();
         let path = &spec.eval.test_set;
-        let listed = || listed_objects(context, "test_set", path).map_err(at("eval"));
+        let read = if spec.eval.skip_outside { listed_objects_inside } else { listed_objects };
+        let listed = || read(context, "test_set", path).map_err(at("eval"));
         let test_set = (!path.as_os_str().is_empty()).then(listed).transpose()?;
         let exact = enumerate(&*env, &*reward, spec.eval.max_states)?.map(Arc::new);
         Ok(Self { env, reward, exact, test_set, data: files.into_read() })

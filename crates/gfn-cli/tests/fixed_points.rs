@@ -464,6 +464,45 @@ fn more_molecules_are_sampled_in_proportion_to_their_rewards() {
     reaches("tb with tlm on more molecules", &text, LIMIT_OF_MANY);
 }
 
+/// The 33 trees of up to three of three fragments, or the 30 of two or three, by their Hückel gaps.
+fn fragments(version: &str) -> World {
+    World {
+        env: format!(
+            "kind = 'fragments'\nversion = '{version}'\nmax_fragments = 3\nfragments = [\
+             {{ smiles = 'O', attach = [0] }}, {{ smiles = 'CC', attach = [0, 1] }}, \
+             {{ smiles = 'c1ccccc1', attach = [0, 1, 2, 3, 4, 5] }}]"
+        ),
+        reward: "kind = 'huckel'\nmodes = {}\n\
+                 transform = { zero = 21.05, one = 4.79, floor = 1e-4, beta = 4 }"
+            .to_owned(),
+        many: false,
+    }
+}
+
+/// The objectives and strategies of the papers on trees of fragments, in both papers' versions.
+#[test]
+fn fragments_are_sampled_in_proportion_to_their_rewards() {
+    for version in ["stems", "blocks"] {
+        let world = fragments(version);
+        for objective in ["tb", "db", "subtb", "soft_dqn"] {
+            for backward in ["uniform", "naive", "maxent", "tlm", "pessimistic"] {
+                let objective = format!("kind = '{objective}'");
+                let what = format!("{objective} with {backward} on {version}");
+                reaches(&what, &spec(&world, &objective, backward, 0.1), LIMIT_OF_MANY);
+            }
+        }
+    }
+}
+
+/// Every pair there.
+#[test]
+#[ignore = "takes minutes"]
+fn every_pair_samples_fragments_in_proportion_to_their_rewards() {
+    for version in ["stems", "blocks"] {
+        some_pairs_reach_the_target(&fragments(version), 0, 1);
+    }
+}
+
 /// With all actions legal, the correction by the number of automorphisms keeps P ∝ R; without it
 /// molecules with n automorphisms are sampled n times too seldom.
 #[test]

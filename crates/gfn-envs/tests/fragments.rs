@@ -224,7 +224,9 @@ fn test_molecules_are_built_and_cut() {
         let mut atoms: Vec<_> = built
             .atoms
             .iter()
-            .map(|atom| (i32::from(atom.element), i32::from(atom.hydrogens), i32::from(atom.charge)))
+            .map(|atom| {
+                (i32::from(atom.element), i32::from(atom.hydrogens), i32::from(atom.charge))
+            })
             .collect();
         let mut expected: Vec<_> =
             test.atoms.iter().map(|&[element, _, _, h, charge]| (element, h, charge)).collect();

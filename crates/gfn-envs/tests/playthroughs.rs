@@ -37,6 +37,18 @@ const WALKS: &[(&str, &str, &str)] = &[
     ),
     ("molecule", "molecule", "max_atoms = 5"),
     ("molecule_full", "molecule", "max_atoms = 5\nactions = 'full'"),
+    (
+        "fragments_stems",
+        "fragments",
+        "max_fragments = 3\nfragments = [{ smiles = 'O', attach = [0] }, \
+         { smiles = 'C', attach = [0, 0, 0] }, { smiles = 'c1cc[nH]c1', attach = [0, 1, 2] }]",
+    ),
+    (
+        "fragments_blocks",
+        "fragments",
+        "version = 'blocks'\nmax_fragments = 3\nfragments = [{ smiles = 'O', attach = [0] }, \
+         { smiles = 'C', attach = [0, 0, 0] }, { smiles = 'c1cc[nH]c1', attach = [0, 1, 2] }]",
+    ),
 ];
 
 /// The variable that has the files written instead of compared.

@@ -45,7 +45,8 @@ pub fn csv(experiment: &Experiment, samples: &Trajectories) -> Result<String, Fa
     let Remarks { values, unlike } = Remarks::of(experiment, samples)?;
     let mut header = ["object", "log_reward", "reward"].map(str::to_owned).to_vec();
     let alias = |i: usize| experiment.env.alias(samples.terminal(i));
-    header.extend((!samples.is_empty()).then(|| alias(0)).flatten().map(|(name, _)| name.to_owned()));
+    header
+        .extend((!samples.is_empty()).then(|| alias(0)).flatten().map(|(name, _)| name.to_owned()));
     header.extend(values.as_ref().map(|(name, _)| name.clone()));
     header.extend(unlike.as_ref().map(|_| "unlike_training".to_owned()));
     let mut text = line(&header);

@@ -41,6 +41,10 @@ pub struct EvalSettings {
     /// of the reward's test objects.
     #[serde(skip_serializing_if = "no_path")]
     pub test_set: PathBuf,
+    /// Whether what `test_set` lists besides objects of the environment is left out, with a note that names
+    /// the lines, instead of being an error.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub skip_outside: bool,
     /// Of the test objects, how many are used, spread evenly over them; or, where there are none and
     /// the space is too large to enumerate, how many are drawn: uniformly if the environment numbers
     /// its objects, else by uniform actions.
@@ -75,6 +79,7 @@ impl Default for EvalSettings {
             metrics: metrics.map(str::to_owned).to_vec(),
             samples: 1000,
             test_set: PathBuf::new(),
+            skip_outside: false,
             test_objects: 1000,
             backward_trajectories: 10,
             max_states: 3_000_000,

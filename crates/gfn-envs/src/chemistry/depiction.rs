@@ -3,6 +3,7 @@
 //! Carbon is a corner; other elements, charges and radicals are written, with hydrogens on the side
 //! where there is room. Chirality is a wedge (towards the reader) or a hashed bond (away).
 
+use rayon::prelude::*;
 use std::fmt::Write;
 
 use super::kekule::spare_valence;
@@ -33,11 +34,13 @@ pub fn svg_grid(molecules: &[(Molecule, String)], columns: usize) -> String {
          viewBox=\"0 0 {width:.0} {height:.0}\" font-family=\"sans-serif\">\n\
          <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n"
     );
-    for (index, (molecule, caption)) in molecules.iter().enumerate() {
+    let drawings: Vec<Drawing<'_>> =
+        molecules.par_iter().map(|(molecule, _)| Drawing::new(molecule)).collect();
+    for (index, (drawing, (_, caption))) in drawings.into_iter().zip(molecules).enumerate() {
         let x = WIDTH * (index % columns) as f64;
         let y = (HEIGHT + CAPTION) * (index / columns) as f64;
         let _ = writeln!(svg, "<g transform=\"translate({x:.0} {y:.0})\">");
-        Drawing::new(molecule).draw(&mut svg);
+        drawing.draw(&mut svg);
         let _ = writeln!(
             svg,
             "<text x=\"{:.0}\" y=\"{:.0}\" text-anchor=\"middle\" font-size=\"11\" \

@@ -62,7 +62,9 @@ pub(super) fn layout(molecule: &Molecule, rings: &[Vec<usize>]) -> Vec<Point> {
 }
 
 fn distance(a: Point, b: Point) -> f64 {
-    (a[0] - b[0]).hypot(a[1] - b[1])
+    let [x, y] = [a[0] - b[0], a[1] - b[1]];
+    // Lengths of bonds neither overflow nor vanish; `hypot` takes a third of the time of a layout.
+    (x * x + y * y).sqrt()
 }
 
 fn wishes(molecule: &Molecule, rings: &[Vec<usize>]) -> Vec<Wish> {

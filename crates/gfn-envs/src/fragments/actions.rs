@@ -175,7 +175,11 @@ impl FragmentWorld {
         }
         if action >= starts.set {
             let (pair, site) = of(starts.set, names.n_sites);
-            return Edit::Set { u: pair / names.n_slots, v: pair % names.n_slots, site: site as u8 };
+            return Edit::Set {
+                u: pair / names.n_slots,
+                v: pair % names.n_slots,
+                site: site as u8,
+            };
         }
         if forward && starts.set == usize::MAX {
             let (place, block) = of(starts.add, names.n_blocks);

@@ -53,7 +53,10 @@ pub(super) fn trees(
         }
     }
     let (min, max) = (range.start(), range.end());
-    Err(format!("it cannot be cut into {min} to {max} of the {} fragments", library.fragments.len()))
+    Err(format!(
+        "it cannot be cut into {min} to {max} of the {} fragments",
+        library.fragments.len()
+    ))
 }
 
 struct Seen<'a> {

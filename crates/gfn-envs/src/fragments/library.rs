@@ -107,11 +107,14 @@ impl Library {
     ///
     /// # Errors
     /// With the key `library`, when the file cannot be read or lists something else.
-    pub(super) fn read(path: &Path, capacity: Capacity, files: &dyn Files) -> Result<Self, KeyError> {
+    pub(super) fn read(
+        path: &Path,
+        capacity: Capacity,
+        files: &dyn Files,
+    ) -> Result<Self, KeyError> {
         let bytes = files.read_for("library", path)?;
-        let fail = |message: String| {
-            KeyError::data("library", format!("`{}` {message}", path.display()))
-        };
+        let fail =
+            |message: String| KeyError::data("library", format!("`{}` {message}", path.display()));
         let file: File = serde_json::from_slice(&bytes).map_err(|error| {
             fail(format!("is no list of fragments: {error}")).help(
                 "expected {\"fragments\": [{\"smiles\": \"CO\", \"attach\": [0, 1]}]}, or `blocks`",
@@ -127,7 +130,8 @@ impl Library {
         };
         Self::new(&entries, capacity).map_err(|(place, wrong)| {
             let smiles = &entries[place].smiles;
-            let line = line_of(&bytes, smiles).map_or(String::new(), |line| format!(" on line {line}"));
+            let line =
+                line_of(&bytes, smiles).map_or(String::new(), |line| format!(" on line {line}"));
             fail(format!("lists `{smiles}`{line}, but {}", wrong.message)).help(wrong.help)
         })
     }
@@ -234,7 +238,8 @@ impl Fragment {
                 Capacity::Listed => alike.map(listed).max().unwrap_or(1),
             };
             if !template.takes(&molecule, atom, capacity) {
-                let times = if capacity == 1 { String::new() } else { format!(" {capacity} times") };
+                let times =
+                    if capacity == 1 { String::new() } else { format!(" {capacity} times") };
                 let message = format!("nothing more can be joined to its atom {atom}{times}");
                 return Err(Wrong::new(message, "list atoms with hydrogens to replace"));
             }

@@ -188,7 +188,8 @@ impl FragmentWorld {
         }
         let stems = self.spec.version == Version::Stems;
         for leaf in (0..tree.n).filter(|&v| tree.degree(v) == 1) {
-            let open = |stem: usize| tree.sides[leaf][stem] == OPEN && tree.sides[stem][leaf] == OPEN;
+            let open =
+                |stem: usize| tree.sides[leaf][stem] == OPEN && tree.sides[stem][leaf] == OPEN;
             if !stems || tree.neighbours(leaf).all(open) {
                 edit(Edit::Add { at: leaf, fragment: 0 });
             }
@@ -251,7 +252,13 @@ impl FragmentWorld {
 
     /// Writes the canonical form of a changed tree; returns the action of what undoes or redoes the change,
     /// which is given for the tree as it is.
-    fn write_changed(&self, tree: &Tree, direction: Direction, edit: Edit, row: &mut [i32]) -> usize {
+    fn write_changed(
+        &self,
+        tree: &Tree,
+        direction: Direction,
+        edit: Edit,
+        row: &mut [i32],
+    ) -> usize {
         let placed = Keys::of(&self.library, tree).canonical();
         self.write(&placed.tree, false, row);
         let edit = self.representative(direction, &placed.tree, edit.placed(&placed));

@@ -125,17 +125,17 @@ impl FragmentsSpec {
             return Err(KeyError::new(key, "there are no fragments"));
         }
         if min > 2 && library.most_joins() < 2 {
-            let message = format!(
-                "{min} fragments cannot be joined: none of them has two attachments"
-            );
+            let message =
+                format!("{min} fragments cannot be joined: none of them has two attachments");
             return Err(KeyError::new("min_fragments", message)
                 .help("choose 1 or 2, or list fragments with more attachments"));
         }
         if self.version == Version::Blocks && self.symmetry == Symmetry::Actions {
             let message = "blocks that are alike in number differ in how many attachments they stand \
                            for, so no factor of the reward corrects for symmetries";
-            return Err(KeyError::new("symmetry", message)
-                .help("use \"states\"; or \"actions_uncorrected\", which is biased as the papers' code"));
+            return Err(KeyError::new("symmetry", message).help(
+                "use \"states\"; or \"actions_uncorrected\", which is biased as the papers' code",
+            ));
         }
         Ok(())
     }

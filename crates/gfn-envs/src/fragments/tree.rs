@@ -68,11 +68,8 @@ const AT_PARENT: u32 = 16;
 const OWN: u32 = 20;
 
 impl Tree {
-    pub(super) const EMPTY: Self = Self {
-        n: 0,
-        fragments: [0; MAX_FRAGMENTS],
-        sides: [[NONE; MAX_FRAGMENTS]; MAX_FRAGMENTS],
-    };
+    pub(super) const EMPTY: Self =
+        Self { n: 0, fragments: [0; MAX_FRAGMENTS], sides: [[NONE; MAX_FRAGMENTS]; MAX_FRAGMENTS] };
 
     /// The tree of a row: a cell for each fragment, 0 for none, each joined to one before it.
     pub(super) fn of_cells(cells: &[i32]) -> Self {
@@ -113,7 +110,8 @@ impl Tree {
 
     /// Edges (u, v) with u < v.
     pub(super) fn edges(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
-        (0..self.n).flat_map(move |v| self.neighbours(v).filter(move |&w| v < w).map(move |w| (v, w)))
+        (0..self.n)
+            .flat_map(move |v| self.neighbours(v).filter(move |&w| v < w).map(move |w| (v, w)))
     }
 
     /// How many fragments are joined at a site.
@@ -122,7 +120,11 @@ impl Tree {
     }
 
     /// Sites of a fragment where one more can be joined.
-    pub(super) fn free_sites<'a>(&'a self, library: &'a Library, v: usize) -> impl Iterator<Item = u8> + 'a {
+    pub(super) fn free_sites<'a>(
+        &'a self,
+        library: &'a Library,
+        v: usize,
+    ) -> impl Iterator<Item = u8> + 'a {
         let sites = &library.fragments[usize::from(self.fragments[v])].sites;
         let is_free = move |&site: &u8| self.joined(v, site) < sites[usize::from(site)].capacity;
         (0..sites.len() as u8).filter(is_free)
@@ -228,10 +230,12 @@ impl<'a> Keys<'a> {
     fn seen(&self, u: usize, without: Option<usize>, entry: Side) -> Seen {
         let fragment = self.tree.fragments[u];
         let mut best = Seen { key: u64::MAX, symmetry: 0, n_symmetries: 0 };
-        for (i, map) in self.library.fragments[usize::from(fragment)].symmetries.iter().enumerate() {
-            let parts = self.tree.neighbours(u).filter(|&w| Some(w) != without).map(|w| {
-                paired(self.parts[w][u], u64::from(moved(map, self.tree.sides[u][w])))
-            });
+        for (i, map) in self.library.fragments[usize::from(fragment)].symmetries.iter().enumerate()
+        {
+            let parts =
+                self.tree.neighbours(u).filter(|&w| Some(w) != without).map(|w| {
+                    paired(self.parts[w][u], u64::from(moved(map, self.tree.sides[u][w])))
+                });
             let parts = parts.fold(0, u64::wrapping_add);
             let own = u64::from(fragment) << 8 | u64::from(moved(map, entry));
             // None is 0, which stands for parts that are not known yet.

@@ -8,8 +8,8 @@ mod graph;
 mod mesomers;
 mod spec;
 
-pub use atom::{Atom, ELEMENTS, Valence};
 pub use crate::symmetry::Symmetry;
+pub use atom::{Atom, ELEMENTS, Valence};
 pub use spec::{ActionSet, MoleculeSpec};
 
 use std::any::Any;

@@ -114,29 +114,81 @@ pub fn no_object(env: &dyn Environment, text: &str) -> String {
     format!("which is no object of the environment{reason}")
 }
 
-/// The objects in the first column of a CSV file with a header, each with its line.
+/// Lines that are named one by one.
+const NAMED: usize = 20;
+
+/// The objects in the first column of a CSV file with a header.
 ///
 /// # Errors
-/// When the file cannot be read or lists something else.
+/// When the file cannot be read or lists something else, with the lines where it does.
 pub fn listed_objects(
     context: RewardContext<'_>,
     key: &str,
     path: &Path,
 ) -> Result<States, KeyError> {
+    let (objects, outside) = listed(context, key, path)?;
+    match outside {
+        None => Ok(objects),
+        Some(outside) => Err(KeyError::new(key, outside)),
+    }
+}
+
+/// Those objects in the first column of a CSV file with a header that are some of the environment; a note
+/// says which lines have others.
+///
+/// # Errors
+/// When the file cannot be read or has none.
+pub fn listed_objects_inside(
+    context: RewardContext<'_>,
+    key: &str,
+    path: &Path,
+) -> Result<States, KeyError> {
+    let (objects, outside) = listed(context, key, path)?;
+    match outside {
+        Some(outside) if objects.is_empty() => return Err(KeyError::new(key, outside)),
+        Some(outside) => context.files.note(&format!("left out: {outside}")),
+        None => {}
+    }
+    Ok(objects)
+}
+
+/// Objects of a file, and what it lists besides.
+fn listed(
+    context: RewardContext<'_>,
+    key: &str,
+    path: &Path,
+) -> Result<(States, Option<String>), KeyError> {
     let fail = |message: String| KeyError::new(key, format!("`{}` {message}", path.display()));
     let bytes = plain_lines(context.files.read_for(key, path)?);
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(&bytes[..]);
     let mut objects = States::new(context.env.space().width);
+    let (mut first, mut others) = (None, Vec::new());
     for record in reader.records() {
         let record = record.map_err(|error| fail(format!("is not a CSV file: {error}")))?;
         let line = record.position().map_or(0, csv::Position::line);
         let object = record.get(0).unwrap_or_default();
-        let row = context.env.parse(object).ok_or_else(|| {
-            fail(format!("has `{object}` on line {line}, {}", no_object(&**context.env, object)))
-        })?;
-        objects.push(&row);
+        match context.env.parse(object) {
+            Some(row) => objects.push(&row),
+            None if first.is_none() => {
+                first = Some((object.to_owned(), line, no_object(&**context.env, object)));
+            }
+            None => others.push(line.to_string()),
+        }
     }
-    if objects.is_empty() { Err(fail("lists no objects".to_owned())) } else { Ok(objects) }
+    let Some((object, line, why)) = first else {
+        return if objects.is_empty() {
+            Err(fail("lists no objects".to_owned()))
+        } else {
+            Ok((objects, None))
+        };
+    };
+    let mut outside = format!("`{}` has `{object}` on line {line}, {why}", path.display());
+    if !others.is_empty() {
+        let lines = others[..others.len().min(NAMED)].join(", ");
+        let more = if others.len() > NAMED { ", …" } else { "" };
+        outside += &format!("; and {} more, on lines {lines}{more}", others.len());
+    }
+    Ok((objects, Some(outside)))
 }
 
 /// A number that stands for an object: the same in every run, different for different objects
