@@ -21,7 +21,7 @@ LETTERS = {Type.S: "S", Type.SP: "1", Type.SP2: "2", Type.SP3: "3", Type.SP3D: "
 HEAVIER = """
 O=P(O)(O)O CP(C)C C=P(C)(C)C c1ccpcc1 CP1(C)=CC=CN=C1C O=PO O=P[O-] FP(F)(F)(F)F
 CS(N)(=O)=O O=S=O C[SH2+] C[S+](C)C CS(C)=O C=CSC=C c1ccsc1 CSSC FS(F)(F)(F)(F)F C=S N=C=S CC(=S)N
-C=CS(=O)C=C ClC=C BrC=C IC=C OI(=O)=O Ic1ccccc1 CI=O c1cc[se]c1 C[Se]C C=C[Si](C)(C)C C=CB(C)C CB(O)O
+C=CS(=O)C=C ClC=C BrC=C IC=C Ic1ccccc1 CI=O c1cc[se]c1 C[Se]C C=C[Si](C)(C)C C=CB(C)C CB(O)O
 [NH3+]C=C C=C[O-] C=C[NH-] [CH2]C=C [CH2]c1ccccc1 C=C[CH+]C=C [O]C=C C[N]C O=[N+]([O-])I C[N+](=O)[O-]
 NC=O OC=C COC=O CNC(C)=O N=CN C=NN NN ON c1cc[nH+]cc1 C1COCC[NH2+]1 O=c1nccc[nH]1 C#CO C#CN
 """.split()

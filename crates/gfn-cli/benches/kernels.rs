@@ -4,8 +4,13 @@
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
+use gfn_envs::chemistry::Hybridisation;
+use gfn_envs::reward::seh_proxy::features::{AtomInput, BondKind, Input};
+use gfn_envs::reward::seh_proxy::network::{Network, TENSORS};
 use gfn_models::engine::native::{AdamStep, Mat, adam, matmul, sum_rows};
 use gfn_models::engine::native::{Finish, Panels};
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
 
 fn main() {
     divan::main();
@@ -121,4 +126,39 @@ fn adam_step(bencher: Bencher<'_, '_>) {
     bencher
         .counter(ItemsCount::new(n))
         .bench_local(|| adam(step, &mut value, &gradient, &mut m, &mut v));
+}
+
+/// Molecules of 32 atoms per second by the sEH proxy, on one thread; 0.43 million operations for each atom.
+#[divan::bench(args = [1, 4, 256], ignore)]
+fn seh_proxy(bencher: Bencher<'_, '_>, molecules: usize) {
+    const ATOMS: usize = 32;
+    let bytes: Vec<Vec<u8>> = TENSORS
+        .iter()
+        .map(|(_, shape)| filled(shape.iter().product()))
+        .map(|numbers| numbers.iter().flat_map(|x| (0.1 * x).to_le_bytes()).collect())
+        .collect();
+    let views = TENSORS.iter().zip(&bytes).map(|((name, shape), bytes)| {
+        let view = TensorView::new(Dtype::F32, shape.to_vec(), bytes);
+        (*name, view.expect("shapes fit"))
+    });
+    let file = safetensors::serialize(views, None).expect("names are distinct");
+    let network = Network::read(&file).expect("all tensors are there");
+    let atom = AtomInput {
+        element: 6,
+        aromatic: false,
+        hybridisation: Hybridisation::Sp3,
+        hydrogens: 1,
+        open: false,
+    };
+    // A ring of aromatic and single bonds.
+    let bond = |atom: usize| {
+        let kind = if atom / 5 % 2 == 0 { BondKind::Aromatic } else { BondKind::Single };
+        ([atom, (atom + 1) % ATOMS], kind)
+    };
+    let input = Input { atoms: vec![atom; ATOMS], bonds: (0..ATOMS).map(bond).collect() };
+    let inputs = vec![input; molecules];
+    let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
+    one.install(|| {
+        bencher.counter(ItemsCount::new(molecules)).bench_local(|| network.scores(&inputs));
+    });
 }

@@ -53,6 +53,8 @@ const SHEN: &str = "Shen et al., Towards Understanding and Improving GFlowNet Tr
                     ICML 2023, arXiv:2305.07170";
 const MALKIN: &str = "Malkin et al., Trajectory balance: Improved credit assignment in \
                       GFlowNets, NeurIPS 2022, arXiv:2201.13259";
+const BENGIO: &str = "Bengio et al., Flow Network based Generative Models for Non-Iterative Diverse \
+                      Candidate Generation, NeurIPS 2021, arXiv:2106.04399";
 const GENERATED: &str = "generated, no rights claimed";
 
 /// A set that a script draws from a seed; the same everywhere.
@@ -177,6 +179,46 @@ pub const CATALOGUE: &[DataFile] = &[
         ],
         source_bytes: None,
         convert: Convert::BlockModes,
+        note: "",
+    },
+    DataFile {
+        name: "sehproxy",
+        file: "seh_proxy.safetensors",
+        title: "network for sEH binding of molecules",
+        licence: "MIT",
+        citation: BENGIO,
+        bytes: Some(2_451_964),
+        sha256: Some("d0c76a38636213a283197bf7144ab98e105a08a765f1537bd0bc8dd28f7862dc"),
+        sources: &[
+            "https://raw.githubusercontent.com/GFNOrg/gflownet/master/mols/data/pretrained_proxy/\
+             best_params.pkl.gz",
+            "https://raw.githubusercontent.com/GFNOrg/gflownet/\
+             45dd2f90dbd4f433718eddde573010b225585a4c/mols/data/pretrained_proxy/best_params.pkl.gz",
+            "https://raw.githubusercontent.com/d-tiapkin/gflownet-rl/main/mols/data/\
+             pretrained_proxy/best_params.pkl.gz",
+        ],
+        source_bytes: None,
+        convert: Convert::SehNetwork,
+        note: "",
+    },
+    DataFile {
+        name: "sehblocks",
+        file: "seh_blocks.json",
+        title: "105 fragments of molecules with the atoms that others are attached to",
+        licence: "MIT",
+        citation: BENGIO,
+        bytes: Some(4_398),
+        sha256: Some("7a3e0cd6c79490880b84eeeb86294c8b1a2a3818916ec3296c7dde4aec841d2e"),
+        sources: &[
+            "https://raw.githubusercontent.com/GFNOrg/gflownet/master/mols/data/\
+             blocks_PDB_105.json",
+            "https://raw.githubusercontent.com/GFNOrg/gflownet/\
+             45dd2f90dbd4f433718eddde573010b225585a4c/mols/data/blocks_PDB_105.json",
+            "https://raw.githubusercontent.com/d-tiapkin/gflownet-rl/main/mols/data/\
+             blocks_PDB_105.json",
+        ],
+        source_bytes: None,
+        convert: Convert::SehBlocks,
         note: "",
     },
     bitseq(

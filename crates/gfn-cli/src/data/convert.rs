@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::pickle::{self, Row};
+use super::seh;
 
 /// From a source to a file in the data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,10 @@ pub enum Convert {
     BlockModes,
     /// A text table whose fields are separated by white space, to commas.
     Spaces,
+    /// 22 arrays in single precision, pickled and compressed by gzip, to the 18 tensors of the sEH network.
+    SehNetwork,
+    /// A JSON table of fragments by columns, or a list of them, to one fragment on a line.
+    SehBlocks,
 }
 
 const LETTERS: [char; 4] = ['A', 'C', 'G', 'T'];
@@ -38,6 +43,8 @@ impl Convert {
     pub fn apply(self, source: &[u8]) -> Result<Vec<u8>, String> {
         let text = match self {
             Self::AsIs => return Ok(source.to_vec()),
+            Self::SehNetwork => return seh::network(source),
+            Self::SehBlocks => seh::blocks(source)?,
             Self::Six6 => six6(source)?,
             Self::Spaces => {
                 let text = std::str::from_utf8(source).map_err(|_| "is not text".to_owned())?;

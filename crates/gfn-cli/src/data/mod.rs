@@ -11,6 +11,7 @@ mod fetch;
 mod import;
 mod partial_file;
 mod pickle;
+mod seh;
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};

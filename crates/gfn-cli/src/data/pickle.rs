@@ -13,7 +13,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use serde_pickle::DeOptions;
 
 /// A longer file is refused; the longest of the catalogue has 3,705,100 bytes.
-const LONGEST: usize = 4 << 20;
+pub(super) const LONGEST: usize = 4 << 20;
 /// More values are refused: a short file can name one list over and over. The longest of the
 /// catalogue has 161,051 numbers of seven values each.
 const MOST_VALUES: usize = 2 << 20;
@@ -92,14 +92,40 @@ fn number(value: &Value) -> Option<u64> {
     }
 }
 
-/// Whole numbers, row by row.
-struct Array {
-    shape: Vec<usize>,
-    numbers: Vec<u64>,
+/// A list of NumPy's arrays in single precision.
+///
+/// # Errors
+/// What is wrong with the file, as the end of a sentence.
+pub(super) fn arrays(source: &[u8]) -> Result<Vec<Array<f32>>, String> {
+    let refused = || "is not a pickled list of arrays in single precision".to_owned();
+    let Value::Seq(members) = read(source)? else { return Err(refused()) };
+    let single = |bytes: &[u8]| bytes.try_into().ok().map(f32::from_le_bytes);
+    let of_member = |member: &Value| match member {
+        Value::Seq(parts) => array_of(parts, |name| name == "f4", single),
+        _ => None,
+    };
+    members.iter().map(of_member).collect::<Option<_>>().ok_or_else(refused)
+}
+
+/// Numbers, row by row.
+pub(super) struct Array<T> {
+    /// One number for each dimension.
+    pub(super) shape: Vec<usize>,
+    /// As many as the product of these.
+    pub(super) numbers: Vec<T>,
+}
+
+/// An array of whole numbers.
+fn array(parts: &[Value]) -> Option<Array<u64>> {
+    array_of(parts, is_whole, little_endian)
 }
 
 /// An array from the state that NumPy's `__setstate__` gets, or from the arguments of `_frombuffer`.
-fn array(parts: &[Value]) -> Option<Array> {
+fn array_of<T: Copy>(
+    parts: &[Value],
+    admitted: impl Fn(&str) -> bool,
+    number: impl Fn(&[u8]) -> Option<T>,
+) -> Option<Array<T>> {
     let (shape, kind, column_major, data) = match parts {
         [Value::Int(_), shape, kind, Value::Bool(column_major), Value::Bytes(data)] => {
             (shape, kind, *column_major, data)
@@ -114,11 +140,11 @@ fn array(parts: &[Value]) -> Option<Array> {
     };
     let shape: Vec<usize> = shape.iter().map(length).collect::<Option<_>>()?;
     let count = shape.iter().try_fold(1, |count: usize, &length| count.checked_mul(length))?;
-    if count == 0 || !data.len().is_multiple_of(count) || !is_type(kind, is_whole) {
+    let size = data.len().checked_div(count).filter(|&size| size > 0)?;
+    if !data.len().is_multiple_of(count) || !is_type(kind, admitted) {
         return None;
     }
-    let mut numbers: Vec<u64> =
-        data.chunks(data.len() / count).map(little_endian).collect::<Option<_>>()?;
+    let mut numbers: Vec<T> = data.chunks(size).map(number).collect::<Option<_>>()?;
     if column_major && let [rows, columns] = shape[..] {
         numbers = (0..count).map(|i| numbers[i % columns * rows + i / columns]).collect();
     }

@@ -1,6 +1,7 @@
 //! Conversions against the reference data, whole files byte for byte.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::Path;
 
 use super::data::{self, Convert, FetchOptions};
@@ -176,12 +177,135 @@ fn modes_are_converted() {
     check_modes("sehstr_modes", &rows, &|x| char::from_digit(x.into(), 18).unwrap());
 }
 
+/// 22 arrays as Python pickles them in protocol 4: the first in full, then by reference.
+fn arrays_source(file: &[u8]) -> Vec<u8> {
+    let tensors = safetensors::SafeTensors::deserialize(file).unwrap();
+    let names = [
+        "lin0.weight",
+        "lin0.bias",
+        "conv.lin.weight",
+        "conv.bias",
+        "conv.nn.0.weight",
+        "conv.nn.0.bias",
+        "conv.nn.2.weight",
+        "conv.nn.2.bias",
+        "gru.weight_ih",
+        "gru.weight_hh",
+        "gru.bias_ih",
+        "gru.bias_hh",
+        "stems",
+        "stems",
+        "stems",
+        "stems",
+        "set2set.lstm.weight_ih",
+        "set2set.lstm.weight_hh",
+        "set2set.lstm.bias_ih",
+        "set2set.lstm.bias_hh",
+        "lin3.weight",
+        "lin3.bias",
+    ];
+    let mut pickle = b"\x80\x04](".to_vec();
+    for (i, name) in names.into_iter().enumerate() {
+        pickle.extend(match i {
+            0 => {
+                &b"\x8c\x15numpy.core.multiarray\x8c\x0c_reconstruct\x93q\x01\
+                    \x8c\x05numpy\x8c\x07ndarray\x93q\x02"[..]
+            }
+            _ => b"h\x01h\x02",
+        });
+        pickle.extend(b"K\x00\x85C\x01b\x87R(K\x01");
+        let (shape, data) = match tensors.tensor(name) {
+            Ok(tensor) => (tensor.shape().to_vec(), tensor.data().to_vec()),
+            Err(_) => (vec![3], vec![0; 12]),
+        };
+        for &length in &shape {
+            pickle.push(b'J');
+            pickle.extend((length as u32).to_le_bytes());
+        }
+        pickle.push(if shape.len() == 1 { 0x85 } else { 0x86 });
+        pickle.extend(match i {
+            0 => {
+                &b"\x8c\x05numpy\x8c\x05dtype\x93\x8c\x02f4\x89\x88\x87R\
+                    (K\x03\x8c\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tbq\x03"[..]
+            }
+            _ => b"h\x03",
+        });
+        pickle.extend(b"\x89B");
+        pickle.extend((data.len() as u32).to_le_bytes());
+        pickle.extend(data);
+        pickle.extend(b"tb");
+    }
+    pickle.extend(b"e.");
+    pickle
+}
+
+#[test]
+#[cfg_attr(not(reference_data), ignore = "needs the reference data")]
+fn the_seh_network_is_converted() {
+    let path = Path::new(env!("GFN_REFERENCE_DATA")).join("seh_proxy_bengio2021.safetensors");
+    let file = std::fs::read(path).unwrap();
+    let pack = |pickle: &[u8]| {
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(pickle).unwrap();
+        packed.finish().unwrap()
+    };
+    let pickle = arrays_source(&file);
+    let source = pack(&pickle);
+    assert!(Convert::SehNetwork.apply(&source).unwrap() == file);
+    let refusal = |source: &[u8]| Convert::SehNetwork.apply(source).unwrap_err();
+    assert!(refusal(&pickle).contains("unpacked"));
+    assert!(refusal(&source[..source.len() / 2]).contains("unpacked"));
+    assert!(refusal(&pack(b"\x80\x04].")).contains("0 arrays, expected 22"));
+    // Zeros without end fill no memory.
+    assert!(refusal(&pack(&vec![0; 64 << 20])).contains("more than"));
+    let mut turned = pickle;
+    let place = turned.windows(4).position(|bytes| bytes == [71, 0, 0, 0]).unwrap();
+    turned.swap(place, place - 5);
+    assert!(refusal(&pack(&turned)).contains("`lin0.weight` of shape [71, 64], not [64, 71]"));
+}
+
+#[test]
+#[cfg_attr(not(reference_data), ignore = "needs the reference data")]
+fn fragments_are_converted() {
+    let list = read("fragments_105.json");
+    let entry = data::find("sehblocks").unwrap();
+    let converted = entry.convert.apply(list.as_bytes()).unwrap();
+    assert_eq!(entry.sha256, Some(&*hash(&converted)));
+    assert_eq!(entry.bytes, Some(converted.len() as u64));
+    let blocks = |text: &[u8]| serde_json::from_slice::<serde_json::Value>(text).unwrap();
+    let (found, expected) = (blocks(&converted), blocks(list.as_bytes()));
+    assert_eq!(converted.iter().filter(|&&byte| byte == b'\n').count(), 107);
+    // The published table, by columns.
+    let mut columns = BTreeMap::from([("block_name", serde_json::Map::new())]);
+    for (i, block) in expected["blocks"].as_array().unwrap().iter().enumerate() {
+        for (column, key) in
+            [("block_name", "name"), ("block_smi", "smiles"), ("block_r", "attach")]
+        {
+            columns.entry(column).or_default().insert(i.to_string(), block[key].clone());
+        }
+        for key in ["smiles", "attach"] {
+            assert_eq!(found["blocks"][i][key], block[key]);
+        }
+    }
+    let source = |columns| serde_json::to_vec(columns).unwrap();
+    assert!(entry.convert.apply(&source(&columns)).unwrap() == converted);
+    columns.get_mut("block_r").unwrap().remove("7");
+    let refusal = |source: &[u8]| entry.convert.apply(source).unwrap_err();
+    assert!(refusal(&source(&columns)).contains("different lengths"));
+    columns.get_mut("block_smi").unwrap().remove("7");
+    assert!(refusal(&source(&columns)).contains("104 fragments, expected 105"));
+    assert!(refusal(b"{}").contains("no table of fragments"));
+}
+
 /// Files that need no conversion.
 #[test]
 #[cfg_attr(not(reference_data), ignore = "needs the reference data")]
 fn hashes_and_sizes_are_right() {
-    let renamed =
-        BTreeMap::from([("qm9str", "qm9str_rewards.csv"), ("tfbind8", "tfbind8_six6_ref_r1.csv")]);
+    let renamed = BTreeMap::from([
+        ("qm9str", "qm9str_rewards.csv"),
+        ("tfbind8", "tfbind8_six6_ref_r1.csv"),
+        ("sehproxy", "seh_proxy_bengio2021.safetensors"),
+    ]);
     for entry in data::CATALOGUE {
         let file = renamed.get(entry.name).copied().unwrap_or(entry.file);
         let path = Path::new(env!("GFN_REFERENCE_DATA")).join(file);

@@ -96,6 +96,32 @@ const MIXED: &[&str] = &[
         06948694529486945d94284b074b08658c02396194652e",
 ];
 
+const SINGLES: &[&str] = &[
+    "80025d710028636e756d70792e5f636f72652e6d756c746961727261790a5f7265636f6e7374727563740a\
+        7101636e756d70790a6e6461727261790a71024b00857103635f636f646563730a656e636f64650a710458\
+        0100000062710558060000006c6174696e31710686710752710887710952710a284b014b024b0386710b63\
+        6e756d70790a64747970650a710c58020000006634710d898887710e52710f284b0358010000003c71104e\
+        4e4e4affffffff4affffffff4b0074711162896804581d0000000000c2803f000020c380000040400000c2\
+        80400000c2a0400000c380407112680686711352711474711562680168024b008571166808877117527118\
+        284b014b01857119680f89680458040000000000003f711a680686711b52711c74711d62652e",
+    "80035d710028636e756d70792e5f636f72652e6d756c746961727261790a5f7265636f6e7374727563740a\
+        7101636e756d70790a6e6461727261790a71024b008571034301627104877105527106284b014b024b0386\
+        7107636e756d70790a64747970650a7108580200000066347109898887710a52710b284b0358010000003c\
+        710c4e4e4e4affffffff4affffffff4b0074710d628943180000803f000020c000004040000080400000a0\
+        400000c040710e74710f62680168024b008571106804877111527112284b014b01857113680b8943040000\
+        003f711474711562652e",
+    "800495c9000000000000005d94288c166e756d70792e5f636f72652e6d756c74696172726179948c0c5f72\
+        65636f6e7374727563749493948c056e756d7079948c076e6461727261799493944b008594430162948794\
+        5294284b014b024b03869468048c0564747970659493948c02663494898887945294284b038c013c944e4e\
+        4e4affffffff4affffffff4b007494628943180000803f000020c000004040000080400000a0400000c040\
+        94749462680368064b008594680887945294284b014b01859468108943040000003f94749462652e",
+    "800595af000000000000005d94288c136e756d70792e5f636f72652e6e756d65726963948c0b5f66726f6d\
+        627566666572949394289618000000000000000000803f000020c000004040000080400000a0400000c040\
+        948c056e756d7079948c0564747970659493948c02663494898887945294284b038c013c944e4e4e4affff\
+        ffff4affffffff4b007494624b024b0386948c014394749452946803289604000000000000000000003f94\
+        680a4b018594680e74945294652e",
+];
+
 fn bytes(hex: &str) -> Vec<u8> {
     let digit = |c: u8| char::from(c).to_digit(16).unwrap() as u8;
     hex.as_bytes().chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()
@@ -134,6 +160,24 @@ fn rows_of_all_forms_and_protocols() {
     for hex in MIXED {
         assert_eq!(rows(&bytes(hex)).unwrap(), expected);
     }
+}
+
+#[test]
+fn arrays_in_single_precision_of_all_protocols() {
+    for hex in SINGLES {
+        let found = arrays(&bytes(hex)).unwrap();
+        assert_eq!(found.len(), 2);
+        assert_eq!(found[0].shape, [2, 3]);
+        assert_eq!(found[0].numbers, [1.0, -2.5, 3.0, 4.0, 5.0, 6.0]);
+        assert_eq!((&*found[1].shape, &*found[1].numbers), (&[1][..], &[0.5][..]));
+        // The second array refers to the type of the first by its name.
+        let mut whole = bytes(hex);
+        let name = place(&whole, b"f4");
+        whole[name..name + 2].copy_from_slice(b"i4");
+        assert!(arrays(&whole).is_err());
+    }
+    assert!(arrays(&bytes(ROWS[2])).err().unwrap().contains("single precision"));
+    assert!(arrays(b"\x80\x02}.").is_err());
 }
 
 #[test]
@@ -210,7 +254,7 @@ fn short_files_cannot_stand_for_large_values() {
 
 #[test]
 fn no_damage_makes_it_panic() {
-    for whole in [TABLE, ROWS, COLUMNS, MIXED].concat().into_iter().map(bytes) {
+    for whole in [TABLE, ROWS, COLUMNS, MIXED, SINGLES].concat().into_iter().map(bytes) {
         for end in 0..whole.len() {
             table(&whole[..end]).unwrap_err();
             rows(&whole[..end]).unwrap_err();
@@ -219,7 +263,7 @@ fn no_damage_makes_it_panic() {
             for bit in 0..8 {
                 let mut changed = whole.clone();
                 changed[place] ^= 1 << bit;
-                let _ = (table(&changed), rows(&changed));
+                let _ = (table(&changed), rows(&changed), arrays(&changed));
             }
         }
     }
