@@ -124,6 +124,16 @@ snapshot!(
     )
 );
 snapshot!(
+    too_many_ancestors,
+    check(
+        SPEC.as_bytes(),
+        &[
+            "eval.metrics=[\"correlation\"]",
+            "eval.settings={correlation={max_ancestors=1_000_000_000}}"
+        ]
+    )
+);
+snapshot!(
     chains_without_proposals,
     check(SPEC.as_bytes(), &["objective.kind=mh", "objective.thin=0"])
 );
