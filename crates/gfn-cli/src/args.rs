@@ -32,6 +32,8 @@ pub enum Command {
     Eval(Eval),
     /// Sample objects from a checkpoint of a run.
     Sample(Sample),
+    /// Print the rewards of given objects as CSV.
+    Score(Score),
     /// Print what is exactly known of a spec's target, without training.
     Exact(Exact),
     /// Run many trials of one spec: grids, lists, random search, successive halving.
@@ -301,6 +303,22 @@ pub struct Exact {
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `gfn score`.
+#[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "Columns: object, the line as it was given; log_reward, in nats; and what the \
+    reward knows besides, as in samples.csv. A row for every line, in their order; blank lines are \
+    skipped. Lines that are no objects are named on stderr, have empty cells, and make the exit code 2 \
+    once all others are scored."
+)]
+pub struct Score {
+    #[command(flatten)]
+    pub spec: SpecArgs,
+    /// A file with an object per line, as the environment writes them: SMILES of molecules, say. Without it,
+    /// or for `-`, stdin.
+    pub file: Option<PathBuf>,
 }
 
 /// Arguments of `gfn train`.

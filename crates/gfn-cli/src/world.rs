@@ -34,6 +34,16 @@ impl World {
     /// # Errors
     /// With the key that does not fit, or the data that is missing.
     pub fn build(spec: &Spec) -> Result<Self, Failure> {
+        let world = Self::unexplored(spec)?;
+        let exact = enumerate(&*world.env, &*world.reward, spec.eval.max_states)?.map(Arc::new);
+        Ok(Self { exact, ..world })
+    }
+
+    /// Builds environment and reward alone, and asks for the reward of nothing.
+    ///
+    /// # Errors
+    /// With the key that does not fit, or the data that is missing.
+    pub fn unexplored(spec: &Spec) -> Result<Self, Failure> {
         let at = |table: &'static str| move |error| spec.key_failure(table, &error);
         let files = FileReader::new(data::data_dir());
         let context = EnvContext { files: &files };
@@ -44,8 +54,7 @@ impl World {
         let read = if spec.eval.skip_outside { listed_objects_inside } else { listed_objects };
         let listed = || read(context, "test_set", path).map_err(at("eval"));
         let test_set = (!path.as_os_str().is_empty()).then(listed).transpose()?;
-        let exact = enumerate(&*env, &*reward, spec.eval.max_states)?.map(Arc::new);
-        Ok(Self { env, reward, exact, test_set, data: files.into_read() })
+        Ok(Self { env, reward, exact: None, test_set, data: files.into_read() })
     }
 }
 

@@ -92,10 +92,10 @@ fn correlations_on_test_objects_agree_with_exact_ones() {
                 [reward]\nkind = 'hamming'\nblocks = ['000', '110']\nn_modes = 2\nexponent = 1\n";
     let (exact, definitions) = correlation(spec, 100_000);
     assert!(definitions[0].contains("24 test objects of the reward, P_T by dynamic"));
-    assert_eq!(exact[3..], [None, None, None]);
+    assert_eq!(exact[3..], [None, None, None, Some(24.0)]);
     let (estimate, definitions) = correlation(spec, 1);
     assert!(definitions[0].contains("estimated"), "{definitions:?}");
-    assert_eq!(estimate[3], Some(1000.0));
+    assert_eq!((estimate[3], estimate[6]), (Some(1000.0), Some(0.0)));
     let (error, effective) = (estimate[4].unwrap(), estimate[5].unwrap());
     assert!(error > 0.0 && error < 0.1, "{error}");
     // Of n weights with a squared variation of c, n / (1 + c) count, and the error is sqrt(c / n).
@@ -116,7 +116,55 @@ fn one_backward_trajectory_has_no_error() {
                 [reward]\nkind = 'hamming'\nblocks = ['000', '110']\nn_modes = 2\nexponent = 1\n";
     let (estimate, _) = correlation_by(spec, 1, 1);
     assert!(estimate[0].is_some() && estimate[1].is_some());
-    assert_eq!(estimate[3..], [Some(1.0), None, Some(1.0)]);
+    assert_eq!(estimate[3..], [Some(1.0), None, Some(1.0), Some(0.0)]);
+}
+
+/// Objects with few ancestors, all or some of them, where nothing is enumerated: the rest is estimated.
+#[test]
+fn test_objects_with_few_ancestors_are_exact() {
+    let few = |n: usize| format!("settings = {{ correlation = {{ max_ancestors = {n} }} }}\n");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("listed.csv");
+    // Twice each: (i + 1) (j + 1) + 1 states with the stopped one.
+    let text: String = (0..72).map(|i| format!("{} {}\n", i % 6, i / 6 % 6)).collect();
+    std::fs::write(&path, format!("object\n{text}")).unwrap();
+    let grid = "[env]\nkind = 'hypergrid'\ndim = 2\nside = 6\n";
+    let listed = format!("test_set = '{}'\n", path.display());
+    let n_of_most = |most: i32| (0..36).filter(|i| (i % 6 + 1) * (i / 6 + 1) < most).count() as f64;
+    let molecules = |symmetry| {
+        format!(
+            "[env]\nkind = 'molecule'\nmax_atoms = 3\nsymmetry = '{symmetry}'\n\
+             [reward]\nkind = 'huckel'\n"
+        )
+    };
+    let molecules = ["states", "actions", "actions_uncorrected"].map(molecules);
+    let bits = "[env]\nkind = 'bit_sequence'\nbits = 12\nword_bits = 3\n\
+                [reward]\nkind = 'hamming'\nblocks = ['000', '110']\nn_modes = 2\nexponent = 1\n";
+    // No walk finds all molecules: a list of some has to do.
+    let smiles = dir.path().join("smiles.csv");
+    let some = ["C", "CC", "C=O", "OCO", "C1CC1", "FC#N", "CNC", "N=C=N", "C#C"];
+    std::fs::write(&smiles, format!("smiles\n{}\n", some.join("\n"))).unwrap();
+    let smiles = format!("test_set = '{}'\n", smiles.display());
+    let mut worlds = vec![(grid, &*listed, 72.0), (bits, "", 24.0)];
+    worlds.extend(molecules.iter().map(|spec| (spec.as_str(), &*smiles, some.len() as f64)));
+    for (spec, eval, n) in worlds {
+        let (exact, _) = correlation_with(spec, 100_000, 5, eval);
+        let (all, definitions) = correlation_with(spec, 1, 5, &(few(100_000) + eval));
+        assert!(definitions[0].contains("n_exact of them"), "{definitions:?}");
+        for (exact, got) in exact[..3].iter().zip(&all) {
+            let (exact, got) = (exact.unwrap(), got.unwrap());
+            assert!((exact - got).abs() < 1e-9, "{spec}: {exact} {got}");
+        }
+        assert_eq!(all[3..], [None, None, None, Some(n)], "{spec}");
+    }
+    for most in [7, 13] {
+        let (exact, _) = correlation_with(grid, 100_000, 5, &listed);
+        let (some, _) = correlation_with(grid, 1, 2000, &(few(most as usize) + &listed));
+        assert_eq!((some[3], some[6]), (Some(2000.0), Some(2.0 * n_of_most(most))));
+        for (exact, got) in exact[..2].iter().zip(&some) {
+            assert!((exact.unwrap() - got.unwrap()).abs() < 0.02, "{exact:?} {got:?}");
+        }
+    }
 }
 
 /// A reward without test objects: all of a small space, some of a large one.

@@ -124,6 +124,16 @@ snapshot!(
     )
 );
 snapshot!(
+    too_many_ancestors,
+    check(
+        SPEC.as_bytes(),
+        &[
+            "eval.metrics=[\"correlation\"]",
+            "eval.settings={correlation={max_ancestors=1_000_000_000}}"
+        ]
+    )
+);
+snapshot!(
     chains_without_proposals,
     check(SPEC.as_bytes(), &["objective.kind=mh", "objective.thin=0"])
 );
@@ -452,6 +462,22 @@ snapshot!(
     generated_and_given,
     observed("Raf,Mek\n26.4,13.2\n35.9,16.5\n", &["reward.kind=bge", "reward.generate.rows=9"])
 );
+
+/// What `gfn score` says of lines that stand in a file beside a spec of molecules.
+fn scored(lines: &str) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("lines.txt"), lines).unwrap();
+    let spec = "[env]\nkind = 'molecule'\nmax_atoms = 4\n[reward]\nkind = 'huckel'\n";
+    std::fs::write(dir.path().join("spec.toml"), spec).unwrap();
+    let mut gfn = Command::new(env!("CARGO_BIN_EXE_gfn"));
+    gfn.args(["score", "spec.toml", if lines.is_empty() { "no.txt" } else { "lines.txt" }]);
+    let output = gfn.current_dir(dir.path()).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    format!("exit {}\n{text}", output.status.code().unwrap())
+}
+snapshot!(scores_of_no_objects, scored("CCO\nCCl\n\nCCCCC\nC1\n"));
+snapshot!(scores_of_no_file, scored(""));
+
 snapshot!(nothing_exact, graphs("exact", &[], &["env.nodes=15"]));
 
 /// So are tables.

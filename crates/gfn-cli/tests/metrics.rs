@@ -335,6 +335,7 @@ fn every_column_is_what_it_says() {
     for name in ["n_backward", "log_p_error", "log_p_ess"] {
         assert_eq!(row.get(name), None, "{name}");
     }
+    row.assert("n_exact", log_p.len() as f64);
 }
 
 /// The columns of fresh samples, and bounds where nothing is enumerated.

@@ -25,6 +25,7 @@ pub use registry::{Entry, KeyError};
 pub use sample::policy::{Direction, Policy};
 pub use sample::rng::{Purpose, Streams};
 pub use sample::{local_search, metropolis, normal, policy, rng, sampler};
+pub use world::ancestors::Ancestors;
 pub use world::environment::{BrokenLaw, Environment};
 pub use world::proposal::Proposal;
 pub use world::reward::{
@@ -33,4 +34,6 @@ pub use world::reward::{
 pub use world::space::{Block, NO_TOKEN, Space};
 pub use world::states::States;
 pub use world::trajectories::{RowPlan, Trajectories};
-pub use world::{environment, laws, proposal, reward, row_index, space, states, trajectories};
+pub use world::{
+    ancestors, environment, laws, proposal, reward, row_index, space, states, trajectories,
+};

@@ -5,7 +5,7 @@ use gfn_core::policy::{Direction, UniformPolicy};
 use gfn_core::registry::{Entry, EnvAxis, EnvContext};
 use gfn_core::rng::{Purpose, Streams};
 use gfn_core::sampler::{Draw, Exploration, Sampler};
-use gfn_core::{Environment, Layers, Space, StateGraph, States, laws};
+use gfn_core::{Ancestors, Environment, Layers, Space, StateGraph, States, laws};
 use gfn_envs::ENVIRONMENTS;
 use toml::Spanned;
 use toml::de::DeTable;
@@ -307,5 +307,34 @@ fn layers_agree_with_the_whole_graph() {
             assert_eq!(streamed.log_reward[place], target.log_reward[i], "{name}");
         }
         assert!(Layers::new(env, 1).is_none(), "{name}: the limit holds");
+    });
+}
+
+/// Of every third object, by all ways to it and no other: also where actions stand for several, of a
+/// policy that knows nothing of symmetries.
+#[test]
+fn ancestors_of_objects_are_enough_for_their_probabilities() {
+    for_each(true, |name, env| {
+        let log_probs = |graph: &StateGraph| {
+            graph.log_terminal_probs(&graph.log_probs(env, &Varied, Direction::Forward, 100))
+        };
+        let whole = StateGraph::explore(env, 100_000).unwrap();
+        let (objects, expected) = (whole.objects(), log_probs(&whole));
+        let mut ancestors = Ancestors::new(env);
+        let mut most = 0;
+        for i in (0..objects.len()).step_by(3) {
+            let own = ancestors.add(env, objects.row(i), 100_000).unwrap();
+            assert!(Ancestors::of(env, objects.row(i), own).is_some(), "{name}");
+            assert!(Ancestors::of(env, objects.row(i), own - 1).is_none(), "{name}");
+            most = most.max(own);
+        }
+        assert!(ancestors.states().len() >= most, "{name}");
+        let part = StateGraph::of_ancestors(env, ancestors).unwrap();
+        assert_eq!(part.terminals().len(), objects.len().div_ceil(3), "{name}");
+        let got = log_probs(&part);
+        for i in (0..objects.len()).step_by(3) {
+            let got = got[part.find_object(objects.row(i)).unwrap()];
+            assert!((got - expected[i]).abs() < 1e-9, "{name}: {got} {}", expected[i]);
+        }
     });
 }

@@ -13,6 +13,7 @@ mod plot;
 mod proxy;
 mod sample;
 mod schema;
+mod score;
 mod sweep;
 mod table;
 mod train;
@@ -35,6 +36,7 @@ pub fn run(registry: &Registry, args: Args) -> Result<(), Failure> {
         Command::Train(train) => train::run(registry, &train),
         Command::Eval(eval) => eval::run(registry, &eval),
         Command::Sample(sample) => sample::run(registry, &sample),
+        Command::Score(score) => score::run(registry, &score),
         Command::Exact(exact) => exact::run(registry, &exact),
         Command::Check(spec) => check::run(registry, &spec),
         Command::List { axis } => list::run(registry, axis.as_deref()),
@@ -68,12 +70,16 @@ fn load_spec(registry: &Registry, args: &SpecArgs) -> Result<Spec, Failure> {
 
 /// Writes data to stdout. A reader that has gone away is no failure.
 fn print(text: &str) -> Result<(), Failure> {
+    offer(text).map(drop)
+}
+
+/// Writes data to stdout; false where nobody reads it any more.
+fn offer(text: &str) -> Result<bool, Failure> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::write(Path::new("<stdout>"), &error))
-        }
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::write(Path::new("<stdout>"), &error)),
     }
 }
 

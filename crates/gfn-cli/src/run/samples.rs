@@ -1,28 +1,23 @@
 //! Fresh samples of a trained policy, or of Markov chains that go on.
 
-use gfn_core::Trajectories;
 use gfn_core::rng::{Purpose, Streams};
 use gfn_core::sampler::{Draw, Exploration, Sampler};
+use gfn_core::{Reward, States, Trajectories};
 use serde_json::json;
 
 use super::table::line;
 use crate::Experiment;
 use crate::error::{DATA, Failure};
 
-/// Which samples are unlike those that a learned reward was learned from, where it can tell.
-fn unlike(experiment: &Experiment, samples: &Trajectories) -> Option<Vec<bool>> {
-    experiment.reward.unlike(&samples.terminals())
-}
-
 /// The share of samples that are unlike those that a learned reward was learned from, where it can tell.
 pub fn share_unlike(experiment: &Experiment, samples: &Trajectories) -> Option<f64> {
-    let unlike = unlike(experiment, samples)?;
+    let unlike = experiment.reward.unlike(&samples.terminals())?;
     let count = unlike.iter().filter(|&&unlike| unlike).count();
     Some(count as f64 / unlike.len().max(1) as f64)
 }
 
-/// What rewards say of samples besides.
-struct Remarks {
+/// What rewards say of objects besides.
+pub struct Remarks {
     /// The values that rewards are computed from, with their name.
     values: Option<(String, Vec<f64>)>,
     /// Whether they are unlike those that a learned reward was learned from.
@@ -30,10 +25,28 @@ struct Remarks {
 }
 
 impl Remarks {
-    fn of(experiment: &Experiment, samples: &Trajectories) -> Result<Self, Failure> {
-        let values = experiment.reward.values(&samples.terminals());
+    /// Of terminal rows.
+    ///
+    /// # Errors
+    /// When a value cannot be computed.
+    pub fn of(reward: &dyn Reward, objects: &States) -> Result<Self, Failure> {
+        let values = reward.values(objects);
         let values = values.map_err(|error| Failure::new(DATA, error.to_string()))?;
-        Ok(Self { values, unlike: unlike(experiment, samples) })
+        Ok(Self { values, unlike: reward.unlike(objects) })
+    }
+
+    /// Names of their columns.
+    pub fn header(&self) -> Vec<String> {
+        let values = self.values.as_ref().map(|(name, _)| name.clone());
+        let unlike = self.unlike.as_ref().map(|_| "unlike_training".to_owned());
+        values.into_iter().chain(unlike).collect()
+    }
+
+    /// The cells of object `i`.
+    pub fn cells(&self, i: usize) -> impl Iterator<Item = String> {
+        let value = self.values.as_ref().map(|(_, values)| values[i].to_string());
+        let unlike = self.unlike.as_ref().map(|unlike| unlike[i].to_string());
+        value.into_iter().chain(unlike)
     }
 }
 
@@ -42,20 +55,18 @@ impl Remarks {
 /// # Errors
 /// When a value cannot be computed.
 pub fn csv(experiment: &Experiment, samples: &Trajectories) -> Result<String, Failure> {
-    let Remarks { values, unlike } = Remarks::of(experiment, samples)?;
+    let remarks = Remarks::of(&*experiment.reward, &samples.terminals())?;
     let mut header = ["object", "log_reward", "reward"].map(str::to_owned).to_vec();
     let alias = |i: usize| experiment.env.alias(samples.terminal(i));
-    header
-        .extend((!samples.is_empty()).then(|| alias(0)).flatten().map(|(name, _)| name.to_owned()));
-    header.extend(values.as_ref().map(|(name, _)| name.clone()));
-    header.extend(unlike.as_ref().map(|_| "unlike_training".to_owned()));
+    let named = (!samples.is_empty()).then(|| alias(0)).flatten();
+    header.extend(named.map(|(name, _)| name.to_owned()));
+    header.extend(remarks.header());
     let mut text = line(&header);
     for (i, log_reward) in samples.log_reward.iter().enumerate() {
         let object = experiment.env.render(samples.terminal(i));
         let mut cells = vec![object, log_reward.to_string(), log_reward.exp().to_string()];
         cells.extend(alias(i).map(|(_, alias)| alias));
-        cells.extend(values.as_ref().map(|(_, values)| values[i].to_string()));
-        cells.extend(unlike.as_ref().map(|unlike| unlike[i].to_string()));
+        cells.extend(remarks.cells(i));
         text += &line(&cells);
     }
     Ok(text)
@@ -66,7 +77,7 @@ pub fn csv(experiment: &Experiment, samples: &Trajectories) -> Result<String, Fa
 /// # Errors
 /// When a value cannot be computed.
 pub fn jsonl(experiment: &Experiment, samples: &Trajectories) -> Result<String, Failure> {
-    let Remarks { values, unlike } = Remarks::of(experiment, samples)?;
+    let Remarks { values, unlike } = Remarks::of(&*experiment.reward, &samples.terminals())?;
     let mut text = String::new();
     for (i, log_reward) in samples.log_reward.iter().enumerate() {
         let object = experiment.env.render(samples.terminal(i));

@@ -170,7 +170,7 @@ impl StateGraph {
     }
 
     /// Renumbers states so that parents precede children (Kahn's algorithm, stable).
-    fn sorted(
+    pub(super) fn sorted(
         states: States,
         mut index: RowIndex,
         first_edge: &[u32],

@@ -1,5 +1,6 @@
 //! Exact evaluation: whole state graphs, large ones layer by layer, and the functions they need.
 
+mod ancestral;
 pub mod graph;
 pub mod layers;
 pub mod special;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::row_index::RowIndex;
 use crate::special::{log_add_exp, log_sum_exp};
-use crate::{Environment, KeyError, States, Trajectories};
+use crate::{Ancestors, Environment, KeyError, States, Trajectories};
 
 /// P_G(a|s, x) ∝ (mean R over the remembered objects that s' = a(s) is a part of)^`exponent`, over the actions
 /// whose s' is a part of x. A state is a part of every object that can be built through it; an object counts once
@@ -61,7 +61,7 @@ impl Substructures {
         env: &dyn Environment,
         walks: &Trajectories,
     ) -> Result<(), KeyError> {
-        let too_many = |i: usize| Parts::of(env, walks.terminal(i), self.max_parts).is_none();
+        let too_many = |i: usize| Ancestors::of(env, walks.terminal(i), self.max_parts).is_none();
         match (0..walks.len()).find(|&i| too_many(i)) {
             None => Ok(()),
             Some(i) => {
@@ -73,44 +73,6 @@ impl Substructures {
                 Err(KeyError::new("guide", message).help(help))
             }
         }
-    }
-}
-
-/// The states that an object can be built through, itself included.
-struct Parts {
-    states: States,
-    index: RowIndex,
-}
-
-impl Parts {
-    /// None if there are more than `most`.
-    fn of(env: &dyn Environment, object: &[i32], most: usize) -> Option<Self> {
-        let mut states = States::new(object.len());
-        let mut index = RowIndex::default();
-        states.push(object);
-        index.insert_last(&states);
-        let mut legal = vec![false; env.space().n_back_actions];
-        let (mut row, mut next) = (vec![0; object.len()], 0);
-        while next < states.len() {
-            env.legal_back(states.row(next), &mut legal);
-            for action in (0..legal.len()).filter(|&action| legal[action]) {
-                row.copy_from_slice(states.row(next));
-                env.unstep(&mut row, action);
-                if index.get(&states, &row).is_none() {
-                    if states.len() == most {
-                        return None;
-                    }
-                    states.push(&row);
-                    index.insert_last(&states);
-                }
-            }
-            next += 1;
-        }
-        Some(Self { states, index })
-    }
-
-    fn contain(&self, row: &[i32]) -> bool {
-        self.index.get(&self.states, row).is_some()
     }
 }
 
@@ -140,11 +102,11 @@ impl Generation {
         self.index.get(&self.objects, object).is_some()
     }
 
-    fn add(&mut self, object: &[i32], log_reward: f64, parts: Option<&Parts>) {
+    fn add(&mut self, object: &[i32], log_reward: f64, parts: Option<&Ancestors>) {
         self.objects.push(object);
         self.index.insert_last(&self.objects);
         self.log_reward.push(log_reward);
-        for part in parts.into_iter().flat_map(|parts| parts.states.rows()) {
+        for part in parts.into_iter().flat_map(|parts| parts.states().rows()) {
             if let Some(place) = self.parts_index.get(&self.parts, part) {
                 let place = place as usize;
                 self.log_sum[place] = log_add_exp(self.log_sum[place], log_reward);
@@ -185,8 +147,8 @@ impl Memory {
         Self { settings, young: Generation::new(width), old: Generation::new(width) }
     }
 
-    fn parts(&self, env: &dyn Environment, objects: &States) -> Vec<Option<Parts>> {
-        let of = |i| Parts::of(env, objects.row(i), self.settings.max_parts);
+    fn parts(&self, env: &dyn Environment, objects: &States) -> Vec<Option<Ancestors>> {
+        let of = |i| Ancestors::of(env, objects.row(i), self.settings.max_parts);
         (0..objects.len()).into_par_iter().map(of).collect()
     }
 
@@ -231,7 +193,7 @@ impl Memory {
 
     fn log_probs_of(&self, env: &dyn Environment, of: &Trajectories, i: usize) -> Vec<f64> {
         let object = of.terminal(i);
-        let parts = Parts::of(env, object, self.settings.max_parts);
+        let parts = Ancestors::of(env, object, self.settings.max_parts);
         let mut legal = vec![false; env.space().n_actions];
         let mut row = vec![0; object.len()];
         let mut scores = Vec::new();

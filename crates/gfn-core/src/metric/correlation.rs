@@ -1,18 +1,77 @@
 //! Correlation of log R with log P_T: on test objects where there are some, else over all objects.
 
 use rayon::prelude::*;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::{
-    Better, Column, EvalContext, LogProbEstimate, Metric, MetricContext, MetricError, MetricKind,
-    NoSettings, TestSet, estimate_log_probs,
+    BLOCK, Better, Column, EvalContext, LogProbEstimate, Metric, MetricContext, MetricError,
+    MetricKind, TestSet, estimate_log_probs,
 };
-use crate::KeyError;
-use crate::States;
+use crate::{Ancestors, BrokenLaw, Direction, Environment, KeyError, StateGraph, States};
 
 pub(super) struct Correlation {
     context: MetricContext,
+    max_ancestors: usize,
     /// log R of the test objects, computed once: some rewards are expensive.
     log_reward: Option<Vec<f64>>,
+    /// The test objects, divided once.
+    divided: Option<Divided>,
+}
+
+/// How P_T of test objects is known.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct TestObjects {
+    /// P_T is exact for the test objects that can be built through at most so many states, themselves
+    /// included (0: for none), by dynamic programming over these, and estimated for the others. Strings of
+    /// length L have L + 1 such states where they grow at one end, up to L (L + 1) / 2 + 1 where they do at
+    /// both, and 2^L where they are filled in any order; cells of a grid as many as lie below them. `n_exact`
+    /// says how many objects have few enough; `gfn eval RUN -s eval.settings.correlation.max_ancestors=N`
+    /// tries another number. States are found once, at the first evaluation, shared by objects, and kept: 4
+    /// bytes for every cell of a state's row and about 30, 20 for each action between them, and three times
+    /// that while they are found. Every evaluation asks the policy for each of them once.
+    max_ancestors: usize,
+}
+
+/// More states of an object are not held.
+const MOST: usize = 1 << 26;
+
+/// Test objects by how their P_T is known.
+struct Divided {
+    /// All ways to those that have few ancestors, if there are any.
+    graph: Option<StateGraph>,
+    /// For each test object its place among the objects of the graph, if it is there.
+    places: Vec<Option<usize>>,
+    /// The others, in their order.
+    others: States,
+}
+
+impl Divided {
+    fn new(env: &dyn Environment, test: &States, most: usize) -> Result<Self, BrokenLaw> {
+        let mut ancestors = Ancestors::new(env);
+        let few: Vec<bool> =
+            test.rows().map(|row| most > 0 && ancestors.add(env, row, most).is_some()).collect();
+        let any = few.contains(&true);
+        let graph = any.then(|| StateGraph::of_ancestors(env, ancestors)).transpose()?;
+        let (mut places, mut others) = (Vec::with_capacity(few.len()), States::new(test.width()));
+        for (row, is_few) in test.rows().zip(few) {
+            let of_few = graph.as_ref().filter(|_| is_few);
+            let place = of_few.and_then(|graph| graph.find_object(row));
+            places.push(place);
+            if place.is_none() {
+                others.push(row);
+            }
+        }
+        Ok(Self { graph, places, others })
+    }
+
+    /// log P_T of the objects of the graph, in its order.
+    fn log_probs(&self, eval: &EvalContext<'_>) -> Vec<f64> {
+        let Some(graph) = &self.graph else { return Vec::new() };
+        let (env, policy) = (&*eval.fixed.env, eval.policy());
+        graph.log_terminal_probs(&graph.log_probs(env, policy, Direction::Forward, BLOCK))
+    }
 }
 
 impl Correlation {
@@ -24,9 +83,16 @@ impl Correlation {
                 format!("over {} {origin}, P_T by dynamic programming", objects.len())
             }
             (Some(TestSet { objects, origin }), None) => format!(
-                "over {} {origin}, P_T(x) estimated as the mean of P_F(tau)/P_B(tau|x) over {n} \
+                "over {} {origin}, {}P_T(x) estimated as the mean of P_F(tau)/P_B(tau|x) over {n} \
                  trajectories tau drawn from P_B{}",
                 objects.len(),
+                match self.max_ancestors {
+                    0 => String::new(),
+                    most => format!(
+                        "P_T by dynamic programming for n_exact of them, those that at most {most} \
+                         states lead to, and for the others "
+                    ),
+                },
                 match self.context.env.edges_are_actions() {
                     true => "",
                     false => ", corrected by the symmetries of x",
@@ -62,24 +128,37 @@ impl Correlation {
             let log_p: Vec<f64> = test.rows().map(log_p).collect();
             return Ok(correlations(log_r, &log_p, None));
         }
+        let divided = match &mut self.divided {
+            Some(known) => known,
+            unknown => unknown.insert(Divided::new(&*eval.fixed.env, test, self.max_ancestors)?),
+        };
         let n = self.context.backward_trajectories;
-        let estimates = estimate_log_probs(eval, test, n);
-        let log_p: Vec<f64> = estimates.iter().map(|estimate| estimate.log_prob).collect();
+        let estimates = estimate_log_probs(eval, &divided.others, n);
+        let of_graph = divided.log_probs(eval);
+        let mut estimated = estimates.iter().map(|estimate| estimate.log_prob);
+        let log_p = |place: &Option<usize>| match place {
+            Some(object) => of_graph[*object],
+            None => estimated.next().expect("those without a place are estimated"),
+        };
+        let log_p: Vec<f64> = divided.places.iter().map(log_p).collect();
         Ok(correlations(log_r, &log_p, Some((n, &estimates))))
     }
 }
 
-/// One value per column; `estimated` says from how many trajectories each P_T, and what from.
+/// One value per column; `estimated` says from how many trajectories P_T is estimated, where it is, and
+/// what from.
 fn correlations(
     log_r: &[f64],
     log_p: &[f64],
     estimated: Option<(usize, &[LogProbEstimate])>,
 ) -> Vec<Option<f64>> {
+    let estimated = estimated.filter(|(_, estimates)| !estimates.is_empty());
     let mean = |of: fn(&LogProbEstimate) -> Option<f64>| {
         let (_, estimates) = estimated?;
         let sum = estimates.iter().map(of).sum::<Option<f64>>()?;
-        (!estimates.is_empty()).then(|| sum / estimates.len() as f64)
+        Some(sum / estimates.len() as f64)
     };
+    let n_exact = log_p.len() - estimated.map_or(0, |(_, estimates)| estimates.len());
     vec![
         pearson(log_r, log_p),
         spearman(log_r, log_p),
@@ -87,16 +166,23 @@ fn correlations(
         estimated.map(|(n, _)| n as f64),
         mean(|estimate| estimate.standard_error),
         mean(|estimate| Some(estimate.effective)),
+        Some(n_exact as f64),
     ]
 }
 
 impl MetricKind for Correlation {
     const NAME: &'static str = "correlation";
     const SUMMARY: &'static str = "Pearson and Spearman correlation of log R with log P_T";
-    type Settings = NoSettings;
+    type Settings = TestObjects;
 
-    fn build(context: &MetricContext, _: NoSettings) -> Result<Self, KeyError> {
-        Ok(Self { context: context.clone(), log_reward: None })
+    fn build(context: &MetricContext, settings: TestObjects) -> Result<Self, KeyError> {
+        let TestObjects { max_ancestors } = settings;
+        if max_ancestors > MOST {
+            let message = format!("`max_ancestors` must lie in [0, {MOST}], not {max_ancestors}");
+            return Err(KeyError::new("max_ancestors", message));
+        }
+        let context = context.clone();
+        Ok(Self { context, max_ancestors, log_reward: None, divided: None })
     }
 }
 
@@ -136,24 +222,33 @@ impl Metric for Correlation {
                 "n_backward",
                 "trajectories",
                 Better::Neither,
-                "backward trajectories per test object from which P_T is estimated; empty if it \
-                 is exact",
+                "backward trajectories per test object from which P_T is estimated; empty if none \
+                 is estimated",
             ),
             Column::new(
                 "log_p_error",
                 "nats",
                 Better::Neither,
-                "mean over test objects of the standard error of these estimates of log P_T(x), by \
-                 the delta method: at most 1, and too small where log_p_ess is a few; empty if P_T \
-                 is exact, and for one trajectory per object",
+                "mean of the standard error of these estimates of log P_T(x) over the test objects that \
+                 have one, by the delta method: at most 1, and too small where log_p_ess is a few; \
+                 empty if none is estimated, and for one trajectory per object",
             ),
             Column::new(
                 "log_p_ess",
                 "trajectories",
                 Better::Higher,
-                "mean over test objects of the effective sample size (sum w)^2 / sum w^2 of the \
-                 weights w = P_F(tau)/P_B(tau|x): of n_backward trajectories, how many count; empty \
-                 if P_T is exact",
+                "mean over the test objects that have an estimate of the effective sample size \
+                 (sum w)^2 / sum w^2 of its weights w = P_F(tau)/P_B(tau|x): of n_backward \
+                 trajectories, how many count; empty if none is estimated",
+            ),
+            Column::new(
+                "n_exact",
+                "objects",
+                Better::Neither,
+                "objects whose P_T is exact, by dynamic programming: all of an environment that is \
+                 enumerated; of test objects elsewhere, those with at most \
+                 eval.settings.correlation.max_ancestors states on their ways from s0; empty where \
+                 pearson does not apply",
             ),
         ]
     }
@@ -167,7 +262,7 @@ impl Metric for Correlation {
             let log_p = eval.log_prob(exact);
             return Ok(correlations(&exact.target.log_reward, log_p, None));
         }
-        let Some(objects) = eval.objects()? else { return Ok(vec![None; 6]) };
+        let Some(objects) = eval.objects()? else { return Ok(vec![None; 7]) };
         let log_p: Vec<f64> = objects.prob.iter().map(|p| p.ln()).collect();
         Ok(correlations(objects.log_reward, &log_p, None))
     }

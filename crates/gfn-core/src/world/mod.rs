@@ -1,5 +1,6 @@
 //! What a GFlowNet lives in: environments, their states, rewards, and trajectories between them.
 
+pub mod ancestors;
 pub mod environment;
 pub mod laws;
 pub mod proposal;

@@ -3,8 +3,9 @@
 //! Carbon is a corner; other elements, charges and radicals are written, with hydrogens on the side
 //! where there is room. Chirality is a wedge (towards the reader) or a hashed bond (away).
 
-use rayon::prelude::*;
 use std::fmt::Write;
+
+use rayon::prelude::*;
 
 use super::kekule::spare_valence;
 use super::layout::{Point, layout};
