@@ -26,6 +26,9 @@ class Blank:
     def __new__(cls, *_):
         return object.__new__(cls)
 
+    def __setstate__(self, state):
+        self.__dict__.update(state if isinstance(state, dict) else {})
+
 
 class Unpickler(pickle.Unpickler):
     def __init__(self, file, blank):

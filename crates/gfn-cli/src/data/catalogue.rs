@@ -221,6 +221,22 @@ pub const CATALOGUE: &[DataFile] = &[
         convert: Convert::SehBlocks,
         note: "",
     },
+    DataFile {
+        name: "sehtests",
+        file: "seh_tests.csv",
+        title: "950 molecules of two to eight of the 105 fragments, to measure correlations on",
+        licence: "MIT",
+        citation: BENGIO,
+        bytes: Some(91_673),
+        sha256: Some("829eda10087ae1a21f27e3f856d54885a4f42e5d541d3a8c1ab9296158b16265"),
+        sources: &[],
+        source_bytes: None,
+        convert: Convert::AsIs,
+        note: "download some_mols_U_1k.pkl.gz and blocks_PDB_105.json from \
+               https://github.com/d-tiapkin/gflownet-rl (mols/data), run \
+               `python3 scripts/data/seh_tests.py some_mols_U_1k.pkl.gz blocks_PDB_105.json \
+               seh_tests.csv` (needs numpy), then `gfn data import sehtests seh_tests.csv`",
+    },
     bitseq(
         "bitseq_modes_0",
         "bitseq_modes_n120_seed0.txt",
