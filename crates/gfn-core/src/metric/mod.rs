@@ -423,6 +423,7 @@ pub const METRICS: &[MetricEntry] = &[
     MetricEntry::of::<log_z::LogZ>(),
     MetricEntry::of::<elbo_eubo::ElboEubo>(),
     MetricEntry::of::<modes::ModesFound>(),
+    MetricEntry::of::<modes::FreshModes>(),
     MetricEntry::of::<samples::Samples>(),
     MetricEntry::of::<correlation::Correlation>(),
     MetricEntry::of::<accuracy::Accuracy>(),

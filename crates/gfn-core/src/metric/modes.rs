@@ -30,25 +30,8 @@ impl Metric for ModesFound {
     }
 
     fn columns(&self) -> Vec<Column> {
-        let column = |suffix: &str, definition: String| {
-            let name = match suffix {
-                "" => "modes".to_owned(),
-                _ => format!("modes_{suffix}"),
-            };
-            Column::new(&name, "modes", Better::Higher, definition)
-        };
-        let of_count = |ModeCount { suffix, definition, of, .. }: ModeCount| {
-            let of = of.map(|n| format!(" (of {n})")).unwrap_or_default();
-            let found = format!(
-                "distinct modes{of} found so far by training samples, exploratory ones included; a \
-                 mode is {definition}"
-            );
-            column(&suffix, found)
-        };
-        let mut columns: Vec<Column> = match &self.counter {
-            Some(counter) => counter.counts().into_iter().map(of_count).collect(),
-            None => vec![column("", "empty: this reward defines no modes".to_owned())],
-        };
+        let found = "found so far by training samples, exploratory ones included";
+        let mut columns = columns(self.counter.as_deref(), Self::NAME, found);
         // The first sums a run up.
         columns[..1].iter_mut().for_each(|column| column.headline = Some(3));
         columns
@@ -78,6 +61,61 @@ impl Metric for ModesFound {
         let Some(counter) = &mut self.counter else { return Ok(()) };
         self.counting = gathered.is_some();
         gathered.map_or(Ok(()), |bytes| counter.restore(bytes))
+    }
+}
+
+/// A column for each number of a counter.
+fn columns(counter: Option<&dyn ModeCounter>, name: &str, found: &str) -> Vec<Column> {
+    let column = |suffix: &str, definition: String| {
+        let separator = if suffix.is_empty() { "" } else { "_" };
+        let name = format!("{name}{separator}{suffix}");
+        Column::new(&name, "modes", Better::Higher, definition)
+    };
+    let of_count = |ModeCount { suffix, definition, of, .. }: ModeCount| {
+        let of = of.map(|n| format!(" (of {n})")).unwrap_or_default();
+        column(&suffix, format!("distinct modes{of} {found}; a mode is {definition}"))
+    };
+    match counter {
+        Some(counter) => counter.counts().into_iter().map(of_count).collect(),
+        None => vec![column("", "empty: this reward defines no modes".to_owned())],
+    }
+}
+
+/// Modes among fresh samples, counted anew at every evaluation.
+pub(super) struct FreshModes {
+    context: MetricContext,
+}
+
+impl MetricKind for FreshModes {
+    const NAME: &'static str = "fresh_modes";
+    const SUMMARY: &'static str = "distinct modes among fresh samples";
+    type Settings = NoSettings;
+
+    fn build(context: &MetricContext, _: NoSettings) -> Result<Self, KeyError> {
+        Ok(Self { context: context.clone() })
+    }
+}
+
+impl Metric for FreshModes {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn columns(&self) -> Vec<Column> {
+        let counter = mode_counter(&self.context.reward);
+        let found = format!("among {} fresh samples", self.context.samples);
+        columns(counter.as_deref(), Self::NAME, &found)
+    }
+
+    fn needs_policy(&self) -> bool {
+        false
+    }
+
+    fn evaluate(&mut self, eval: &EvalContext<'_>) -> Result<Vec<Option<f64>>, MetricError> {
+        let Some(mut counter) = mode_counter(&self.context.reward) else { return Ok(vec![None]) };
+        let samples = eval.samples()?;
+        counter.observe(&samples.terminals(), &samples.log_reward);
+        Ok(counter.counts().into_iter().map(|count| Some(count.found as f64)).collect())
     }
 }
 

@@ -11,6 +11,8 @@ use crate::{Environment, KeyError, States};
 pub(super) struct Samples {
     context: MetricContext,
     top_k: usize,
+    /// What rewards are computed from, where that is of interest.
+    value_name: Option<String>,
 }
 
 /// Which samples are the best.
@@ -44,7 +46,9 @@ impl MetricKind for Samples {
         if best.top_k == 0 {
             return Err(KeyError::new("top_k", "`top_k` must be at least 1"));
         }
-        Ok(Self { context: context.clone(), top_k: best.top_k })
+        let none = States::new(context.env.space().width);
+        let value_name = context.reward.values(&none).ok().flatten().map(|(name, _)| name);
+        Ok(Self { context: context.clone(), top_k: best.top_k, value_name })
     }
 }
 
@@ -95,6 +99,20 @@ impl Metric for Samples {
                 format!("distinct objects among {samples}"),
             ),
         ];
+        for name in &self.value_name {
+            let column = |what: &str, of: String| {
+                let definition = format!("mean {name}, from which R(x) is computed, of {of}");
+                Column::new(&format!("{what}_{name}"), "1", Better::Neither, definition)
+            };
+            columns.push(column("mean", samples.clone()));
+            columns.push(column(
+                "top_k",
+                format!(
+                    "the {k} distinct objects with the best rewards among {samples}; empty if \
+                     n_distinct is below {k}"
+                ),
+            ));
+        }
         columns.extend(self.knows_unlike().then(|| {
             Column::new(
                 "unlike_training",
@@ -127,6 +145,7 @@ impl Metric for Samples {
         let (n_distinct, k) = (best.len(), self.top_k);
         best.truncate(k);
         let top = best.iter().map(|&i| samples.log_reward[i].exp()).sum::<f64>() / k as f64;
+        let of_best = best.clone();
         let best: Vec<&[i32]> = best.into_iter().map(|i| samples.terminal(i)).collect();
         let mean = samples.log_reward.iter().map(|log_r| log_r.exp()).sum::<f64>() / n;
         let mean_log = samples.log_reward.iter().sum::<f64>() / n;
@@ -136,6 +155,13 @@ impl Metric for Samples {
             false => (Some(top), diversity(&*self.context.env, &best)),
         };
         let mut values = vec![Some(mean), Some(mean_log), top, diversity, Some(n_distinct as f64)];
+        if self.value_name.is_some() {
+            let of_samples = self.context.reward.values(&samples.terminals())?;
+            let of_samples = of_samples.map(|(_, values)| values).unwrap_or_default();
+            let top = of_best.iter().map(|&i| of_samples[i]).sum::<f64>() / k as f64;
+            values.push(Some(of_samples.iter().sum::<f64>() / n));
+            values.push((n_distinct >= k).then_some(top));
+        }
         if self.knows_unlike() {
             let unlike = self.context.reward.unlike(&samples.terminals());
             let count = |unlike: Vec<bool>| unlike.into_iter().filter(|&unlike| unlike).count();
@@ -147,11 +173,8 @@ impl Metric for Samples {
 
 /// Mean distance of two of the objects; none if there are no two.
 fn diversity(env: &dyn Environment, objects: &[&[i32]]) -> Option<f64> {
-    let pairs =
-        objects.iter().enumerate().flat_map(|(i, a)| objects[..i].iter().map(move |b| (a, b)));
     let n = objects.len() * objects.len().saturating_sub(1) / 2;
-    let total: f64 = pairs.map(|(a, b)| env.distance(a, b)).sum();
-    (n > 0).then(|| total / n as f64)
+    (n > 0).then(|| env.total_distance(objects) / n as f64)
 }
 
 #[cfg(test)]

@@ -112,8 +112,8 @@ impl Loss for Sac {
         let log_pi = batch.log_pf_of_all(End::To).detach();
         let next_q = smaller(batch, CRITICS.map(|critic| target.all(End::To, critic)));
         let value = batch.sum_by_choice(End::To, log_pi.exp() * (next_q - self.entropy * log_pi));
-        let next = if self.maximise_reward { value } else { batch.log_pb() + value };
-        let goal = batch.unless_at_end(next, batch.log_reward_at_ends(self.log_reward_min));
+        let next = batch.unless_at_end(value, batch.log_reward_at_ends(self.log_reward_min));
+        let goal = if self.maximise_reward { next } else { batch.log_pb() + next };
 
         let log_pi = batch.log_pf_of_all(End::From);
         let q = smaller(batch, CRITICS.map(|critic| batch.all(End::From, critic)));

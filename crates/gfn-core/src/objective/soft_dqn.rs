@@ -145,9 +145,10 @@ impl SoftDqn {
 impl Loss for SoftDqn {
     fn loss<'t>(&self, batch: &BatchView<'_, 't>) -> Var<'t> {
         let (tau, target) = (self.tau(), batch.copy(TARGET));
-        let next = batch.log_pb() + self.next_value(batch, &target);
+        let next = self.next_value(batch, &target);
         let end = batch.log_reward_at_ends(self.log_reward_min);
-        let mut goal = batch.unless_at_end(next, end);
+        // Also where objects end by themselves, with several parents.
+        let mut goal = batch.log_pb() + batch.unless_at_end(next, end);
         if self.alpha > 0.0 {
             goal = goal + self.alpha * (tau * target.log_pf()).clamp(self.l0, 0.0);
         }

@@ -162,6 +162,13 @@ pub trait Environment: Any + Send + Sync {
         a.iter().zip(b).filter(|(a, b)| a != b).count() as f64
     }
 
+    /// The sum of [`distance`](Self::distance) over all pairs of terminal rows.
+    fn total_distance(&self, rows: &[&[i32]]) -> f64 {
+        let with_those_before =
+            |(i, a): (usize, &&[i32])| rows[..i].iter().map(|b| self.distance(a, b)).sum::<f64>();
+        rows.iter().enumerate().map(with_those_before).sum()
+    }
+
     /// What [`distance`](Self::distance) is: its unit (`1` if it has none), and in words that follow
     /// `the`.
     fn distance_of(&self) -> (&'static str, &'static str) {

@@ -1,6 +1,7 @@
 //! Molecules as the objects of an environment are drawn.
 
 use gfn_core::States;
+use rayon::prelude::*;
 
 use super::depiction::svg_grid;
 use super::fingerprint::Fingerprint;
@@ -51,6 +52,19 @@ pub trait Molecules: Send + Sync {
     /// One less the similarity of two molecules.
     fn dissimilarity(&self, a: &[i32], b: &[i32]) -> f64 {
         1.0 - self.fingerprint_of(a).tanimoto(&self.fingerprint_of(b))
+    }
+
+    /// The sum of [`dissimilarity`](Self::dissimilarity) over all pairs.
+    fn total_dissimilarity(&self, rows: &[&[i32]]) -> f64
+    where
+        Self: Sized,
+    {
+        let prints: Vec<Fingerprint> =
+            rows.par_iter().map(|row| self.fingerprint_of(row)).collect();
+        let with_those_before = |(i, a): (usize, &Fingerprint)| {
+            prints[..i].iter().map(|b| 1.0 - a.tanimoto(b)).sum::<f64>()
+        };
+        prints.iter().enumerate().map(with_those_before).sum()
     }
 
     /// The best molecules among samples, as a picture: a file's name and text.

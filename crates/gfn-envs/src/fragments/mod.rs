@@ -409,6 +409,10 @@ impl Environment for FragmentWorld {
         self.dissimilarity(a, b)
     }
 
+    fn total_distance(&self, rows: &[&[i32]]) -> f64 {
+        self.total_dissimilarity(rows)
+    }
+
     fn distance_of(&self) -> (&'static str, &'static str) {
         DISSIMILARITY
     }

@@ -393,6 +393,10 @@ impl Environment for MoleculeWorld {
         self.dissimilarity(a, b)
     }
 
+    fn total_distance(&self, rows: &[&[i32]]) -> f64 {
+        self.total_dissimilarity(rows)
+    }
+
     fn distance_of(&self) -> (&'static str, &'static str) {
         DISSIMILARITY
     }
