@@ -99,7 +99,7 @@ impl Metric for Samples {
                 format!("distinct objects among {samples}"),
             ),
         ];
-        for name in &self.value_name {
+        if let Some(name) = &self.value_name {
             let column = |what: &str, of: String| {
                 let definition = format!("mean {name}, from which R(x) is computed, of {of}");
                 Column::new(&format!("{what}_{name}"), "1", Better::Neither, definition)
