@@ -755,9 +755,9 @@ fn unwritable_places_are_refused_before_training() {
 fn a_full_disk_loses_nothing() {
     let workspace = Workspace::new();
     let whole = workspace.train("whole", &[]);
-    // 8 KiB hold everything but the states of the optimisers.
+    // 10 KiB hold everything but the states of the optimisers.
     let script = format!(
-        "trap '' XFSZ; ulimit -f 8; exec '{}' train spec.toml --out out",
+        "trap '' XFSZ; ulimit -f 10; exec '{}' train spec.toml --out out",
         env!("CARGO_BIN_EXE_gfn")
     );
     let mut shell = Command::new("bash");

@@ -81,3 +81,70 @@ fn forward(env: &dyn Environment, ancestors: &Ancestors) -> (Vec<u32>, Vec<Edge>
     }));
     (first, of_each.concat())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::environment::testing::{Balls, Edges};
+    use crate::{Direction, Policy, States};
+
+    /// Logits that differ between all states and actions, those that a symmetry exchanges included.
+    struct Uneven;
+
+    impl Policy for Uneven {
+        fn logits(&self, _: &dyn Environment, _: Direction, states: &States, out: &mut [f32]) {
+            let n = out.len() / states.len();
+            for (row, out) in states.rows().zip(out.chunks_exact_mut(n)) {
+                let sum = row.iter().fold(1, |sum, &cell| 3 * sum + cell) as f32;
+                let of = |action: usize| 1.5 * (sum + 0.7 * action as f32).sin();
+                out.iter_mut().enumerate().for_each(|(action, logit)| *logit = of(action));
+            }
+        }
+    }
+
+    fn log_probs(env: &dyn Environment, graph: &StateGraph) -> Vec<f64> {
+        graph.log_terminal_probs(&graph.log_probs(env, &Uneven, Direction::Forward, 10))
+    }
+
+    /// Each object by itself, where an action back stands for several to the same state, and some of its
+    /// parents' actions lead elsewhere.
+    #[test]
+    fn symmetric_ways_are_all_there() {
+        let env = Balls::new(4, 7);
+        let whole = StateGraph::explore(&env, 1000).unwrap();
+        for (object, expected) in whole.objects().rows().zip(log_probs(&env, &whole)) {
+            let ancestors = Ancestors::of(&env, object, 1000).unwrap();
+            let part = StateGraph::of_ancestors(&env, ancestors).unwrap();
+            assert_eq!((part.terminals().len(), part.find_object(object)), (1, Some(0)));
+            let got = log_probs(&env, &part)[0];
+            assert!((got - expected).abs() < 1e-12, "{object:?}: {got} {expected}");
+        }
+    }
+
+    /// Two edges between the same states count twice.
+    #[test]
+    fn parallel_edges_are_all_there() {
+        let edges = vec![(0, 1), (0, 2), (0, 3), (1, 4), (2, 4), (2, 4), (3, 5), (3, 4)];
+        let env = Edges::new(6, edges);
+        let whole = StateGraph::explore(&env, 10).unwrap();
+        let part = Ancestors::of(&env, &[4], 10).unwrap();
+        let part = StateGraph::of_ancestors(&env, part).unwrap();
+        assert_eq!((part.states().len(), part.n_edges()), (5, 7));
+        let expected = log_probs(&env, &whole)[whole.find_object(&[4]).unwrap()];
+        assert!((log_probs(&env, &part)[0] - expected).abs() < 1e-12);
+    }
+
+    #[test]
+    fn cycles_and_dead_ends_are_named() {
+        for (edges, law, row) in [
+            // On a cycle, or behind one.
+            (vec![(0, 1), (1, 2), (2, 1), (2, 3)], "no state is reached from itself", 3),
+            (vec![(0, 3), (1, 2), (2, 3)], "backward actions end in s0", 1),
+        ] {
+            let env = Edges::new(4, edges);
+            let ancestors = Ancestors::of(&env, &[3], 10).unwrap();
+            let broken = StateGraph::of_ancestors(&env, ancestors).unwrap_err();
+            assert!(broken.law.starts_with(law) && broken.row == [row], "{broken}");
+        }
+    }
+}

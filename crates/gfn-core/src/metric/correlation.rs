@@ -245,10 +245,8 @@ impl Metric for Correlation {
                 "n_exact",
                 "objects",
                 Better::Neither,
-                "objects whose P_T is exact, by dynamic programming: all of an environment that is \
-                 enumerated; of test objects elsewhere, those with at most \
-                 eval.settings.correlation.max_ancestors states on their ways from s0; empty where \
-                 pearson does not apply",
+                "objects whose P_T is exact: all of an enumerated environment; else the test objects \
+                 that at most eval.settings.correlation.max_ancestors states lead to",
             ),
         ]
     }
