@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use gfn_core::registry::{EnvAxis, EnvContext, Kind, RewardAxis, RewardContext};
+use gfn_core::registry::{EnvAxis, EnvContext, Kind, RewardContext};
 use gfn_core::{Environment, KeyError, Reward, States};
 use gfn_envs::chemistry::{DrawnMolecule, Hybridisation, Molecule};
 use gfn_envs::molecule::MoleculeSpec;
