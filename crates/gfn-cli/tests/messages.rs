@@ -443,6 +443,14 @@ snapshot!(
     )
 );
 snapshot!(gaps_of_graphs, graphs("check", &[], &["reward.kind=gap"]));
+snapshot!(seh_network_missing, molecules(&[], &["reward.kind=seh_proxy"]));
+snapshot!(
+    seh_network_damaged,
+    molecules(
+        &[("mine.safetensors", "")],
+        &["reward.kind=seh_proxy", "reward.path=mine.safetensors"]
+    )
+);
 snapshot!(
     separated_modes_of_graphs,
     graphs(

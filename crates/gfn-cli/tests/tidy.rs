@@ -46,8 +46,7 @@ fn settings_keep_their_positions() {
     }
 }
 
-/// Burn and SIMD products are a matter of gfn-models alone: neither is among the dependencies of the
-/// other crates.
+/// Burn and gemm are a matter of gfn-models alone: neither is among the dependencies of the other crates.
 #[test]
 fn tensors_stay_in_gfn_models() {
     for name in ["gfn-core", "gfn-envs", "gfn-cli"] {

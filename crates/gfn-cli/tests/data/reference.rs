@@ -287,7 +287,8 @@ fn fragments_are_converted() {
             assert_eq!(found["blocks"][i][key], block[key]);
         }
     }
-    let source = |columns| serde_json::to_vec(columns).unwrap();
+    type Table = BTreeMap<&'static str, serde_json::Map<String, serde_json::Value>>;
+    let source = |columns: &Table| serde_json::to_vec(columns).unwrap();
     assert!(entry.convert.apply(&source(&columns)).unwrap() == converted);
     columns.get_mut("block_r").unwrap().remove("7");
     let refusal = |source: &[u8]| entry.convert.apply(source).unwrap_err();
