@@ -365,7 +365,9 @@ impl Workspace {
     fn enter(&mut self, inputs: &[Input]) {
         self.molecules.clear();
         for Neighbors { atoms, ends, shares, others } in &mut self.neighbors {
-            (atoms.clear(), ends.clear(), shares.clear(), others.clear());
+            ends.clear();
+            shares.clear();
+            [atoms, others].map(Vec::clear);
         }
         let mut n = 0;
         for input in inputs {
