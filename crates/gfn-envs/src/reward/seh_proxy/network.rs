@@ -367,7 +367,8 @@ impl Workspace {
         for Neighbors { atoms, ends, shares, others } in &mut self.neighbors {
             ends.clear();
             shares.clear();
-            [atoms, others].map(Vec::clear);
+            atoms.clear();
+            others.clear();
         }
         let mut n = 0;
         for input in inputs {
