@@ -152,13 +152,12 @@ fn seh_proxy(bencher: Bencher<'_, '_>, molecules: usize) {
     };
     // A ring of aromatic and single bonds.
     let bond = |atom: usize| {
-        let kind = if atom / 5 % 2 == 0 { BondKind::Aromatic } else { BondKind::Single };
+        let kind = if (atom / 5).is_multiple_of(2) { BondKind::Aromatic } else { BondKind::Single };
         ([atom, (atom + 1) % ATOMS], kind)
     };
     let input = Input { atoms: vec![atom; ATOMS], bonds: (0..ATOMS).map(bond).collect() };
     let inputs = vec![input; molecules];
     let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
-    one.install(|| {
-        bencher.counter(ItemsCount::new(molecules)).bench_local(|| network.scores(&inputs));
-    });
+    let scores = || one.install(|| network.scores(&inputs));
+    bencher.counter(ItemsCount::new(molecules)).bench_local(scores);
 }

@@ -28,7 +28,7 @@ use network::Network;
 ///
 /// Values s are binding scores of molecules to soluble epoxide hydrolase, as a network predicts them that
 /// Bengio et al. 2021 (arXiv:2106.04399) trained on docking: an MPNN of twelve steps over heavy atoms, with
-/// the published weights. Most molecules have scores of -1 to 5, good ones more than 7.
+/// the published weights. In the papers' test set half of the scores lie from 1.8 to 5.5.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SehProxySpec {

@@ -365,7 +365,10 @@ impl Workspace {
     fn enter(&mut self, inputs: &[Input]) {
         self.molecules.clear();
         for Neighbors { atoms, ends, shares, others } in &mut self.neighbors {
-            (atoms.clear(), ends.clear(), shares.clear(), others.clear());
+            ends.clear();
+            shares.clear();
+            atoms.clear();
+            others.clear();
         }
         let mut n = 0;
         for input in inputs {
