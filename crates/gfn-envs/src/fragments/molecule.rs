@@ -12,10 +12,10 @@ impl Molecules for FragmentWorld {
         let tree = self.tree(row);
         let mut joined = DrawnMolecule::default();
         let mut first = [0; super::tree::MAX_FRAGMENTS];
-        for v in 0..tree.n {
+        for (v, first) in first.iter_mut().enumerate().take(tree.n) {
             let fragment = &self.library.fragments[usize::from(tree.fragments[v])];
             let offset = joined.molecule.atoms.len();
-            first[v] = offset;
+            *first = offset;
             joined.molecule.atoms.extend_from_slice(&fragment.molecule.atoms);
             for (i, site) in fragment.sites.iter().enumerate() {
                 let n = tree.joined(v, i as u8);

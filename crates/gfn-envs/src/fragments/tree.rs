@@ -90,10 +90,10 @@ impl Tree {
     /// Writes a tree in which each fragment but the first is joined to one before it.
     pub(super) fn write(&self, cells: &mut [i32]) {
         cells.fill(0);
-        for v in 0..self.n {
-            cells[v] = i32::from(self.fragments[v]) + 1;
+        for (v, cell) in cells.iter_mut().enumerate().take(self.n) {
+            *cell = i32::from(self.fragments[v]) + 1;
             if let Some(parent) = self.neighbours(v).next().filter(|&parent| parent < v) {
-                cells[v] |= (parent as i32) << PARENT
+                *cell |= (parent as i32) << PARENT
                     | i32::from(self.sides[parent][v]) << AT_PARENT
                     | i32::from(self.sides[v][parent]) << OWN;
             }
