@@ -435,6 +435,29 @@ snapshot!(
         &["env.max_atoms=4", "eval.test_set=test.csv"]
     )
 );
+/// `gfn check` on fragments of a file.
+fn fragments(library: &str) -> String {
+    let kinds = ["env.kind=fragments", "env.library=mine.json", "reward.kind=huckel"];
+    graphs("check", &[("mine.json", library)], &kinds)
+}
+snapshot!(
+    fragment_with_a_wrong_atom,
+    fragments(
+        "{\"fragments\": [\n{\"smiles\": \"CO\", \"attach\": [0]},\n{\"smiles\": \"CN\", \"attach\": [2]}]}"
+    )
+);
+snapshot!(
+    fragment_that_is_no_molecule,
+    fragments("{\"fragments\": [{\"smiles\": \"C1CN\", \"attach\": [1]}]}")
+);
+snapshot!(
+    fragment_without_attachments,
+    fragments("{\"blocks\": [{\"smiles\": \"CN\", \"attach\": []}]}")
+);
+snapshot!(
+    fragments_without_a_comma,
+    fragments("{\"fragments\": [{\"smiles\": \"CN\" \"attach\": []}]}")
+);
 snapshot!(
     table_of_an_impossible_molecule,
     molecules(

@@ -10,7 +10,7 @@ use super::FragmentWorld;
 use super::tree::{OPEN, Tree};
 
 /// States whose numbers are remembered; when there are more, all are forgotten.
-const REMEMBERED: usize = 4_000_000;
+const REMEMBERED: usize = 1_000_000;
 
 /// log of the number of ways from s0 by states, where equivalent actions are one.
 #[derive(Clone, Debug, Default)]

@@ -131,8 +131,8 @@ impl FragmentsSpec {
                 .help("choose 1 or 2, or list fragments with more attachments"));
         }
         if self.version == Version::Blocks && self.symmetry == Symmetry::Actions {
-            let message = "blocks that are alike in number differ in how many attachments they stand \
-                           for, so no factor of the reward corrects for symmetries";
+            let message = "a block stands for all attachments that are alike, of which fragments have \
+                           different numbers, so no factor of the reward corrects for symmetries";
             return Err(KeyError::new("symmetry", message).help(
                 "use \"states\"; or \"actions_uncorrected\", which is biased as the papers' code",
             ));
