@@ -7,6 +7,7 @@ use std::sync::Arc;
 use gfn_core::registry::{EnvAxis, EnvContext, Kind, RewardContext};
 use gfn_core::{Environment, KeyError, Reward, States};
 use gfn_envs::chemistry::{DrawnMolecule, Hybridisation, Molecule};
+use gfn_envs::fragments::{FragmentsSpec, Version};
 use gfn_envs::molecule::MoleculeSpec;
 use gfn_envs::reward::seh_proxy::SehProxySpec;
 use gfn_envs::reward::seh_proxy::features::{AtomInput, BondKind, Input};
@@ -199,6 +200,29 @@ fn build(
 ) -> Result<Box<dyn Reward>, KeyError> {
     let files = |_: &Path| Ok(file.to_vec());
     spec.build(RewardContext { env, files: &files })
+}
+
+/// Scores of the test set by the fragments' own tables of atoms: cut into fragments and put together again.
+#[test]
+#[cfg_attr(not(reference_data), ignore = "needs the reference data")]
+fn molecules_of_fragments_have_their_scores() {
+    let files = |_: &Path| Ok(reference("fragments_105.json"));
+    let spec = FragmentsSpec { version: Version::Blocks, ..FragmentsSpec::default() };
+    let env: Arc<dyn Environment> =
+        Kind::<EnvAxis>::build(&spec, EnvContext { files: &files }).unwrap().into();
+    let (mut xs, mut expected) = (States::new(env.space().width), Vec::new());
+    for entry in list("test_mols_950.json") {
+        if let Some(score) = entry["score_tlm"].as_f64() {
+            xs.push(&env.parse(entry["smiles"].as_str().unwrap()).unwrap());
+            expected.push(score);
+        }
+    }
+    let reward = build(&SehProxySpec::default(), &env, &reference(WEIGHTS)).unwrap();
+    let (name, scores) = reward.values(&xs).unwrap().unwrap();
+    assert_eq!((name.as_str(), scores.len()), ("seh", 475));
+    for (i, (score, expected)) in scores.iter().zip(&expected).enumerate() {
+        assert!((score - expected).abs() < 1e-4, "{}", env.render(xs.row(i)));
+    }
 }
 
 /// The rewards of both papers, by their equations.
