@@ -289,7 +289,7 @@ fn soft_dqn(f: &Facts, alpha: f64, l0: f64, leaf: f64, penalty: Penalty) -> f64 
     let clipped = f.steps().any(|s| tau * s.target_log_pf < l0);
     assert_eq!(clipped, l0 > -10.0, "the clip is active where it is meant to be");
     f.mean_of_steps(|s| {
-        let goal = s.end.unwrap_or(s.log_pb + tau * s.target_next);
+        let goal = s.log_pb + s.end.unwrap_or(tau * s.target_next);
         let munchausen = alpha * (tau * s.target_log_pf).max(l0);
         let weight = if s.end.is_some() { leaf } else { 1.0 };
         weight * penalty(tau * s.logit - goal - munchausen)

@@ -162,8 +162,9 @@ fn soft_dqn(
         let (from, to, action) = (steps.from.row(t), steps.to.row(t), steps.actions[t] as usize);
         let of_action =
             |all: Vec<(usize, f64)>| all.into_iter().find(|(a, _)| *a == action).unwrap().1;
+        let goal = log_pb(e, learned, to, steps.back_actions[t]);
         let goal = match steps.log_reward[t] {
-            Some(log_reward) => log_reward,
+            Some(log_reward) => goal + log_reward,
             None => {
                 let target_logits = logits(e, Head::FORWARD, TARGET, to);
                 let soft = match dueling {
@@ -185,7 +186,7 @@ fn soft_dqn(
                     }
                     seen.double_differs += usize::from((value - soft).abs() > 1e-3);
                 }
-                log_pb(e, learned, to, steps.back_actions[t]) + value
+                goal + value
             }
         };
         let of_target = tau * of_action(log_probs(e, Head::FORWARD, TARGET, from));
@@ -249,8 +250,7 @@ fn through_the_network(
     }
     if learned {
         let mut by_log_pb = vec![0.0; batch.backward.len()];
-        for (t, choice) in batch.backward_of.iter().enumerate().filter(|(t, _)| !batch.terminal[*t])
-        {
+        for (t, choice) in batch.backward_of.iter().enumerate() {
             choice.iter().for_each(|choice| by_log_pb[*choice as usize] -= by_q[t]);
         }
         let readout = Readout::LogProb(batch.backward.clone());
@@ -363,10 +363,9 @@ impl Sac {
             for ((_, log_pi), q) in pi.into_iter().zip(&held.q[t]) {
                 actor += log_pi.exp() * (self.entropy * log_pi - q) / m as f64;
             }
-            let scored = steps.log_reward[t].is_none() && !self.maximise_reward;
-            let step = match scored {
-                true => log_pb(e, self.learned, to, steps.back_actions[t]),
-                false => 0.0,
+            let step = match self.maximise_reward {
+                true => 0.0,
+                false => log_pb(e, self.learned, to, steps.back_actions[t]),
             };
             for critic in CRITICS {
                 let q = logits(e, critic, Values::Current, from)[steps.actions[t] as usize];
