@@ -8,9 +8,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::template::Template;
-use super::tree::MAX_SITES;
 use crate::chemistry::Molecule;
 
+/// The most sites of a fragment: a side of an edge is four bits of a cell.
+pub(super) const MAX_SITES: usize = 12;
 /// The most fragments of a library: numbers of them are 12 bits of a cell.
 const MOST: usize = 4000;
 /// Maps of a fragment's atoms that are looked at, at most.

@@ -5,12 +5,10 @@
 //! symmetries. Vertices, sides of edges and sites are alike under the tree's symmetries exactly if they are
 //! known by the same hash (but for hashes of 64 bits that coincide), so no group is searched.
 
-use super::library::Library;
+use super::library::{Library, MAX_SITES};
 
 /// The most fragments of a molecule.
 pub(super) const MAX_FRAGMENTS: usize = 16;
-/// The most sites of a fragment.
-pub(super) const MAX_SITES: usize = 12;
 
 /// What one side of an edge says.
 pub(super) type Side = u8;
