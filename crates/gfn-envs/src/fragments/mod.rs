@@ -387,8 +387,8 @@ impl Environment for FragmentWorld {
         Keys::of(&self.library, &tree).log_symmetries() - of_fragments
     }
 
-    /// Where all actions are legal, by the number of linear extensions of a forest (Knuth's hook formula);
-    /// where equivalent ones are one, by recursion over the states on the way, which are remembered.
+    /// By the number of linear extensions of a forest (Knuth's hook formula); where equivalent actions are one
+    /// and a symmetry may exchange fragments, by recursion over the states on the way, which are remembered.
     fn log_paths(&self, row: &[i32]) -> Option<f64> {
         Some(match self.merges() {
             true => self.paths.of(self, row),

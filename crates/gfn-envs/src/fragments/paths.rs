@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use gfn_core::Environment;
 use gfn_core::special::log_sum_exp;
 
-use super::FragmentWorld;
-use super::tree::{OPEN, Tree};
+use super::tree::{MAX_FRAGMENTS, OPEN, Tree};
+use super::{FragmentWorld, Version};
 
 /// States whose numbers are remembered; when there are more, all are forgotten.
 const REMEMBERED: usize = 1_000_000;
 
-/// log of the number of ways from s0 by states, where equivalent actions are one.
+/// log of the number of ways from s0 by states, where equivalent actions are one: by recursion, down to trees
+/// in which no symmetry exchanges fragments.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PathCounts(Arc<Mutex<HashMap<Box<[i32]>, f64>>>);
 
@@ -22,6 +23,10 @@ impl PathCounts {
     }
 
     pub(super) fn of(&self, world: &FragmentWorld, row: &[i32]) -> f64 {
+        let tree = world.tree(row);
+        if !may_have_twins(&tree) {
+            return of_labelled(&tree, world.spec.version == Version::Stems);
+        }
         if let Some(known) = self.known(row) {
             return known;
         }
@@ -42,6 +47,21 @@ impl PathCounts {
         known.insert(row.into(), log_n);
         log_n
     }
+}
+
+/// Whether a symmetry can exchange fragments in what a tree is built from: it keeps one of them or an edge where
+/// it is, and so exchanges some next to each other or next to a third one.
+fn may_have_twins(tree: &Tree) -> bool {
+    (0..tree.n).any(|v| {
+        let mut seen = [tree.fragments[v]; MAX_FRAGMENTS + 1];
+        let mut n = 1;
+        tree.neighbours(v).any(|w| {
+            let fragment = tree.fragments[w];
+            seen[n] = fragment;
+            n += 1;
+            seen[..n - 1].contains(&fragment)
+        })
+    })
 }
 
 /// log of the number of sequences of actions to a tree whose fragments have names. From a first fragment,
