@@ -373,7 +373,7 @@ impl Environment for MoleculeWorld {
         Some(converted)
     }
 
-    /// That of [`Fingerprint`].
+    /// That of [`Fingerprint`](crate::chemistry::Fingerprint).
     fn fingerprint(&self, row: &[i32]) -> Option<[u64; 32]> {
         Some(self.fingerprint_of(row).0)
     }
